@@ -1,0 +1,1 @@
+"""What crosses the gap: one file, signed before anyone parses it (docs/bundle-format.md)."""

@@ -1,0 +1,1 @@
+"""The command line: arguments, environment, clock, progress bars and exit codes live here alone."""

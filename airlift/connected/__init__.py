@@ -1,0 +1,1 @@
+"""The connected side: resolve a manifest, build a bundle, make a kit."""

@@ -1,0 +1,1 @@
+"""Where artifacts come from, one module a kind; none knows another."""

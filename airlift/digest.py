@@ -1,0 +1,104 @@
+"""Digests of content, always ``sha256:<64 lower-case hex digits>``.
+
+Exactly one spelling is accepted: another case, algorithm or length is an error, so that equal content has equal
+names (OCI image spec 1.1, descriptor.md, "Digests").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NewType
+
+from airlift.errors import IntegrityError
+
+Digest = NewType("Digest", str)
+
+_PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def parse(text: object, *, subject: str = "digest") -> Digest:
+    """Return `text` as a digest.
+
+    Raises:
+        IntegrityError: it is not exactly ``sha256:`` and 64 lower-case hex digits.
+    """
+    if not isinstance(text, str) or _PATTERN.fullmatch(text) is None:
+        raise IntegrityError(
+            subject,
+            expected="sha256:<64 lower-case hex digits>",
+            actual=repr(text)[:100],
+        )
+    return Digest(text)
+
+
+def of(data: bytes | bytearray | memoryview) -> Digest:
+    """Return the digest of `data`."""
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def from_hex(hex_digits: str, *, subject: str = "digest") -> Digest:
+    """Return the digest with these bare hex digits.
+
+    Raises:
+        IntegrityError: they are not 64 lower-case hex digits.
+    """
+    return parse("sha256:" + hex_digits, subject=subject)
+
+
+def hex_of(digest: Digest) -> str:
+    """Return the bare hex digits."""
+    return digest.removeprefix("sha256:")
+
+
+class Verifier:
+    """Counts and hashes a stream, and compares at its end.
+
+    What `update` was given is not to be relied on before `finish` has returned.
+    """
+
+    def __init__(self, digest: Digest, size: int, *, subject: str | None = None) -> None:
+        self._want = digest
+        self._size = size
+        self._subject = subject or digest
+        self._hash = hashlib.sha256()
+        self.seen = 0
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            IntegrityError: there are more bytes than announced.
+        """
+        self.seen += len(data)
+        if self.seen > self._size:
+            raise IntegrityError(self._subject, expected=f"{self._size} bytes", actual="more")
+        self._hash.update(data)
+
+    def finish(self) -> None:
+        """Compare.
+
+        Raises:
+            IntegrityError: bytes are missing or the digest differs.
+        """
+        if self.seen != self._size:
+            raise IntegrityError(
+                self._subject,
+                expected=f"{self._size} bytes",
+                actual=f"{self.seen} bytes",
+            )
+        actual = "sha256:" + self._hash.hexdigest()
+        if actual != self._want:
+            raise IntegrityError(self._subject, expected=self._want, actual=actual)
+
+
+def check(data: bytes, digest: Digest, *, subject: str | None = None) -> bytes:
+    """Return `data` when its digest is `digest`.
+
+    Raises:
+        IntegrityError: it is another.
+    """
+    verifier = Verifier(digest, len(data), subject=subject)
+    verifier.update(data)
+    verifier.finish()
+    return data

@@ -1,0 +1,1 @@
+"""What each kind is: parse, check, describe. No network."""

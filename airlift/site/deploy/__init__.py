@@ -1,0 +1,1 @@
+"""Files and resources for a cluster."""

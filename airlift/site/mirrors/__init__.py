@@ -1,0 +1,1 @@
+"""What each kind shows in the site's mirrors; none knows another."""

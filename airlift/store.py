@@ -1,0 +1,218 @@
+"""A content-addressed store: an OCI image layout on disk.
+
+Always true: a file under ``blobs/sha256`` was hashed before it got its name, and was made durable before that; so
+what has a name is whole. Any number of processes may put at once; the last rename wins and brings the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from airlift import digest as digests
+from airlift import fs, limits, oci
+from airlift.digest import Digest, Verifier
+
+_INGEST = "ingest"
+
+
+class BlobWriter:
+    """Takes one blob. It is in the store once `commit` has returned; `discard` forgets it."""
+
+    def __init__(self, store: Store, digest: Digest, size: int) -> None:
+        self._store = store
+        self._digest = digest
+        self._verifier = Verifier(digest, size)
+        self._part = store.root / _INGEST / f"{digests.hex_of(digest)}.{os.getpid()}.{secrets.token_hex(4)}"
+        with fs.guarded("writing"):
+            handle = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._stream = os.fdopen(handle, "wb", buffering=0)
+
+    @property
+    def written(self) -> int:
+        """How many bytes came so far."""
+        return self._verifier.seen
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            IntegrityError: more than announced.
+            StoreError: the disk refuses.
+        """
+        self._verifier.update(data)
+        view = memoryview(data)
+        with fs.guarded(f"writing {self._digest} into {self._store.root}"):
+            while view:
+                view = view[self._stream.write(view) :]
+
+    def commit(self) -> None:
+        """Check, make durable, and give it its name.
+
+        Raises:
+            IntegrityError: digest or size differ.
+            StoreError: the disk refuses.
+        """
+        self._verifier.finish()
+        with fs.guarded(f"writing {self._digest} into {self._store.root}"):
+            os.fchmod(self._stream.fileno(), 0o644)
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+            self._part.replace(self._store.path(self._digest))
+
+    def discard(self) -> None:
+        """Close and remove what was written; harmless after `commit`."""
+        self._stream.close()
+        with contextlib.suppress(OSError):
+            self._part.unlink()
+
+
+class Store:
+    """One directory of blobs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._blobs = root / "blobs" / "sha256"
+
+    def create(self) -> Store:
+        """Make the directories and the layout file where they are missing; return itself.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with fs.guarded("creating"):
+            for folder in (
+                self.root,
+                self.root / "blobs",
+                self._blobs,
+                self.root / _INGEST,
+            ):
+                if not folder.is_dir():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    folder.chmod(0o755)
+        if not (self.root / "oci-layout").exists():
+            fs.write(self.root / "oci-layout", oci.LAYOUT_FILE)
+        return self
+
+    def path(self, digest: Digest) -> Path:
+        """Return where a blob is or would be."""
+        return self._blobs / digests.hex_of(digest)
+
+    def has(self, digest: Digest) -> bool:
+        """Say whether the blob is here."""
+        return self.path(digest).is_file()
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """Open a blob for reading.
+
+        Raises:
+            StoreError: it is not here.
+        """
+        with fs.guarded("opening"):
+            return self.path(digest).open("rb")
+
+    def read(self, digest: Digest, *, limit: int = limits.SMALL_BLOB) -> bytes:
+        """Return a small blob, checked again.
+
+        Raises:
+            StoreError: it is not here or larger than `limit`.
+            IntegrityError: the disk returns other bytes than were put.
+        """
+        return digests.check(fs.read_bounded(self.path(digest), limit), digest)
+
+    def chunks(self, digest: Digest, size: int, *, start: int = 0) -> Iterator[bytes]:
+        """Yield a blob from `start`, checked at its end when read from the beginning.
+
+        Raises:
+            StoreError: it is not here.
+            IntegrityError: the disk returns other bytes than were put.
+        """
+        verifier = Verifier(digest, size, subject=f"{digest} in {self.root}")
+        with self.open(digest) as stream, fs.guarded(f"reading {digest}"):
+            stream.seek(start)
+            while chunk := stream.read(limits.CHUNK):
+                verifier.update(chunk)
+                yield chunk
+        if start == 0:
+            verifier.finish()
+
+    @contextlib.contextmanager
+    def put(self, digest: Digest, size: int) -> Iterator[BlobWriter]:
+        """Take a blob; it is kept when the block ends well and its digest is right.
+
+        Raises:
+            IntegrityError: digest or size differ.
+            StoreError: the disk refuses.
+        """
+        writer = BlobWriter(self, digest, size)
+        try:
+            yield writer
+            writer.commit()
+        finally:
+            writer.discard()
+
+    def put_bytes(self, data: bytes) -> Digest:
+        """Take a small blob and return its digest.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        digest = digests.of(data)
+        if not self.has(digest):
+            with self.put(digest, len(data)) as writer:
+                writer.write(data)
+        return digest
+
+    def sync(self) -> None:
+        """Make the names of all blobs durable.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with fs.guarded("syncing"):
+            fs.sync_directory(self._blobs)
+
+    def clear_ingest(self) -> None:
+        """Remove what killed runs left. The caller holds the lock that keeps other writers away."""
+        for part in (self.root / _INGEST).glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                part.unlink()
+
+    def digests(self) -> Iterator[Digest]:
+        """Yield every blob's digest."""
+        for path in sorted(self._blobs.iterdir()):
+            yield digests.from_hex(path.name)
+
+    def verify(self, digest: Digest) -> int:
+        """Read a blob again, whole, and return its size.
+
+        Raises:
+            StoreError: it is not here.
+            IntegrityError: it is damaged.
+        """
+        size = self.size(digest)
+        for _ in self.chunks(digest, size):
+            pass
+        return size
+
+    def size(self, digest: Digest) -> int:
+        """Return a blob's size in bytes.
+
+        Raises:
+            StoreError: it is not here.
+        """
+        with fs.guarded("reading"):
+            return self.path(digest).stat().st_size
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob; nothing happens when it is not here.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with fs.guarded("removing"), contextlib.suppress(FileNotFoundError):
+            self.path(digest).unlink()
