@@ -1,0 +1,5 @@
+"""``python -m airlift.cli``."""
+
+from airlift.cli.main import main
+
+main()

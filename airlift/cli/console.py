@@ -1,0 +1,126 @@
+"""Talking to a person (stderr, ``airlift:``) and answering a program (stdout)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from typing import Any
+
+from tqdm import tqdm
+
+from airlift.errors import AirliftError
+from airlift.progress import Progress
+
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+def say(message: str) -> None:
+    """Tell a person, on stderr."""
+    for line in message.splitlines() or [""]:
+        tqdm.write(f"airlift: {line}", file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Tell a person what to act on, on stderr."""
+    say(f"warning: {message}")
+
+
+def fail(error: AirliftError) -> None:
+    """Tell a person what went wrong and what to do, on stderr."""
+    say(f"error: {error.message}")
+    if error.hint:
+        say(f"hint: {error.hint}")
+
+
+def answer(text: str) -> None:
+    """Give a result, on stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+
+
+def answer_bytes(data: bytes) -> None:
+    """Give a result as it is, on stdout."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
+
+
+def result_json(value: Any) -> None:
+    """Give a result to a program, on stdout."""
+    answer(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+
+
+def size(amount: float) -> str:
+    """Return a size for people, such as ``1.3 GB`` (powers of 1000)."""
+    for unit in _UNITS:
+        if amount < 1000 or unit == _UNITS[-1]:  # noqa: PLR2004 - SI
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError
+
+
+class _Bars:
+    """tqdm bars with totals and ETA; for terminals."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bar: tqdm[Any] | None = None
+
+    def start(self, label: str, total: int, *, unit: str = "B") -> None:
+        with self._lock:
+            self._close()
+            self._bar = tqdm(
+                total=total or None,
+                desc=label,
+                unit=unit,
+                unit_scale=unit == "B",
+                file=sys.stderr,
+                dynamic_ncols=True,
+                leave=False,
+                mininterval=0.2,
+            )
+
+    def advance(self, amount: int) -> None:
+        with self._lock:
+            if self._bar is not None:
+                self._bar.update(amount)
+
+    def finish(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def note(self, message: str) -> None:
+        say(message)
+
+    def warn(self, message: str) -> None:
+        warn(message)
+
+
+class _Lines:
+    """A line when a phase begins; for logs."""
+
+    def start(self, label: str, total: int, *, unit: str = "B") -> None:
+        what = "" if not total else f", {size(total)}" if unit == "B" else f", {total} {unit}"
+        say(f"{label}{what}")
+
+    def advance(self, amount: int) -> None:
+        """Nothing: a log wants no bar."""
+
+    def finish(self) -> None:
+        """Nothing: the next line says it."""
+
+    def note(self, message: str) -> None:
+        say(message)
+
+    def warn(self, message: str) -> None:
+        warn(message)
+
+
+def progress() -> Progress:
+    """Return bars on a terminal, quiet lines elsewhere."""
+    return _Bars() if sys.stderr.isatty() else _Lines()

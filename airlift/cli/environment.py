@@ -1,0 +1,126 @@
+"""What the command line reads of the machine: variables, clock, files in the home directory. Nothing else does."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airlift import fs, limits
+from airlift.errors import UsageError
+from airlift.store import Store
+from airlift.transport.http import HttpSettings
+
+
+def variables() -> Mapping[str, str]:
+    """Return the process environment, for programs that sources start."""
+    return dict(os.environ)
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+def source_date() -> datetime | None:
+    """Return SOURCE_DATE_EPOCH as a time, or None.
+
+    Raises:
+        UsageError: it is not a number of seconds.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if text is None:
+        return None
+    try:
+        return datetime.fromtimestamp(int(text), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}, expected seconds since 1970") from None
+
+
+def moment(text: str, option: str) -> datetime:
+    """Return a time given on the command line, such as 2026-12-31 or 2026-12-31T12:00:00Z.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{option} {text!r}: expected a time such as 2026-12-31T12:00:00Z") from None
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def passphrase(path: Path | None) -> Callable[[], bytes]:
+    """Return what reads the passphrase when a key needs it: the first line of the file.
+
+    Raises:
+        UsageError: (when called) there is no file, or it cannot be read or is empty.
+    """
+
+    def read() -> bytes:
+        if path is None:
+            raise UsageError("the private key has a passphrase", hint="give it with --passphrase-file FILE")
+        try:
+            line = path.read_bytes()[: limits.ERROR_BODY].split(b"\n", 1)[0].rstrip(b"\r")
+        except OSError as error:
+            raise UsageError(f"reading {path}: {error.strerror}") from None
+        if not line:
+            raise UsageError(f"{path}: the first line is empty, expected the passphrase")
+        return line
+
+    return read
+
+
+def http_settings() -> HttpSettings:
+    """Return proxies, NO_PROXY and the CA bundle, as curl and requests name them."""
+    proxies = {}
+    for scheme in ("http", "https"):
+        value = os.environ.get(f"{scheme}_proxy") or (scheme == "https" and os.environ.get("HTTPS_PROXY")) or None
+        value = value or os.environ.get("ALL_PROXY")
+        if value:
+            proxies[scheme] = value
+    ca = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or os.environ.get("CURL_CA_BUNDLE")
+    if ca and not Path(ca).exists():
+        raise UsageError(f"the CA bundle {ca} does not exist", hint="see REQUESTS_CA_BUNDLE and SSL_CERT_FILE")
+    return HttpSettings(
+        ca_bundle=Path(ca) if ca else None,
+        proxies=proxies,
+        no_proxy=os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "",
+    )
+
+
+def docker_config() -> dict[str, Any]:
+    """Return docker's config.json, or {} without one.
+
+    Raises:
+        UsageError: it is not JSON.
+    """
+    folder = os.environ.get("DOCKER_CONFIG")
+    path = Path(folder) / "config.json" if folder else Path.home() / ".docker" / "config.json"
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(fs.read_bounded(path, limits.DOCUMENT))
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: expected an object")
+    return value
+
+
+def cache(folder: Path | None, *, disabled: bool) -> Store | None:
+    """Return the cache's store: the given folder, else ``$XDG_CACHE_HOME/airlift``; None when it is switched off.
+
+    Raises:
+        UsageError: a folder is given and the cache is switched off.
+        StoreError: it cannot be made.
+    """
+    if disabled:
+        if folder is not None:
+            raise UsageError("--cache and --no-cache exclude each other")
+        return None
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Store(folder or (Path(base) if base else Path.home() / ".cache") / "airlift").create()
