@@ -69,7 +69,7 @@ def _missing(text: str) -> Callable[[], None]:
     return run
 
 
-def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature
+def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted:
         console.answer(f"airlift {airlift.__version__} (writes bundle format 1, reads bundle format 1, lock format 1)")
         ctx.exit()

@@ -106,7 +106,8 @@ def build(
         signers: who signs; at least one.
         recipients: who can open it; none if and only if `is_plain`.
         is_plain: leave the payload readable.
-        issued, expires: signed times, or None.
+        issued: signed time of issue, or None.
+        expires: signed time after which no site takes it, or None.
         reports: directory for a copy of the SBOM, or None. It lists what the encryption hides.
 
     Raises:
@@ -248,20 +249,30 @@ class _Build:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _one(self, writer: BundleWriter, blob: LockedBlob, data: bytes | None) -> None:
-        text = blob.text
-        with ExitStack() as stack:
-            sink = stack.enter_context(writer.member(_member(blob.digest), blob.digest))
-            if data is not None or text is not None:
-                content = data if data is not None else (text or "").encode()
-                sink.write(content)
-                self._settings.progress.advance(len(content))
-                return
-            cache = self._settings.cache
-            if cache is not None and cache.has(blob.digest):
-                _from_cache(cache, blob, _Tee(sink, None, self._settings))
-                return
-            copy = stack.enter_context(cache.put(blob.digest, blob.size)) if cache is not None else None
-            self._fetch(blob, _Tee(sink, copy, self._settings))
+        cache = self._settings.cache
+        if data is None and blob.text is not None:
+            data = blob.text.encode()
+        if data is not None:
+            with writer.member(_member(blob.digest), blob.digest) as sink:
+                sink.write(data)
+            self._settings.progress.advance(len(data))
+        elif cache is not None and cache.has(blob.digest):
+            self._from_cache(writer, blob, cache)
+        else:
+            with ExitStack() as stack:
+                copy = stack.enter_context(cache.put(blob.digest, blob.size)) if cache is not None else None
+                sink = stack.enter_context(writer.member(_member(blob.digest), blob.digest))
+                self._fetch(blob, _Tee(sink, copy, self._settings))
+
+    def _from_cache(self, writer: BundleWriter, blob: LockedBlob, cache: Store) -> None:
+        try:
+            with writer.member(_member(blob.digest), blob.digest) as sink:
+                tee = _Tee(sink, None, self._settings)
+                with cache.open(blob.digest) as stream, fs.guarded("reading"):
+                    while chunk := stream.read(limits.CHUNK):
+                        tee.write(chunk)
+        except IntegrityError as error:
+            raise _damaged(cache, blob, error) from None
 
     def _fetch(self, blob: LockedBlob, sink: _Memory | _Tee) -> None:
         if blob.digest in self._values:
@@ -286,15 +297,6 @@ def _cached(cache: Store, blob: LockedBlob) -> bytes:
         return cache.read(blob.digest)
     except IntegrityError as error:
         raise _damaged(cache, blob, error) from None
-
-
-def _from_cache(cache: Store, blob: LockedBlob, sink: _Tee) -> None:
-    with cache.open(blob.digest) as stream, fs.guarded("reading"):
-        while chunk := stream.read(limits.CHUNK):
-            try:
-                sink.write(chunk)
-            except IntegrityError as error:
-                raise _damaged(cache, blob, error) from None
 
 
 def _damaged(cache: Store, blob: LockedBlob, error: IntegrityError) -> IntegrityError:

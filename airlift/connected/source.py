@@ -13,7 +13,7 @@ from airlift.progress import Progress, Silent
 from airlift.store import Store
 from airlift.transport.http import HttpSettings
 
-RequestT = TypeVar("RequestT", contravariant=True)
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ class BlobSink(Protocol):
         """Take the next bytes (any length). The caller may reuse the buffer afterwards."""
 
 
-class Source(Protocol[RequestT]):
+class Source(Protocol[RequestT_contra]):
     """Where artifacts of one kind come from. Constructed with `Settings`; used from many threads."""
 
-    def resolve(self, request: RequestT, previous: LockedEntry | None) -> LockedEntry:
+    def resolve(self, request: RequestT_contra, previous: LockedEntry | None) -> LockedEntry:
         """Pin `request` by digest and size.
 
         Args:

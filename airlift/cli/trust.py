@@ -1,0 +1,61 @@
+"""``airlift trust``: the file that says whom a site believes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from airlift import fs
+from airlift.cli import console
+from airlift.errors import UsageError
+from airlift.trust import roots
+
+
+@click.group()
+def command() -> None:
+    """Say whom a site believes."""
+
+
+@command.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
+@click.option("--channel", required=True, help="The channel that the site takes.")
+@click.option(
+    "--signer", "signers", multiple=True, required=True, metavar="PERSON=PUB...", help="A person's public keys."
+)
+@click.option("--threshold", type=click.IntRange(min=1), default=1, show_default=True, help="Persons who have to sign.")
+@click.option("--min-sequence", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--allow-plain", is_flag=True, help="Take bundles that are not encrypted.")
+def init(
+    output: Path,
+    channel: str,
+    signers: tuple[str, ...],
+    threshold: int,
+    min_sequence: int,
+    allow_plain: bool,
+) -> None:
+    """Write a trust file and print its fingerprint.
+
+    Write PERSON=PUB1,PUB2 or repeat --signer for a person with more keys.
+    """
+    if output.exists():
+        raise UsageError(f"{output} exists", hint="a trust file is not replaced by this command; choose another name")
+    persons: dict[str, list[bytes]] = {}
+    for item in signers:
+        person, equals, files = item.partition("=")
+        if not equals or not person or not files:
+            raise UsageError(f"--signer {item!r}: expected PERSON=PUB, such as alice=alice.pub")
+        for name in files.split(","):
+            persons.setdefault(person, []).append(_read(Path(name)))
+    trust = roots.make_trust(
+        channel, list(persons.items()), threshold=threshold, min_sequence=min_sequence, allow_plain=allow_plain
+    )
+    fs.write(output, roots.dump_trust(trust))
+    console.say(f"trust file {output}: {threshold} of {len(persons)} must sign for channel {channel}")
+    console.answer(f"fingerprint {trust.fingerprint}")
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such public key")
+    return fs.read_bounded(path, 64 * 1024)
