@@ -60,7 +60,7 @@ class Document:
 
 def refusal(document: Document, problems: Sequence[Problem]) -> ManifestError:
     """Return one error for all problems, a line each, in the document's order; the first one's place is the error's."""
-    placed = [(problem.line or document.line_of(problem.where) or 1, problem) for problem in problems]
+    placed = [(problem.line or _nearest_line(document, problem.where), problem) for problem in problems]
     placed.sort(key=lambda item: item[0])
     line, first = placed[0]
     rest = "".join(f"\n{document.name}:{number}: {_prefixed(problem)}" for number, problem in placed[1:])
@@ -72,6 +72,13 @@ def refusal(document: Document, problems: Sequence[Problem]) -> ManifestError:
         where=show(first.where),
         hint="\n".join(hints) or None,
     )
+
+
+def _nearest_line(document: Document, where: Where) -> int:
+    """The line of a place or, where a key is missing, of what should have it."""
+    while (line := document.line_of(where)) is None:
+        where = where[:-1]
+    return line
 
 
 def _prefixed(problem: Problem) -> str:

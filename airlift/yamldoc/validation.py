@@ -87,28 +87,38 @@ def _merged(problems: dict[Where, list[Problem]]) -> Iterator[Problem]:
 
 def _problem(detail: ErrorDetails, value: Any, schema: dict[str, Any]) -> Problem:
     kind, context = detail["type"], detail.get("ctx", {})
-    last = detail["loc"][-1] if detail["loc"] else None
     where = _place(detail["loc"], value, keep_last=kind == "missing")
-    got = _got(detail["input"])
     if kind == "missing":
         return Problem(where, "required key is missing")
     if kind == "extra_forbidden":
-        known = _keys(schema, where[:-1])
-        close = difflib.get_close_matches(str(last), known, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else f"known keys: {', '.join(known)}" if known else None
-        return Problem(where, "unknown key", hint)
+        return Problem(where, "unknown key", _known(schema, where))
     if kind == "airlift":
         return Problem(where, context["text"], context["hint"] or None)
     if kind == "value_error":
         return Problem(where, str(context["error"]))
-    if kind == "string_pattern_mismatch" and (examples := _node(schema, schema, where).get("examples")):
-        return Problem(where, f"expected text such as {' or '.join(examples)}, got {got}")
+    got = _got(detail["input"])
+    wanted = _wanted(detail, _node(schema, schema, where))
+    unquoted = kind == "string_type" and isinstance(detail["input"], int)
+    return Problem(where, f"{wanted}, got {got}", f'quote it: "{got}"' if unquoted else None)
+
+
+def _wanted(detail: ErrorDetails, node: dict[str, Any]) -> str:
+    kind = detail["type"]
+    if kind == "string_pattern_mismatch" and "examples" in node:
+        return f"expected text such as {' or '.join(node['examples'])}"
     if kind in _EXPECTED:
-        wanted = _EXPECTED[kind].format(**context)
-        unquoted = kind == "string_type" and isinstance(detail["input"], int)
-        return Problem(where, f"expected {wanted}, got {got}", f'quote it: "{got}"' if unquoted else None)
+        return "expected " + _EXPECTED[kind].format(**detail.get("ctx", {}))
     message = detail["msg"]
-    return Problem(where, f"{message[:1].lower()}{message[1:].rstrip('.')}, got {got}")
+    return f"{message[:1].lower()}{message[1:].rstrip('.')}"
+
+
+def _known(schema: dict[str, Any], where: Where) -> str | None:
+    """What may have been meant by an unknown key."""
+    known = sorted(_node(schema, schema, where[:-1]).get("properties", ()))
+    close = difflib.get_close_matches(str(where[-1]), known, n=1)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return f"known keys: {', '.join(known)}" if known else None
 
 
 def _place(loc: Sequence[str | int], value: Any, *, keep_last: bool) -> Where:
@@ -135,11 +145,6 @@ def _got(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value) if len(repr(value)) <= _SHOWN else f"{repr(value)[:_SHOWN]}..."
-
-
-def _keys(schema: dict[str, Any], path: Where) -> list[str]:
-    """The keys that the model has at a place."""
-    return sorted(_node(schema, schema, path).get("properties", ()))
 
 
 def _node(schema: dict[str, Any], node: dict[str, Any], path: Where) -> dict[str, Any]:
