@@ -1,0 +1,262 @@
+"""The content of a bundle that was unlocked: attest, and the payload as a stream (docs/bundle-format.md, section 9).
+
+A byte of a member is handed out when its frame had its leaf and was sealed under the signed key; the last bytes of a
+blob only when the blob's digest was right. What uses a member still waits for the end of its chunks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from airlift import digest, limits
+from airlift.bundle import attest, frames, layout
+from airlift.digest import Digest
+from airlift.errors import BundleError, IntegrityError
+from airlift.trust.signing import FRAME_SIZE, Release
+
+_AHEAD: Final = 4
+"""Frames that are read and opened ahead of who consumes them."""
+
+_MAX_LAYOUT: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadMember:
+    """A file of the payload.
+
+    Attributes:
+        name: ``oci-layout``, ``index.json`` or ``blobs/sha256/<hex>``.
+        size: its bytes.
+        chunks: its content, once, in order; raises IntegrityError in place of its last bytes when a blob's digest is
+            not the one of its name.
+    """
+
+    name: str
+    size: int
+    chunks: Iterator[memoryview]
+
+    @property
+    def digest(self) -> Digest | None:
+        """A blob's digest, None for the two others."""
+        if not layout.is_blob(self.name):
+            return None
+        return Digest("sha256:" + self.name.removeprefix(layout.BLOBS))
+
+
+class Opened:
+    """An unlocked bundle; usable as long as its reader is open."""
+
+    def __init__(
+        self,
+        path: Path,
+        release: Release,
+        key: frames.DataKey | None,
+        *,
+        frame: Callable[[int], bytes],
+        attest: Callable[[], bytes],
+        workers: int,
+    ) -> None:
+        """Made by `BundleReader.unlock`.
+
+        Args:
+            path: the file, for messages.
+            release: what was verified.
+            key: the data key; None for a plain bundle.
+            frame: gives a stored payload frame, its leaf checked.
+            attest: gives the stored attest member, its digest checked.
+            workers: threads that open frames.
+        """
+        self.release = release
+        self._path = path
+        self._key = key
+        self._frame = frame
+        self._attest = attest
+        self._workers = workers
+        self._opener = frames.Opener(
+            None if key is None else key.cipher("payload"), release.frames, subject=f"the payload of {path}"
+        )
+        self._index: bytes | None = None
+
+    def attest(self) -> dict[str, bytes]:
+        """Return the files of attest.
+
+        Raises:
+            IntegrityError: a digest differs.
+            BundleError: the archive is malformed.
+        """
+        stored = self._attest()
+        if self._key is None:
+            return attest.unpack(stored)
+        total = -(-len(stored) // FRAME_SIZE)
+        opener = frames.Opener(self._key.cipher("attest"), total, subject=f"attest of {self._path}")
+        pieces = [opener.open(index, stored[index * FRAME_SIZE : (index + 1) * FRAME_SIZE]) for index in range(total)]
+        return attest.unpack(b"".join(pieces))
+
+    @property
+    def payload_size(self) -> int:
+        """Bytes of the payload archive."""
+        return frames.archive_size(self.release.payload_size, encrypted=self._key is not None)
+
+    def index(self) -> bytes:
+        """Return the payload's ``index.json``; only the frames before its end are read.
+
+        Raises:
+            IntegrityError: a leaf differs.
+            BundleError: the archive is malformed.
+        """
+        if self._index is None:
+            stream = self._payload(ahead=1)
+            next(stream)
+            member = next(stream)
+            self._index = b"".join(member.chunks)
+            stream.close()
+        return self._index
+
+    @property
+    def content_id(self) -> Digest:
+        """The digest of ``index.json``: the name of what is inside."""
+        return digest.of(self.index())
+
+    def payload(self) -> Generator[PayloadMember]:
+        """Yield the members in order. The chunks of one end where the next begins; what was not taken is checked too.
+
+        Raises:
+            IntegrityError: a leaf, a seal or a blob's digest is wrong.
+            BundleError: the archive is malformed.
+        """
+        return self._payload(ahead=_AHEAD)
+
+    def _payload(self, *, ahead: int) -> Generator[PayloadMember]:
+        with ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="open") as pool:
+            pieces = _Pieces(pool, self._open, self.release.frames, ahead=ahead)
+            try:
+                yield from self._members(_Stream(pieces, self.payload_size))
+            finally:
+                pieces.stop()
+
+    def _open(self, index: int) -> bytes:
+        return self._opener.open(index, self._frame(index))
+
+    def _members(self, stream: _Stream) -> Generator[PayloadMember]:
+        end = len(layout.END)
+        seen: set[str] = set()
+        while stream.left > end:
+            name, size, before = layout.parse_header(
+                stream.peek(min(3 * layout.BLOCK, stream.left)), limit=stream.left - end
+            )
+            stream.take(before)
+            self._check_name(name, size, seen)
+            seen.add(name)
+            member = PayloadMember(name, size, _content(stream, name, size))
+            yield member
+            for _ in member.chunks:
+                pass
+            if any(stream.take(layout.padding(size))):
+                raise BundleError(f"payload: {name} is not followed by zero bytes")
+        if len(seen) < len(_FIRST) or stream.left != end or stream.take(end) != layout.END:
+            raise BundleError("payload: the archive does not end where it should")
+
+    def _check_name(self, name: str, size: int, seen: set[str]) -> None:
+        if len(seen) < len(_FIRST):
+            expected, limit = _FIRST[len(seen)]
+            if name != expected or size > limit:
+                raise BundleError(f"payload: {expected} of at most {limit} bytes was expected, got {name!r}")
+        elif not layout.is_blob(name):
+            raise BundleError(f"payload: {name!r} is no name of a blob")
+        elif name in seen:
+            raise BundleError(f"payload: {name} comes twice")
+
+
+_FIRST: Final = ((layout.OCI_LAYOUT, _MAX_LAYOUT), (layout.INDEX, limits.INDEX_DOCUMENT))
+
+
+def _content(stream: _Stream, name: str, size: int) -> Generator[memoryview]:
+    running = hashlib.sha256() if layout.is_blob(name) else None
+    left = size
+    while left or running is not None:
+        chunk = stream.some(left)
+        left -= len(chunk)
+        if running is not None:
+            running.update(chunk)
+            if not left:
+                if running.hexdigest() != name.removeprefix(layout.BLOBS):
+                    raise IntegrityError(
+                        f"blob in {name}",
+                        expected=f"sha256:{name.removeprefix(layout.BLOBS)}",
+                        actual=f"sha256:{running.hexdigest()}",
+                    )
+                running = None
+        if chunk:
+            yield chunk
+
+
+class _Pieces:
+    """The opened pieces in order; a few of them are made ahead by threads."""
+
+    def __init__(self, pool: ThreadPoolExecutor, work: Callable[[int], bytes], total: int, *, ahead: int) -> None:
+        self._pool = pool
+        self._work = work
+        self._total = total
+        self._ahead = ahead
+        self._next = 0
+        self._waiting: deque[Future[bytes]] = deque()
+
+    def take(self) -> bytes:
+        """Return the next piece.
+
+        Raises:
+            BundleError: there is no more.
+        """
+        while len(self._waiting) < self._ahead and self._next < self._total:
+            self._waiting.append(self._pool.submit(self._work, self._next))
+            self._next += 1
+        if not self._waiting:
+            raise BundleError("payload: the archive is longer than its frames")
+        return self._waiting.popleft().result()
+
+    def stop(self) -> None:
+        """Drop what is under way."""
+        for future in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+        self._next = self._total
+
+
+class _Stream:
+    """The archive's bytes, of which `left` are still to come."""
+
+    def __init__(self, pieces: _Pieces, size: int) -> None:
+        self._pieces = pieces
+        self._current = memoryview(b"")
+        self.left = size
+
+    def some(self, most: int) -> memoryview:
+        """Return one or more bytes, at most `most` and a chunk's worth; none only for `most` 0."""
+        if not most:
+            return memoryview(b"")
+        if not self._current:
+            self._current = memoryview(self._pieces.take())
+        part = self._current[: min(most, limits.CHUNK)]
+        self._current = self._current[len(part) :]
+        self.left -= len(part)
+        return part
+
+    def take(self, size: int) -> bytes:
+        """Return exactly `size` bytes."""
+        parts: list[memoryview] = []
+        while size:
+            parts.append(self.some(size))
+            size -= len(parts[-1])
+        return b"".join(parts)
+
+    def peek(self, size: int) -> bytes:
+        """Return exactly `size` bytes and leave them there."""
+        if len(self._current) < size:
+            self._current = memoryview(bytes(self._current) + self._pieces.take())
+        return bytes(self._current[:size])

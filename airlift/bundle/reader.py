@@ -1,0 +1,280 @@
+"""Reads a bundle: nothing is parsed but the slots, and nothing handed out that was not checked.
+
+* `BundleReader` computes every header, padding and length from the (unverified, bounded) statement and compares.
+* `BundleReader.verify` needs no key and does not look into the payload.
+* `BundleReader.unlock` gives an `Opened`, whose frames are checked against the signed tree before they are decrypted.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from airlift import canonical
+from airlift.bundle import frames, layout
+from airlift.bundle.opened import Opened, PayloadMember
+from airlift.errors import BundleError, IntegrityError
+from airlift.fs import guarded
+from airlift.progress import Progress, Silent
+from airlift.trust import recipients as stanzas
+from airlift.trust import suites
+from airlift.trust.gate import Verified
+from airlift.trust.keys import Identity
+from airlift.trust.recipients import Stanza
+from airlift.trust.signing import FRAME_SIZE, Release, format_time, parse_envelope, parse_release
+
+__all__ = ["WORKERS", "BundleReader", "Opened", "PayloadMember"]
+
+WORKERS: Final = 2
+
+
+class BundleReader:
+    """One bundle file, its slots read and its shape compared. Use it as a context manager.
+
+    Attributes:
+        path: the file.
+        size: its bytes.
+        envelope: content of ``airlift.json``, for `airlift.trust.gate.Gate`.
+        roots: content of ``roots.json``.
+        stanzas: for whom it is sealed; they prove nothing.
+        release: what is claimed; to be believed only as part of a `Verified`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and compare its shape.
+
+        Raises:
+            BundleError: it is no bundle, malformed, truncated, or of a newer version.
+            StoreError: it cannot be read.
+        """
+        self.path = path
+        with guarded("reading"):
+            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with guarded("reading"):
+                self.size = os.fstat(self._handle).st_size
+            self.envelope = self._first_slot()
+            self.release = parse_release(parse_envelope(self.envelope).body)
+            self._suite = suites.get(self.release.suite)
+            self._container = layout.Container.of(self.release, digest_size=self._suite.digest_size)
+            self._compare()
+            self.stanzas = self._stanzas()
+            self.roots = self._slot(layout.ROOTS)
+            self._check_volume()
+        except BaseException:
+            os.close(self._handle)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; safe to repeat."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def inspect(self) -> dict[str, Any]:
+        """Return what the bundle claims. Nothing of it is verified."""
+        release = self.release
+        return {
+            "verified": False,
+            "release": release.digest,
+            "suite": release.suite,
+            "encryption": release.encryption,
+            "channel": release.channel,
+            "sequence": release.sequence,
+            "issued": None if release.issued is None else format_time(release.issued),
+            "expires": None if release.expires is None else format_time(release.expires),
+            "signers": [one.key_id for one in parse_envelope(self.envelope).signatures],
+            "recipients": [one.key_id for one in self.stanzas],
+            "frames": release.frames,
+            "attest_size": release.attest_size,
+            "size": self.size,
+        }
+
+    def verify(self, verified: Verified, progress: Progress | None = None) -> None:
+        """Check the tree, every frame of the payload against it, and the attest member. No key is needed.
+
+        Args:
+            verified: what the gate gave for this reader's envelope.
+            progress: hears of the stored bytes that were checked.
+
+        Raises:
+            IntegrityError: a digest differs.
+            StoreError: the file cannot be read.
+        """
+        progress = progress or Silent()
+        tree = self._tree(verified)
+        release = verified.release
+        progress.start("verifying", release.payload_size + release.attest_size)
+        indexes = iter(range(release.frames))
+        lock = threading.Lock()
+        bad: list[int] = []
+
+        def work() -> None:
+            buffer = memoryview(bytearray(FRAME_SIZE))
+            while not bad:
+                with lock:
+                    index = next(indexes, -1)
+                if index < 0:
+                    return
+                size = self._frame_size(index)
+                self._read_into(buffer[:size], self._payload_offset(index))
+                if not self._is_leaf(tree, index, buffer[:size]):
+                    with lock:
+                        bad.append(index)
+                progress.advance(size)
+
+        with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="verify") as pool:
+            for future in [pool.submit(work) for _ in range(WORKERS)]:
+                future.result()
+        if bad:
+            raise self._leaf_error(min(bad))
+        self._attest_frames(verified, progress)
+        progress.finish()
+
+    def unlock(self, verified: Verified, identity: Identity | None) -> Opened:
+        """Return the bundle's content, which is checked as it is read.
+
+        Args:
+            verified: what the gate gave for this reader's envelope.
+            identity: the key to open it with; not needed for a plain bundle.
+
+        Raises:
+            BundleError: no identity, none of the right one, or the key is not the signed one.
+            IntegrityError: the tree is not the signed one.
+        """
+        tree = self._tree(verified)
+        key: frames.DataKey | None = None
+        if verified.release.is_encrypted:
+            if identity is None:
+                raise BundleError(
+                    f"{self.path} is encrypted and no identity was given", hint="give the site's key with --identity"
+                )
+            key = frames.DataKey(stanzas.open_data_key(self.stanzas, verified.release, identity), self._suite)
+            verified.check_commitment(key.commitment)
+        return Opened(
+            self.path,
+            verified.release,
+            key,
+            frame=lambda index: self._checked_frame(tree, index),
+            attest=lambda: self._attest_frames(verified, Silent()),
+            workers=WORKERS,
+        )
+
+    # The file's shape.
+
+    def _first_slot(self) -> bytes:
+        name = layout.ENVELOPE
+        head = self._read(0, min(layout.BLOCK, self.size))
+        if head != layout.header(name, layout.SLOTS[name]):
+            raise BundleError(f"{self.path} is not an airlift bundle, or its first bytes are damaged")
+        start = layout.BLOCK
+        if self.size < start + layout.SLOTS[name]:
+            raise BundleError(f"{self.path} is truncated: {self.size} bytes")
+        return self._read(start, layout.SLOTS[name]).rstrip(b" ")
+
+    def _slot(self, name: str) -> bytes:
+        return self._read(self._container.offset_of(name), self._container.size_of(name)).rstrip(b" ")
+
+    def _compare(self) -> None:
+        expected = self._container.size
+        if self.size < expected:
+            raise BundleError(f"{self.path} is truncated: {self.size} bytes of {expected}")
+        if self.size > expected:
+            raise BundleError(f"{self.path} has {self.size - expected} bytes after its end")
+        for offset, data in self._container.fixed():
+            if self._read(offset, len(data)) != data:
+                raise BundleError(f"{self.path}: the {len(data)} bytes at offset {offset} are not those of the format")
+
+    def _stanzas(self) -> tuple[Stanza, ...]:
+        found = stanzas.parse(self._slot(layout.KEYS))
+        if bool(found) != self.release.is_encrypted:
+            raise BundleError(f"{self.path}: an encrypted bundle has stanzas, a plain one has none")
+        kem = self._suite.kem.name
+        for one in found:
+            if one.kem != kem:
+                raise BundleError(f"keys.json: stanza {one.key_id} is of kem {one.kem[:64]!r}, not {kem!r}")
+        return found
+
+    def _check_volume(self) -> None:
+        value = canonical.decode(self._slot(layout.VOLUME), limit=layout.SLOTS[layout.VOLUME], subject=layout.VOLUME)
+        if canonical.encode(value) != canonical.encode(layout.volume_document(self.release.frames)):
+            raise BundleError(
+                "volume.json: not the one volume that holds all frames", hint="update airlift on this side"
+            )
+
+    # Checked content.
+
+    def _tree(self, verified: Verified) -> bytes:
+        if verified.release.body != self.release.body:
+            raise BundleError(f"{self.path}: what was verified is another bundle")
+        tree = self._read(self._container.offset_of(layout.TREE), self._container.size_of(layout.TREE))
+        actual = self._suite.digest_of(tree)
+        if actual != verified.release.tree:
+            raise IntegrityError(f"tree of {self.path}", expected=verified.release.tree, actual=actual)
+        return tree
+
+    def _frame_size(self, index: int) -> int:
+        return FRAME_SIZE if index < self.release.frames - 1 else self.release.last_frame
+
+    def _payload_offset(self, index: int) -> int:
+        return self._container.offset_of(layout.PAYLOAD) + index * FRAME_SIZE
+
+    def _is_leaf(self, tree: bytes, index: int, frame: bytes | memoryview) -> bool:
+        size = self._suite.digest_size
+        return frames.leaf(self._suite, index, frame) == tree[index * size : (index + 1) * size]
+
+    def _leaf_error(self, index: int) -> IntegrityError:
+        return IntegrityError(
+            f"frame {index} of {self.path}",
+            expected="the leaf of the signed tree",
+            actual="another digest",
+            hint="the medium or the copy is damaged; copy the bundle again",
+        )
+
+    def _checked_frame(self, tree: bytes, index: int) -> bytes:
+        frame = self._read(self._payload_offset(index), self._frame_size(index))
+        if not self._is_leaf(tree, index, frame):
+            raise self._leaf_error(index)
+        return frame
+
+    def _attest_frames(self, verified: Verified, progress: Progress) -> bytes:
+        release: Release = verified.release
+        stored = self._read(self._container.offset_of(layout.ATTEST), release.attest_size)
+        actual = self._suite.digest_of(stored)
+        if actual != release.attest_digest:
+            raise IntegrityError(f"attest of {self.path}", expected=release.attest_digest, actual=actual)
+        progress.advance(release.attest_size)
+        return stored
+
+    def _read(self, offset: int, size: int) -> bytes:
+        parts: list[bytes] = []
+        with guarded("reading"):
+            while size:
+                part = os.pread(self._handle, size, offset)
+                if not part:
+                    raise BundleError(f"{self.path} became shorter while it was read")
+                parts.append(part)
+                offset += len(part)
+                size -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_into(self, buffer: memoryview, offset: int) -> None:
+        with guarded("reading"):
+            while buffer:
+                done = os.preadv(self._handle, [buffer], offset)
+                if not done:
+                    raise BundleError(f"{self.path} became shorter while it was read")
+                offset += done
+                buffer = buffer[done:]
