@@ -1,0 +1,115 @@
+"""Where deploy reads the content of images and charts: the site's store, or the registry that the site fills."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from airlift import limits, oci
+from airlift.artifact import Artifact
+from airlift.digest import Verifier
+from airlift.errors import DeployError
+from airlift.oci import Descriptor, Manifest
+from airlift.site.deploy.files import Sink
+from airlift.store import Store
+
+
+class BlobSource(Protocol):
+    """Content of a drop's images and charts, by digest."""
+
+    def has(self, artifact: Artifact, blob: Descriptor) -> bool:
+        """Say whether a blob (or manifest) of the artifact can be read."""
+
+    def copy(self, artifact: Artifact, blob: Descriptor, sink: Sink) -> None:
+        """Stream one blob (or manifest) into `sink`. The caller checks digest and size. Must be safe to repeat."""
+
+
+class StoreBlobs:
+    """Reads from the site's own store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def has(self, artifact: Artifact, blob: Descriptor) -> bool:  # noqa: ARG002 - one store for all artifacts
+        """Say whether the store has it, with the right size."""
+        return self._store.has(blob.digest) and self._store.size(blob.digest) == blob.size
+
+    def copy(self, artifact: Artifact, blob: Descriptor, sink: Sink) -> None:  # noqa: ARG002 - as above
+        """Stream it, checked.
+
+        Raises:
+            StoreError: it is not here.
+            IntegrityError: it is damaged.
+        """
+        for chunk in self._store.chunks(blob.digest, blob.size):
+            sink.write(chunk)
+
+
+class _Checked:
+    """Passes bytes on and compares at the end."""
+
+    def __init__(self, sink: Sink, verifier: Verifier) -> None:
+        self._sink = sink
+        self._verifier = verifier
+
+    @property
+    def written(self) -> int:
+        return self._verifier.seen
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._verifier.update(data)
+        self._sink.write(data)
+
+
+def copy_checked(source: BlobSource, artifact: Artifact, blob: Descriptor, sink: Sink) -> None:
+    """Stream one blob into `sink` and check its size and digest.
+
+    Raises:
+        IntegrityError: it is damaged.
+        StoreError, FetchError: it cannot be read.
+    """
+    verifier = Verifier(blob.digest, blob.size, subject=f"{blob.digest} of {artifact.name}")
+    source.copy(artifact, blob, _Checked(sink, verifier))
+    verifier.finish()
+
+
+class _Buffer:
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    @property
+    def written(self) -> int:
+        return len(self.data)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.data += data
+
+
+def read_small(source: BlobSource, artifact: Artifact, blob: Descriptor) -> bytes:
+    """Return a blob that is held in memory whole, checked.
+
+    Raises:
+        DeployError: it is not there, or larger than such a blob may be.
+        IntegrityError: it is damaged.
+        StoreError, FetchError: it cannot be read.
+    """
+    if blob.size > limits.SMALL_BLOB:
+        raise DeployError(f"{artifact.name}: {blob.digest} has {blob.size} bytes, at most {limits.SMALL_BLOB} expected")
+    if not source.has(artifact, blob):
+        raise DeployError(
+            f"{artifact.name}: {blob.digest} is not at this site", hint="import the bundle again; airlift mends the gap"
+        )
+    buffer = _Buffer()
+    copy_checked(source, artifact, blob, buffer)
+    return bytes(buffer.data)
+
+
+def read_manifest(source: BlobSource, artifact: Artifact, blob: Descriptor) -> Manifest:
+    """Return a manifest or index of an artifact, checked and parsed.
+
+    Raises:
+        DeployError: it is not there or too large.
+        IntegrityError: it is damaged or no manifest.
+        StoreError, FetchError: it cannot be read.
+    """
+    data = read_small(source, artifact, blob)
+    return oci.parse_manifest(data, subject=f"{artifact.name}, {blob.digest}", media_type=blob.media_type)

@@ -1,0 +1,86 @@
+"""The values of a release: one file as it is, several merged as ``helm -f a -f b`` merges them.
+
+Merging works on YAML's nodes, not on Python's values: what a person wrote as ``1:30``, ``010`` or ``yes`` stays as it
+is written and is read by Helm alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from airlift.errors import DeployError
+
+LIMIT: Final = 1_000_000
+"""Bytes. helm-controller puts the values into a Secret, and Kubernetes takes at most 1 MiB in one."""
+_STEPS: Final = 100_000
+
+
+def combine(files: Sequence[tuple[str, bytes]], *, release: str) -> str:
+    """Return the content for ``valuesContent``.
+
+    Args:
+        files: name and content, later ones win.
+        release: whose values they are, for messages.
+
+    Raises:
+        DeployError: a file is no YAML mapping, or it is too much.
+    """
+    nodes = [(name, _read(name, data, release), data) for name, data in files]
+    filled = [(name, node, data) for name, node, data in nodes if node is not None]
+    if not filled:
+        return ""
+    if len(filled) == 1:
+        text = filled[0][2].decode()
+    else:
+        merged = filled[0][1]
+        budget = [_STEPS]
+        for name, node, _ in filled[1:]:
+            merged = _merge(merged, node, budget, f"{release}: {name}")
+        text = yaml.serialize(merged, Dumper=yaml.SafeDumper, allow_unicode=True, width=1 << 20)
+    if len(text.encode()) > LIMIT:
+        raise DeployError(f"{release}: the values have {len(text.encode())} bytes, at most {LIMIT} fit into a release")
+    return text if text.endswith("\n") else text + "\n"
+
+
+def _read(name: str, data: bytes, release: str) -> MappingNode | None:
+    try:
+        text = data.decode()
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise DeployError(f"{release}: values file {name} is not YAML: {_one_line(error)}") from None
+    if node is None or (isinstance(node, ScalarNode) and node.tag == "tag:yaml.org,2002:null"):
+        return None
+    if not isinstance(node, MappingNode):
+        raise DeployError(f"{release}: values file {name} is not a mapping")
+    return node
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _merge(base: MappingNode, over: MappingNode, budget: list[int], subject: str) -> MappingNode:
+    """Return a new node: mappings are merged, all else (lists, null) is replaced."""
+    entries: dict[str, tuple[Node, Node]] = {}
+    for key, value in base.value:
+        entries[_key(key, subject)] = (key, value)
+    for key, value in over.value:
+        budget[0] -= 1
+        if budget[0] < 0:
+            raise DeployError(f"{subject} takes more than {_STEPS} steps to merge")
+        name = _key(key, subject)
+        before = entries.get(name)
+        if before is not None and isinstance(before[1], MappingNode) and isinstance(value, MappingNode):
+            value = _merge(before[1], value, budget, subject)  # noqa: PLW2901 - the merged one takes its place
+        entries[name] = (key, value)
+    return MappingNode(base.tag, list(entries.values()), flow_style=False)
+
+
+def _key(node: Node, subject: str) -> str:
+    if not isinstance(node, ScalarNode):
+        raise DeployError(f"{subject}: a key is not plain text")
+    return str(node.value)
