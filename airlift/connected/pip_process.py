@@ -1,0 +1,230 @@
+"""Starting pip's worker: the user's pip configuration comes in by name, and goes on to an isolated process.
+
+What is taken from pip's configuration (files and ``PIP_*``): index-url, extra-index-url, no-index, trusted-host, cert,
+client-cert, proxy, timeout. ``find-links`` is not used, since its files have no index that a lock could name; that is
+said once. Certificates are always verified: ``trusted-host`` allows plain HTTP to that host, nothing else. Credentials
+are those in the index URLs; netrc and keyrings are not asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from airlift.connected.requirement_files import Requirements
+from airlift.connected.source import Settings
+from airlift.errors import ResolveError
+from airlift.kinds.wheel_targets import WheelTarget
+from airlift.transport.http import HttpSettings
+
+_WORKER: Final = Path(__file__).with_name("pip_worker.py")
+_SHOWN: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One package index.
+
+    Attributes:
+        name: what the lock calls it: ``index``, ``extra-1``, ``extra-2`` ...
+        url: its simple URL with a slash at the end, without credentials.
+        auth: user and password, or None.
+        plain_http: whether http is allowed to it.
+    """
+
+    name: str
+    url: str
+    auth: tuple[str, str] | None = field(default=None, repr=False)
+    plain_http: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PipSettings:
+    """What the user's pip configuration says, ready for use.
+
+    Attributes:
+        indexes: in pip's order.
+        http: the machine's HTTP settings with pip's certificate, proxy and time-out.
+        worker: the same in the worker's words, with secrets.
+        ignored: ``find-links`` entries, which are not used.
+    """
+
+    indexes: tuple[Index, ...]
+    http: HttpSettings
+    worker: Mapping[str, Any] = field(repr=False)
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What pip chose: a file of a project; `local` when it is one that was built here."""
+
+    project: str
+    filename: str
+    url: str = field(repr=False)
+    sha256: str | None
+    local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unmet:
+    """A requirement that pip could not satisfy together with the others."""
+
+    project: str
+    specifier: str
+    wanted: str
+    by: str | None
+
+
+class NoAnswerError(ResolveError):
+    """pip found no set of versions. Never leaves `airlift.connected.sources.wheels`, which says why."""
+
+    def __init__(self, message: str, unmet: Sequence[Unmet], *, python: bool) -> None:
+        super().__init__(message)
+        self.unmet = tuple(unmet)
+        self.python = python
+
+
+def load_settings(settings: Settings) -> PipSettings:
+    """Ask pip what its configuration says.
+
+    Raises:
+        ResolveError: the configuration cannot be read, or names no index or one that is not http(s).
+    """
+    said = _run({"task": "configuration"}, dict(settings.environment))
+    if said["index_url"] is None:
+        raise ResolveError(
+            "pip's configuration says no-index, and there is no other place to take wheels from",
+            hint="unset PIP_NO_INDEX, or remove no-index from pip.conf",
+        )
+    hosts = frozenset(host.lower() for host in said["trusted_hosts"])
+    urls = [said["index_url"], *said["extra_index_urls"]]
+    names = ["index", *(f"extra-{number}" for number in range(1, len(urls)))]
+    indexes = tuple(_index(name, url, hosts) for name, url in zip(names, urls, strict=True))
+    http = settings.http
+    if said["cert"]:
+        http = replace(http, ca_bundle=Path(said["cert"]).expanduser())
+    if said["proxy"]:
+        http = replace(http, proxies={"http": said["proxy"], "https": said["proxy"]})
+    http = replace(http, timeout_s=said["timeout"])
+    cert = said["cert"] or (str(http.ca_bundle) if http.ca_bundle else None)
+    return PipSettings(indexes, http, {**said, "cert": cert}, tuple(said["find_links"]))
+
+
+def _index(name: str, url: str, trusted: frozenset[str]) -> Index:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ResolveError(
+            f"pip's {name}-url has the scheme {parts.scheme or 'none'!r}; only http and https are supported"
+            if name == "index"
+            else f"pip's extra-index-url ({name}) has the scheme {parts.scheme or 'none'!r}; http or https is expected"
+        )
+    auth = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+    plain = parts.hostname in trusted or f"{parts.hostname}:{parts.port}" in trusted
+    return Index(name, without_credentials(url).rstrip("/") + "/", auth, plain)
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL without user, password and fragment."""
+    parts = urlsplit(url)
+    netloc = parts.netloc.rpartition("@")[2]
+    return urlunsplit(SplitResult(parts.scheme, netloc, parts.path, parts.query, ""))
+
+
+def resolve(
+    settings: Settings,
+    pip: PipSettings,
+    target: WheelTarget,
+    requirements: Requirements,
+    *,
+    work: Path,
+    built: Path | None,
+) -> list[Pin]:
+    """Pin requirements for one target, in a process of its own.
+
+    Args:
+        settings: the machine.
+        pip: the user's pip configuration.
+        target: the environment.
+        requirements: what is asked for.
+        work: directory for pip's own cache.
+        built: directory of wheels that were built here, or None.
+
+    Raises:
+        NoAnswerError: there is no such set.
+        ResolveError: pip failed in another way.
+    """
+    task = {
+        "task": "resolve",
+        "indexes": pip.worker,
+        "cache": str(work / "pip"),
+        "built": None if built is None else str(built),
+        "pre": requirements.pre,
+        "target": {"version": target.version, "platforms": target.platforms(), "markers": target.markers()},
+        "lines": [
+            {"text": line.text, "place": line.place, "constraint": line.constraint, "hashes": line.hashes}
+            for line in requirements.lines
+        ],
+    }
+    found = _run(task, _isolated(settings))
+    return [Pin(**item) for item in found["pins"]]
+
+
+def build(settings: Settings, pip: PipSettings, sdist: Path, *, out: Path) -> Path:
+    """Build a wheel of a source distribution and return it.
+
+    Raises:
+        ResolveError: it does not build.
+    """
+    task = {"task": "build", "indexes": pip.worker, "sdist": str(sdist), "out": str(out)}
+    # The time inside the archive is fixed, so that the same sdist gives the same wheel where its build allows it.
+    environment = {**_isolated(settings), "SOURCE_DATE_EPOCH": "315532800"}
+    return out / str(_run(task, environment, secrets=_secrets(pip))["wheel"])
+
+
+def _isolated(settings: Settings) -> dict[str, str]:
+    kept = {key: value for key, value in settings.environment.items() if not key.startswith(("PIP_", "PYTHONHOME"))}
+    return {**kept, "PIP_CONFIG_FILE": os.devnull, "NETRC": os.devnull}
+
+
+def _secrets(pip: PipSettings) -> list[str]:
+    return [index.auth[1] for index in pip.indexes if index.auth and index.auth[1]]
+
+
+def _run(task: Mapping[str, Any], environment: Mapping[str, str], *, secrets: Sequence[str] = ()) -> dict[str, Any]:
+    # -P: the worker's own directory must not come before the installed packages. Secrets go through stdin, never argv.
+    done = subprocess.run(  # noqa: S603, TID251 - our own worker, by its path
+        [sys.executable, "-P", str(_WORKER)],
+        input=json.dumps(task).encode(),
+        capture_output=True,
+        env=dict(environment),
+        check=False,
+    )
+    said = done.stderr.decode(errors="replace").strip()
+    for secret in secrets:
+        said = said.replace(secret, "****")
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        doing = {"configuration": "reading pip's configuration"}.get(task["task"], f"pip ({task['task']})")
+        raise ResolveError(
+            f"{doing} failed with status {done.returncode}: {said[-_SHOWN:] or 'nothing was said'}",
+            hint="pip and pip-tools come with airlift[build]" if "ModuleNotFoundError" in said else None,
+        ) from None
+    if "error" in answer:
+        raise _error(task["task"], answer["error"], said)
+    return dict(answer["result"])
+
+
+def _error(task: str, error: Mapping[str, Any], said: str) -> ResolveError:
+    if task == "resolve" and (error["projects"] or error["python"]):
+        return NoAnswerError(error["message"], [Unmet(**item) for item in error["projects"]], python=error["python"])
+    tail = f"\n{said[-_SHOWN:]}" if task == "build" and said else ""
+    return ResolveError(f"pip: {error['message']}{tail}")
