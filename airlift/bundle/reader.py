@@ -83,11 +83,42 @@ class BundleReader:
             os.close(self._handle)
             self._handle = -1
 
-    def inspect(self) -> dict[str, Any]:
-        """Return what the bundle claims. Nothing of it is verified."""
-        release = self.release
-        return {
+    def inspect(self, identity: Identity | None = None) -> dict[str, Any]:
+        """Return what the bundle claims. Nobody's signature was checked.
+
+        Args:
+            identity: with it the content-id is told too.
+
+        Raises:
+            BundleError: the identity does not open it.
+            IntegrityError: tree or frames do not fit to each other.
+        """
+        facts = self._facts(self.release)
+        facts |= {
             "verified": False,
+            "signers": [one.key_id for one in parse_envelope(self.envelope).signatures],
+        }
+        if identity is not None or not self.release.is_encrypted:
+            # Nobody vouches for this release; it only ties the claims to each other.
+            facts["content_id"] = self.unlock(Verified(self.release, (), ()), identity).content_id
+        return facts
+
+    def summary(self, verified: Verified) -> dict[str, Any]:
+        """Return what the signers say of the bundle.
+
+        Raises:
+            BundleError: what was verified is another bundle.
+        """
+        self._check_same(verified)
+        facts = self._facts(verified.release)
+        return facts | {
+            "verified": True,
+            "signers": list(verified.signers),
+            "unknown_signers": list(verified.unknown_signers),
+        }
+
+    def _facts(self, release: Release) -> dict[str, Any]:
+        return {
             "release": release.digest,
             "suite": release.suite,
             "encryption": release.encryption,
@@ -95,7 +126,6 @@ class BundleReader:
             "sequence": release.sequence,
             "issued": None if release.issued is None else format_time(release.issued),
             "expires": None if release.expires is None else format_time(release.expires),
-            "signers": [one.key_id for one in parse_envelope(self.envelope).signatures],
             "recipients": [one.key_id for one in self.stanzas],
             "frames": release.frames,
             "attest_size": release.attest_size,
@@ -217,13 +247,16 @@ class BundleReader:
     # Checked content.
 
     def _tree(self, verified: Verified) -> bytes:
-        if verified.release.body != self.release.body:
-            raise BundleError(f"{self.path}: what was verified is another bundle")
+        self._check_same(verified)
         tree = self._read(self._container.offset_of(layout.TREE), self._container.size_of(layout.TREE))
         actual = self._suite.digest_of(tree)
         if actual != verified.release.tree:
             raise IntegrityError(f"tree of {self.path}", expected=verified.release.tree, actual=actual)
         return tree
+
+    def _check_same(self, verified: Verified) -> None:
+        if verified.release.body != self.release.body:
+            raise BundleError(f"{self.path}: what was verified is another bundle")
 
     def _frame_size(self, index: int) -> int:
         return FRAME_SIZE if index < self.release.frames - 1 else self.release.last_frame

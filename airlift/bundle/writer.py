@@ -70,7 +70,7 @@ class BundleWriter:
             plan: the payload.
             suite: name of the algorithm suite.
             encrypted: whether there is a data key; without one the bundle is plain.
-            progress: hears of the payload bytes that were sealed.
+            progress: hears of the last phase, which waits for the disk; whoever writes members reports those.
             workers: threads that seal.
 
         Raises:
@@ -107,7 +107,6 @@ class BundleWriter:
         size = self._container(attest_size=signing.MAX_ATTEST).size
         self._output = Output(output, size, spare=signing.MAX_ATTEST)
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="seal")
-        self._progress.start("sealing", plan.size)
 
     def __enter__(self) -> Self:
         return self
@@ -234,9 +233,11 @@ class BundleWriter:
             self._output.write(offset, data)
         for name, content in slots.items():
             self._output.write(container.offset_of(name), layout.slot(name, content))
+        self._progress.start("making durable", container.size)
         self._output.finish(container.size)
-        self._finished = True
+        self._progress.advance(container.size)
         self._progress.finish()
+        self._finished = True
         return release
 
     def abort(self) -> None:
@@ -346,7 +347,6 @@ class BundleWriter:
                 self._output.write(self._offset + index * FRAME_SIZE, stored)
             finally:
                 self._out.put(out)
-            self._progress.advance(length)
         with self._state:
             self._spare.append(frame.buffer)
             self._in_memory -= 1
