@@ -303,9 +303,13 @@ class Manifest(Model):
     kind: Literal["Drop"]
     metadata: Metadata
     platforms: Annotated[list[PlatformName], Field(min_length=1)] = ["linux/amd64"]
-    images: list[Annotated[Image, BeforeValidator(_short_image)]] = Field(default_factory=list)
+    images: list[Annotated[Image, BeforeValidator(_short_image, json_schema_input_type=Image | str)]] = Field(
+        default_factory=list
+    )
     python: list[Python] = Field(default_factory=list)
-    charts: list[Annotated[Chart, BeforeValidator(_short_chart)]] = Field(default_factory=list)
+    charts: list[Annotated[Chart, BeforeValidator(_short_chart, json_schema_input_type=Chart | str)]] = Field(
+        default_factory=list
+    )
     models: list[ModelWeights] = Field(default_factory=list)
     files: list[File] = Field(default_factory=list)
     deploy: list[Deploy] = Field(default_factory=list)
