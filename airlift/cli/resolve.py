@@ -32,7 +32,7 @@ def command(
 ) -> None:
     """Pin everything that MANIFEST asks for, by digest and size."""
     asked = manifests.load(manifest)
-    target = output or manifest.with_suffix("").with_suffix(".lock.json")
+    target = output or manifest.with_name(f"{manifest.stem}.lock.json")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent} is not a directory")
     old = locks.load(target) if target.exists() else None
