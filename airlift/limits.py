@@ -33,6 +33,9 @@ INDEX_DOCUMENT: Final = 256 * MIB
 NAME: Final = 1024
 """Characters of a reference, file name or path within an artifact."""
 
+CHART: Final = 64 * MIB
+"""A Helm chart archive, held in memory while it is read (Helm itself unpacks at most 100 MiB)."""
+
 ARCHIVE_MEMBERS: Final = 100_000
 """Members of a wheel or chart that we look into."""
 
