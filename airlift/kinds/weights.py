@@ -78,7 +78,8 @@ class Inspector:
         if self.complete:
             return
         self._head += data[: _MAX_HEADER + 8 - len(self._head)]
-        if is_safetensors(self._path) and len(self._head) >= min(self._size, 8):
+        # A pointer's first word, read as a length, is no length: `check` gives it its own name.
+        if is_safetensors(self._path) and len(self._head) >= min(self._size, 8) and self._head[:8] != _LFS[:8]:
             header = header_length(self._head, self._size, subject=self._subject)
             self._need = max(self._need, 8 + header)
         if len(self._head) >= self._need:
