@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import subprocess  # noqa: TID251 - starts pip's worker
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -75,21 +75,29 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Unmet:
-    """A requirement that pip could not satisfy together with the others."""
+    """A requirement that pip could not satisfy together with the others.
+
+    Attributes:
+        project: normalised; without meaning where `is_python`.
+        specifier: versions that are wanted.
+        wanted: the requirement as text.
+        by: who asks (``numpy 2.1``), or None for the user.
+        is_python: whether it is a Requires-Python.
+    """
 
     project: str
     specifier: str
     wanted: str
     by: str | None
+    is_python: bool = False
 
 
 class NoAnswerError(ResolveError):
     """pip found no set of versions. Never leaves `airlift.connected.sources.wheels`, which says why."""
 
-    def __init__(self, message: str, unmet: Sequence[Unmet], *, python: bool) -> None:
+    def __init__(self, message: str, unmet: Sequence[Unmet]) -> None:
         super().__init__(message)
         self.unmet = tuple(unmet)
-        self.python = python
 
 
 def load_settings(settings: Settings) -> PipSettings:
@@ -200,7 +208,7 @@ def _secrets(pip: PipSettings) -> list[str]:
 
 def _run(task: Mapping[str, Any], environment: Mapping[str, str], *, secrets: Sequence[str] = ()) -> dict[str, Any]:
     # -P: the worker's own directory must not come before the installed packages. Secrets go through stdin, never argv.
-    done = subprocess.run(  # noqa: S603, TID251 - our own worker, by its path
+    done = subprocess.run(  # noqa: S603 - our own worker, by its path
         [sys.executable, "-P", str(_WORKER)],
         input=json.dumps(task).encode(),
         capture_output=True,
@@ -224,7 +232,7 @@ def _run(task: Mapping[str, Any], environment: Mapping[str, str], *, secrets: Se
 
 
 def _error(task: str, error: Mapping[str, Any], said: str) -> ResolveError:
-    if task == "resolve" and (error["projects"] or error["python"]):
-        return NoAnswerError(error["message"], [Unmet(**item) for item in error["projects"]], python=error["python"])
+    if task == "resolve" and error["projects"]:
+        return NoAnswerError(error["message"], [Unmet(**item) for item in error["projects"]])
     tail = f"\n{said[-_SHOWN:]}" if task == "build" and said else ""
     return ResolveError(f"pip: {error['message']}{tail}")

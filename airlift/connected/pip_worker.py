@@ -163,21 +163,18 @@ def _failure(error: BaseException) -> Answer:
     """Return an error with the requirements that pip could not satisfy together."""
     cause = error.__cause__
     projects = []
-    python = False
     if isinstance(cause, ResolutionImpossible):
         for requirement, parent in cause.causes:
-            python = python or isinstance(requirement, RequiresPythonRequirement)
-            if isinstance(requirement, RequiresPythonRequirement):
-                continue
             projects.append(
                 {
                     "project": requirement.project_name,
                     "specifier": _specifier(requirement),
                     "wanted": requirement.format_for_error(),
                     "by": None if parent is None else f"{parent.name} {parent.version}",
+                    "is_python": isinstance(requirement, RequiresPythonRequirement),
                 }
             )
-    return {"message": str(error), "type": type(error).__name__, "projects": projects, "python": python}
+    return {"message": str(error), "projects": projects}
 
 
 def _specifier(requirement: Any) -> str:
