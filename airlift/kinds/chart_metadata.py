@@ -1,7 +1,7 @@
 """What a chart says about itself: Chart.yaml, a config blob, an entry of an index. One reader for all three.
 
-Only the fields that Helm knows are kept, with the types that Helm gives them, so that what we write from them is read by
-Helm's strict parser.
+Only the fields that Helm knows are kept, with the types that Helm gives them, so that Helm's strict parser reads what
+we write from them.
 """
 
 from __future__ import annotations
