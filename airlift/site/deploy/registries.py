@@ -8,7 +8,7 @@ under ``configs:`` takes its registry out of ``--disable-default-registry-endpoi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -84,7 +84,7 @@ class Endpoint:
     base: str
     ca_file: str | None = None
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
 
     @property
     def host(self) -> str:

@@ -43,7 +43,7 @@ def combine(files: Sequence[tuple[str, bytes]], *, release: str) -> str:
         text = yaml.serialize(merged, Dumper=yaml.SafeDumper, allow_unicode=True, width=1 << 20)
     if len(text.encode()) > LIMIT:
         raise DeployError(f"{release}: the values have {len(text.encode())} bytes, at most {LIMIT} fit into a release")
-    return text if text.endswith("\n") else text + "\n"
+    return text
 
 
 def _read(name: str, data: bytes, release: str) -> MappingNode | None:
