@@ -1,7 +1,7 @@
 """``.helmignore``: which files of a chart directory do not belong to the chart, by Helm's own rules.
 
-They are not git's: no ``**``; a pattern with a slash matches the whole path; after ``!`` everything that does *not* match
-is ignored.
+They are not git's: no ``**``; a pattern with a slash matches the whole path; after ``!`` everything that does *not*
+match is ignored.
 """
 
 from __future__ import annotations

@@ -1,0 +1,172 @@
+"""Drives the ``helm`` program: what a chart would install, as YAML.
+
+* helm gets a home of its own in the work directory and a proxy that does not exist: no plugin, repository, cluster or
+  schema on the network takes part in what a chart shows.
+* It runs with a time-out and bounds on memory and output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import shutil
+import subprocess  # noqa: TID251 - this file drives helm
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from airlift import fs, limits
+from airlift.errors import ResolveError
+from airlift.kinds import semver
+from airlift.kinds.chart_metadata import Chart
+
+_TIMEOUT_S: Final = 120
+_OUTPUT: Final = 64 * limits.MIB
+_MEMORY: Final = 2 * limits.GIB
+_RELEASE: Final = "release"
+
+# A lock must not depend on the version that a helm was built with, so the version is always given: first that of the
+# K3s that we deploy to, then others from new to old.
+_KUBE_VERSIONS: Final = (
+    "1.36.3",
+    *(f"1.{minor}.{patch}" for minor in range(40, 9, -1) for patch in range(20, -1, -1)),
+)
+
+
+class Helm:
+    """A helm program.
+
+    Attributes:
+        program: where it is.
+    """
+
+    def __init__(self, program: str, work: Path, path: str) -> None:
+        self.program = program
+        self._work = work
+        self._path = path
+
+    def render(self, chart: Chart, archive: bytes, values: Sequence[Path]) -> bytes:
+        """Return what ``helm template`` prints for a chart: with its CRDs, hooks and tests.
+
+        Args:
+            chart: the chart, read from `archive`.
+            archive: the .tgz.
+            values: values files, later ones win.
+
+        Raises:
+            ResolveError: helm refuses, in its own words; or it takes too long or prints too much.
+            StoreError: the work directory cannot be written.
+        """
+        subject = f"chart {chart.name} {chart.version}"
+        with self._home() as home:
+            place = home / chart.file_name
+            fs.write(place, archive)
+            arguments = [
+                self.program,
+                "template",
+                _RELEASE,
+                str(place),
+                "--include-crds",
+                "--kube-version",
+                kube_version(chart.kube_version, subject=subject),
+            ]
+            for name in values:
+                arguments += ["--values", str(name)]
+            return self._run(arguments, home, subject)
+
+    @contextlib.contextmanager
+    def _home(self) -> Iterator[Path]:
+        with fs.guarded("creating"):
+            self._work.mkdir(parents=True, exist_ok=True)
+            home = tempfile.TemporaryDirectory(prefix="helm-", dir=self._work)
+        with home as name:
+            yield Path(name)
+
+    def _run(self, arguments: list[str], home: Path, subject: str) -> bytes:
+        output, talk = home / "stdout", home / "stderr"
+        with fs.guarded("writing"), output.open("wb") as out, talk.open("wb") as err:
+            process = subprocess.Popen(  # noqa: S603 - a program that the user named by PATH, no shell
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=home,
+                env=_environment(home, self._path),
+                start_new_session=True,
+            )
+        try:
+            _bound(process.pid)
+            code = process.wait(_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise ResolveError(f"{subject}: helm did not finish in {_TIMEOUT_S} s") from None
+        finally:
+            process.kill()
+            process.wait()
+        if code:
+            with fs.guarded("reading"), talk.open("rb") as stream:
+                said = stream.read(limits.ERROR_BODY).decode("utf-8", "replace").replace(f"{home}/", "")
+            raise _refusal(subject, said, code)
+        return fs.read_bounded(output, _OUTPUT)
+
+
+def _environment(home: Path, path: str) -> dict[str, str]:
+    nowhere = "http://127.0.0.1:9"  # the discard port: nothing answers
+    return {
+        "PATH": path,
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "HELM_CACHE_HOME": str(home / "cache"),
+        "HELM_CONFIG_HOME": str(home / "config"),
+        "HELM_DATA_HOME": str(home / "data"),
+        "HELM_PLUGINS": str(home / "plugins"),
+        "KUBECONFIG": str(home / "kubeconfig"),
+        "HTTP_PROXY": nowhere,
+        "HTTPS_PROXY": nowhere,
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
+
+
+def _bound(pid: int) -> None:
+    """Bound memory and output of a process that has just started; it may have ended already."""
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (_OUTPUT, _OUTPUT))
+
+
+def _refusal(subject: str, said: str, code: int) -> ResolveError:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    start = next((number for number, line in enumerate(lines) if line.startswith("Error: ")), None)
+    if start is None:
+        return ResolveError(f"{subject}: helm ended with {code}: {' '.join(lines[-3:])[:2000] or 'without a word'}")
+    sentence = " ".join(line for line in lines[start:] if not line.startswith("Use --debug flag"))
+    return ResolveError(
+        f"{subject} cannot be rendered: {sentence.removeprefix('Error: ')[:2000]}",
+        hint="give the values that it needs in a file, and name that file under `values:` of this chart",
+    )
+
+
+def find(environment: Mapping[str, str], work: Path) -> Helm | None:
+    """Return the helm of the environment's PATH, or None."""
+    path = environment.get("PATH", "")
+    program = shutil.which("helm", path=path) if path else None
+    return Helm(program, work, path) if program else None
+
+
+def kube_version(wanted: str, *, subject: str) -> str:
+    """Return the Kubernetes version to render for: one inside the chart's range.
+
+    Raises:
+        ResolveError: the range is none, or nothing known is inside it.
+    """
+    if not wanted:
+        return _KUBE_VERSIONS[0]
+    try:
+        allowed = semver.parse_range(wanted)
+    except ValueError as error:
+        raise ResolveError(f"{subject}: kubeVersion: {error}") from None
+    for text in _KUBE_VERSIONS:
+        if semver.parse_version(text) in allowed:
+            return text
+    raise ResolveError(f"{subject}: kubeVersion {wanted!r}: no Kubernetes version that airlift knows is inside it")
