@@ -349,7 +349,10 @@ def _load_public(source: Path | bytes, *, wanted: str) -> tuple[str, list[object
         try:
             parts.append(serialization.load_pem_public_key(block))
         except (ValueError, UnsupportedAlgorithm):
-            raise UsageError(f"{subject} is not a public key that this version reads") from None
+            raise UsageError(
+                f"{subject} is not a public key that this version reads",
+                hint="write a curve by its name: openssl ec -pubin -pubout -param_enc named_curve",
+            ) from None
     return subject, parts
 
 
@@ -358,7 +361,8 @@ def _wrong_kind(subject: Path | str, parts: Sequence[object], *, wanted: str) ->
     if len(parts) == 1 and any(row.signature.owns(parts[0]) for row in suites.SUITES.values()):
         found = "a signer's key"
     elif any(row.kem.owns(parts) for row in suites.SUITES.values()):
-        found = "a recipient's key" if wanted == "signer" else "an identity"
+        is_private = all(hasattr(part, "private_bytes") for part in parts)
+        found = "an identity" if is_private else "a recipient's key"
     article = "an" if wanted == "identity" else "a"
     return UsageError(
         f"{subject} is {found}, {article} {wanted} is needed",
