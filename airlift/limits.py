@@ -30,6 +30,12 @@ ARTIFACTS: Final = 200_000
 INDEX_DOCUMENT: Final = 256 * MIB
 """The drop's own ``index.json``, and a Helm repository's index.yaml."""
 
+PROJECT_PAGE: Final = 64 * MIB
+"""The page that a package index has for one project."""
+
+REMOTE_DIRECTORY: Final = 64 * MIB
+"""What is read of a wheel on a server, to get at its directory and METADATA."""
+
 NAME: Final = 1024
 """Characters of a reference, file name or path within an artifact."""
 
