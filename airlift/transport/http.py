@@ -1,0 +1,220 @@
+"""The one HTTP client of airlift.
+
+Faults that may pass are retried, everything else is said at once. What always holds of a single request is said in
+`airlift.transport.wire`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final
+
+from airlift import limits
+from airlift.errors import FetchError
+from airlift.progress import Progress, Silent
+from airlift.transport import answers, urls
+from airlift.transport.settings import HttpSettings
+from airlift.transport.transfer import Sink, Transfer
+from airlift.transport.wire import Auth, Authorizer, HttpStatusError, Response, Wire
+
+__all__ = ["Auth", "Authorizer", "HttpClient", "HttpSettings", "HttpStatusError", "Response", "Sink"]
+
+_MAX_WAIT_S: Final = 120.0
+
+
+class HttpClient:
+    """Asks servers. Safe to use from many threads; connections are pooled.
+
+    Args:
+        settings: certificates, proxies, time-outs.
+        progress: told when a wait is long.
+        sleep: how to wait between attempts.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        progress: Progress | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self._progress = progress or Silent()
+        self._sleep = sleep
+        self._wire = Wire(settings, clock)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._wire.close()
+
+    def get_bytes(
+        self,
+        url: str,
+        *,
+        limit: int,
+        headers: Mapping[str, str] | None = None,
+        auth: Auth = None,
+        plain_http: bool = False,
+        subject: str | None = None,
+    ) -> Response:
+        """Return a small document.
+
+        Args:
+            url: where it is.
+            limit: the most bytes that are accepted.
+            headers: to send.
+            auth: for the URL's own origin.
+            plain_http: allow http to another machine.
+            subject: what it is, for messages.
+
+        Raises:
+            HttpStatusError: the server answered with an error.
+            FetchError: it cannot be reached, or does not answer.
+            IntegrityError: it is larger than `limit`.
+        """
+        return self.exchange(
+            "GET", url, limit=limit, headers=headers, auth=auth, plain_http=plain_http, subject=subject
+        )
+
+    def head(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        auth: Auth = None,
+        plain_http: bool = False,
+        subject: str | None = None,
+        accept: Collection[int] = (),
+    ) -> Response:
+        """Ask without taking the content; see `get_bytes`. Statuses in `accept` are returned instead of raised."""
+        return self.exchange(
+            "HEAD", url, limit=0, headers=headers, auth=auth, plain_http=plain_http, subject=subject, accept=accept
+        )
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        limit: int,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: Auth = None,
+        plain_http: bool = False,
+        subject: str | None = None,
+        accept: Collection[int] = (),
+    ) -> Response:
+        """Send a request and return its whole answer.
+
+        Args:
+            method: GET, HEAD, POST, PUT, PATCH or DELETE.
+            url: where to.
+            limit: the most bytes of a good answer's body that are accepted.
+            body: what to send; anything but bytes must have a length, is sent once, and the request is not repeated.
+            headers: to send.
+            auth: for the URL's own origin.
+            plain_http: allow http to another machine.
+            subject: what it is about, for messages.
+            accept: statuses that are returned although they are no success.
+
+        Raises:
+            HttpStatusError: the server answered with an error.
+            FetchError: it cannot be reached, or does not answer.
+            IntegrityError: the answer is larger than `limit`.
+        """
+        name = subject or urls.shown(url)
+        repeatable = body is None or isinstance(body, bytes)
+
+        def attempt() -> Response:
+            with self._wire.open(method, url, headers or {}, auth, body, plain_http=plain_http, subject=name) as raw:
+                status = raw.status_code
+                is_good = 200 <= status < 300  # noqa: PLR2004 - HTTP's success
+                if not is_good and status not in accept:
+                    raise self._wire.error(raw, method, name)
+                data = b"".join(self._wire.read(raw, name, limit if is_good else limits.ERROR_BODY, strict=is_good))
+                return Response(b"" if method == "HEAD" else data, raw.headers, raw.url, status)
+
+        return self._retry(attempt, retries=self.settings.retries if repeatable else 0)
+
+    def download(
+        self,
+        url: str,
+        sink: Sink,
+        *,
+        size: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: Auth = None,
+        plain_http: bool = False,
+        subject: str | None = None,
+    ) -> Response:
+        """Stream content into `sink`, from byte ``sink.written`` on; after a cut it goes on where it stopped.
+
+        A server that does not know ranges sends everything again; then what the sink already has is passed over. The
+        content is not verified here: that is the sink's part.
+
+        Args:
+            url: where it is.
+            sink: takes the bytes.
+            size: the whole content's size, when it is known.
+            headers: to send.
+            auth: for the URL's own origin.
+            plain_http: allow http to another machine.
+            subject: what it is, for messages.
+
+        Raises:
+            HttpStatusError: the server answered with an error.
+            FetchError: it cannot be reached, or stops answering.
+            IntegrityError: the server's content has another size, or changed between two ranges.
+        """
+        name = subject or urls.shown(url)
+        transfer = Transfer(url, sink, size, name)
+        bound = limits.BLOB if size is None else size
+        failures = 0
+        while True:
+            before = sink.written
+            try:
+                with self._wire.open(
+                    "GET", url, transfer.headers(headers or {}), auth, None, plain_http=plain_http, subject=name
+                ) as raw:
+                    if raw.status_code not in (200, 206):
+                        raise self._wire.error(raw, "GET", name)
+                    skip = transfer.begin(raw.headers, raw.status_code)
+                    for chunk in self._wire.read(raw, name, bound - sink.written + skip, strict=True):
+                        passed = min(skip, len(chunk))
+                        skip -= passed
+                        if passed < len(chunk):
+                            sink.write(chunk[passed:])
+                    transfer.end()
+                    return Response(b"", raw.headers, raw.url, raw.status_code)
+            except FetchError as error:
+                if sink.written - before >= limits.CHUNK:
+                    failures = 0
+                failures += 1
+                self._wait(error, failures, self.settings.retries)
+                if size is not None and 0 < size == sink.written:
+                    return Response(b"", {}, url, 200)
+
+    def _retry(self, attempt: Callable[[], Response], *, retries: int) -> Response:
+        failures = 0
+        while True:
+            try:
+                return attempt()
+            except FetchError as error:
+                failures += 1
+                self._wait(error, failures, retries)
+
+    def _wait(self, error: FetchError, failures: int, retries: int) -> None:
+        """Wait before attempt number `failures` + 1, or raise `error` when there is to be none."""
+        if not error.temporary or failures > retries:
+            raise error
+        asked = answers.retry_after(error.headers) if isinstance(error, HttpStatusError) else None
+        if asked is not None and asked > _MAX_WAIT_S:
+            error.hint = f"the server asks to wait {asked:.0f} seconds; run the same command again after that"
+            raise error
+        pause = min(30.0, 0.5 * 2 ** (failures - 1)) if asked is None else asked
+        if pause >= 5:  # noqa: PLR2004 - seconds that a person notices
+            self._progress.note(f"{error.message}; waiting {pause:.0f} s")
+        self._sleep(pause)

@@ -1,0 +1,32 @@
+"""How to reach servers, as the command line reads it from the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from airlift import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """How to reach servers; the command line reads it from the machine.
+
+    Attributes:
+        ca_bundle: certificates to trust instead of the system's, or None.
+        proxies: proxy URL for ``http`` and for ``https``.
+        no_proxy: hosts, domains and networks that are reached directly, separated by commas.
+        timeout_s: for connecting, and for silence in the middle of an answer.
+        retries: further attempts after a fault that may pass; a transfer that went on counts afresh.
+        user_agent: what servers see.
+        certs_dir: directory like docker's ``certs.d``: ``HOST[:PORT]/*.crt``, ``*.cert`` with ``*.key``; or None.
+    """
+
+    ca_bundle: Path | None = None
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    no_proxy: str = ""
+    timeout_s: float = 30
+    retries: int = 5
+    user_agent: str = f"airlift/{__version__}"
+    certs_dir: Path | None = None

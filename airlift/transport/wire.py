@@ -1,0 +1,275 @@
+"""One request on the wire: certificates, proxies, redirects, challenges, and reading what comes.
+
+Always true: credentials reach only the origin they were given for; no netrc, no cookies; plain http only to this
+machine or where it was asked for; a body comes as it was sent and within a bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import Final, Protocol
+from urllib.parse import urljoin
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+
+from airlift import limits
+from airlift.errors import FetchError, IntegrityError
+from airlift.transport import answers, urls
+from airlift.transport.causes import reason, tls_reason
+from airlift.transport.settings import HttpSettings
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_MAX_HOPS: Final = 8
+_MAX_CHALLENGES: Final = 2
+_READ: Final = 256 * limits.KIB
+_LEAST: Final = 1 * limits.KIB
+"""What has to arrive within each `timeout_s`, else the transfer counts as stalled."""
+
+_HINTS: Final = {
+    401: "log in first (docker login, or the credentials that this source reads)",
+    403: "the account that is used may not read this",
+    407: "the proxy wants a login; put it into the proxy's URL",
+    429: "the server limits requests; log in, or try again later",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer. `headers` ignores case; `url` is where the last redirect led; `body` is b"" after a download."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    url: str
+    status: int
+
+
+class HttpStatusError(FetchError):
+    """A server answered with an error.
+
+    Attributes:
+        status: the HTTP status.
+        headers: of the answer.
+        said: what the server says about it, one line, may be empty.
+    """
+
+    def __init__(
+        self, message: str, *, response: Response, said: str, temporary: bool = False, hint: str | None = None
+    ) -> None:
+        super().__init__(message, temporary=temporary, hint=hint)
+        self.status = response.status
+        self.headers = response.headers
+        self.said = said
+
+
+class Authorizer(Protocol):
+    """Gives Authorization values and is told when one is refused. Used from many threads."""
+
+    def header(self) -> str | None:
+        """Return the value to send, or None for none."""
+
+    def challenged(self, used: str | None, headers: Mapping[str, str]) -> bool:
+        """A 401 came for `used`, with these headers; return whether another value is worth an attempt.
+
+        Raises:
+            FetchError: the login itself fails.
+        """
+
+
+Auth = str | Authorizer | None
+"""An Authorization value, or what gives one; sent to the origin of the URL it was passed with and to no other."""
+
+
+class Wire:
+    """Sends requests. Safe to use from many threads; connections are pooled."""
+
+    def __init__(self, settings: HttpSettings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_connections=16, pool_maxsize=16, max_retries=0))
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._session.close()
+
+    @contextlib.contextmanager
+    def open(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        auth: Auth,
+        body: bytes | Iterable[bytes] | None,
+        *,
+        plain_http: bool,
+        subject: str,
+    ) -> Iterator[requests.Response]:
+        """Send, follow redirects, answer challenges; yield the answer unread."""
+        url, own = urls.without_user(url)
+        auth = auth or own
+        challenges = 0
+        while True:
+            value = auth if isinstance(auth, str) or auth is None else auth.header()
+            raw = self._follow(method, url, headers, value, body, plain_http=plain_http, subject=subject)
+            try:
+                if (
+                    raw.status_code == requests.codes.unauthorized
+                    and auth is not None
+                    and not isinstance(auth, str)
+                    and challenges < _MAX_CHALLENGES
+                    and (body is None or isinstance(body, bytes))
+                    and urls.origin(raw.url) == urls.origin(url)
+                    and auth.challenged(value, raw.headers)
+                ):
+                    challenges += 1
+                    self.drain(raw)
+                    continue
+                yield raw
+                return
+            finally:
+                raw.close()
+
+    def _follow(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        value: str | None,
+        body: bytes | Iterable[bytes] | None,
+        *,
+        plain_http: bool,
+        subject: str,
+    ) -> requests.Response:
+        home = urls.origin(url)
+        for _ in range(_MAX_HOPS):
+            given = {k: v for k, v in headers.items() if k.lower() != "authorization" or urls.origin(url) == home}
+            if value is not None and urls.origin(url) == home:
+                given["Authorization"] = value
+            raw = self._send(method, url, given, body, plain_http=plain_http, subject=subject)
+            location = raw.headers.get("Location")
+            if raw.status_code not in _REDIRECTS or not location or not (body is None or isinstance(body, bytes)):
+                return raw
+            self.drain(raw)
+            target, _user = urls.without_user(urljoin(url, location))
+            if urls.origin(url)[0] == "https" and urls.origin(target)[0] == "http":
+                raise FetchError(f"{subject}: {urls.shown(url)} redirects from https to {urls.shown(target)}")
+            if raw.status_code == requests.codes.see_other and method != "HEAD":
+                method, body = "GET", None
+            url = target
+        raise FetchError(f"{subject}: more than {_MAX_HOPS} redirects, the last to {urls.shown(url)}")
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None,
+        *,
+        plain_http: bool,
+        subject: str,
+    ) -> requests.Response:
+        scheme, host, port = urls.origin(url)
+        if scheme == "http" and not plain_http and not urls.is_loopback(host):
+            raise FetchError(
+                f"{subject}: {urls.shown(url)} is plain http to another machine",
+                hint="use https, or set plain_http: true for this entry of the manifest",
+            )
+        basis = {"User-Agent": self._settings.user_agent, "Accept-Encoding": "identity"}
+        request = requests.Request(method, url, headers={**basis, **headers}, data=body)
+        ca, pair = self._certificates(host, port)
+        where = f"{subject}: {method} {urls.shown(url)}"
+        try:
+            return self._session.send(
+                request.prepare(),
+                stream=True,
+                allow_redirects=False,
+                timeout=self._settings.timeout_s,
+                verify=ca,
+                cert=pair,
+                proxies=urls.proxies_for(url, self._settings.proxies, self._settings.no_proxy),
+            )
+        except requests.exceptions.SSLError as error:
+            raise FetchError(
+                f"{where}: {tls_reason(error)}",
+                hint="if a private certificate authority signed it, name its certificate in SSL_CERT_FILE",
+            ) from None
+        except requests.exceptions.ProxyError as error:
+            raise FetchError(f"{where}: the proxy does not answer: {reason(error)}", temporary=True) from None
+        except requests.exceptions.Timeout:
+            raise FetchError(f"{where}: no answer within {self._settings.timeout_s:g} s", temporary=True) from None
+        except (requests.exceptions.ConnectionError, urllib3.exceptions.HTTPError) as error:
+            raise FetchError(f"{where}: {reason(error)}", temporary=True) from None
+        except (requests.exceptions.RequestException, OSError, ValueError) as error:
+            raise FetchError(f"{where}: {reason(error)}") from None
+
+    def _certificates(self, host: str, port: int) -> tuple[str | bool, tuple[str, str] | None]:
+        bundle: str | bool = str(self._settings.ca_bundle) if self._settings.ca_bundle else True
+        if self._settings.certs_dir is not None:
+            for name in (f"{host}:{port}", host):
+                folder = self._settings.certs_dir / name
+                authorities = sorted(folder.glob("*.crt"))
+                pairs = [(c, c.with_suffix(".key")) for c in sorted(folder.glob("*.cert"))]
+                if authorities or pairs:
+                    pair = next(((str(c), str(k)) for c, k in pairs if k.is_file()), None)
+                    return str(authorities[0]) if authorities else bundle, pair
+        return bundle, None
+
+    def read(self, raw: requests.Response, subject: str, limit: int, *, strict: bool) -> Iterator[bytes]:
+        """Yield the body as it was sent; at most `limit` bytes, more of them is an error when `strict`."""
+        where = f"{subject}: {urls.shown(raw.url)}"
+        seen, window, since = 0, 0, self._clock()
+        while True:
+            try:
+                chunk = raw.raw.read1(_READ, decode_content=False)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                slow = isinstance(error, (urllib3.exceptions.TimeoutError, TimeoutError))
+                why = f"nothing came for {self._settings.timeout_s:g} s" if slow else "the connection was cut"
+                raise FetchError(f"{where}: {why} after {seen} bytes", temporary=True) from None
+            if not chunk:
+                return
+            seen += len(chunk)
+            if seen > limit:
+                if strict:
+                    raise IntegrityError(where, expected=f"at most {limit} bytes", actual="more")
+                return
+            window += len(chunk)
+            elapsed = self._clock() - since
+            if elapsed > self._settings.timeout_s:
+                if window < _LEAST:
+                    raise FetchError(f"{where}: stalled, {window} bytes in {elapsed:.0f} s", temporary=True)
+                window, since = 0, self._clock()
+            yield chunk
+
+    def drain(self, raw: requests.Response) -> None:
+        """Take the rest of an answer that nobody wants, so that the connection can be used again."""
+        with contextlib.suppress(FetchError):
+            for _ in self.read(raw, "", limits.ERROR_BODY, strict=False):
+                pass
+        raw.close()
+
+    def error(self, raw: requests.Response, method: str, subject: str) -> HttpStatusError:
+        """Return the error that an answer is, with what the server says about it."""
+        try:
+            body = b"".join(self.read(raw, subject, limits.ERROR_BODY, strict=False))
+        except FetchError:
+            body = b""
+        said = answers.excerpt(body)
+        status = raw.status_code
+        message = f"{subject}: {method} {urls.shown(raw.url)} answered {status} {raw.reason or ''}".rstrip()
+        return HttpStatusError(
+            f"{message}: {said}" if said else message,
+            response=Response(body, CaseInsensitiveDict(raw.headers), raw.url, status),
+            said=said,
+            temporary=status in _PASSING,
+            hint=_HINTS.get(status),
+        )
