@@ -1,0 +1,233 @@
+"""A containerd of our own, as K3s has one: its CRI, its image import, its hosts.toml; no cluster.
+
+Prefers the 2.x that scripts/tool-go builds (K3s embeds 2.x) and takes Debian's else. Pods use the host's network, so
+that no CNI plugin is needed and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from cri_api.v1 import api_pb2 as cri
+from cri_api.v1 import api_pb2_grpc as cri_grpc
+
+from tests import components
+
+_V3 = """\
+version = 3
+root = "{home}/root"
+state = "{home}/state"
+disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.erofs", "io.containerd.snapshotter.v1.blockfile"]
+[grpc]
+  address = "{socket}"
+[ttrpc]
+  address = "{socket}.ttrpc"
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "{snapshotter}"
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "{pause}"
+  [plugins."io.containerd.cri.v1.images".registry]
+    config_path = "{certs}"
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+      BinaryName = "{runc}"
+      SystemdCgroup = false
+"""
+_V2 = """\
+version = 2
+root = "{home}/root"
+state = "{home}/state"
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "{snapshotter}"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        BinaryName = "{runc}"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{certs}"
+"""
+
+
+@dataclass
+class Containerd:
+    """A running containerd."""
+
+    home: Path
+    socket: Path
+    ctr_program: Path
+    version: str
+    log: Path
+
+    @property
+    def certs(self) -> Path:
+        return self.home / "certs.d"
+
+    def ctr(self, *arguments: str) -> str:
+        """Run ctr in the namespace that K3s uses, and return what it says."""
+        command = [str(self.ctr_program), "-a", str(self.socket), "-n", "k8s.io", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}\n{self.log.read_text()[-3000:]}"
+        return done.stdout
+
+    def hosts(self, registry: str, endpoint: str, *, override_path: bool = False) -> None:
+        """Send pulls of a registry to an endpoint, as K3s writes it."""
+        folder = self.certs / registry.replace(":", "_") if ":" not in registry else self.certs / registry
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "hosts.toml").write_text(
+            f'server = "{endpoint}"\n'
+            f'[host."{endpoint}"]\n  capabilities = ["pull", "resolve"]\n  skip_verify = true\n'
+            + ("  override_path = true\n" if override_path else "")
+        )
+
+    @contextlib.contextmanager
+    def cri(self) -> Iterator[Cri]:
+        with grpc.insecure_channel(f"unix://{self.socket}") as channel:
+            yield Cri(cri_grpc.RuntimeServiceStub(channel), cri_grpc.ImageServiceStub(channel), self)
+
+
+@dataclass
+class Cri:
+    """What the kubelet says to a containerd."""
+
+    runtime: cri_grpc.RuntimeServiceStub
+    images: cri_grpc.ImageServiceStub
+    containerd: Containerd
+
+    def pull(self, image: str) -> str:
+        """Pull and return the image's id."""
+        return str(self.images.PullImage(cri.PullImageRequest(image=cri.ImageSpec(image=image)), timeout=60).image_ref)
+
+    def status(self, image: str) -> cri.Image | None:
+        answer = self.images.ImageStatus(cri.ImageStatusRequest(image=cri.ImageSpec(image=image)), timeout=20)
+        return answer.image if answer.image.id else None
+
+    def run(self, image: str, command: Sequence[str], *, seconds: float = 30) -> tuple[int, str]:
+        """Run a pod of one container to its end, and return exit code and output."""
+        logs = self.containerd.home / "logs"
+        logs.mkdir(exist_ok=True)
+        options = cri.NamespaceOption(network=cri.NODE, pid=cri.CONTAINER, ipc=cri.POD)
+        pod = cri.PodSandboxConfig(
+            metadata=cri.PodSandboxMetadata(name="p", uid=f"u{time.monotonic_ns()}", namespace="default", attempt=0),
+            log_directory=str(logs),
+            linux=cri.LinuxPodSandboxConfig(
+                cgroup_parent="/airlift-test",
+                security_context=cri.LinuxSandboxSecurityContext(namespace_options=options),
+            ),
+        )
+        sandbox = self.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=pod), timeout=60).pod_sandbox_id
+        try:
+            config = cri.ContainerConfig(
+                metadata=cri.ContainerMetadata(name="c"),
+                image=cri.ImageSpec(image=image),
+                command=list(command),
+                log_path="c.log",
+                linux=cri.LinuxContainerConfig(
+                    security_context=cri.LinuxContainerSecurityContext(namespace_options=options)
+                ),
+            )
+            made = self.runtime.CreateContainer(
+                cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=config, sandbox_config=pod), timeout=60
+            ).container_id
+            self.runtime.StartContainer(cri.StartContainerRequest(container_id=made), timeout=60)
+            deadline = time.monotonic() + seconds
+            while True:
+                status = self.runtime.ContainerStatus(cri.ContainerStatusRequest(container_id=made), timeout=20).status
+                if status.state == cri.CONTAINER_EXITED:
+                    break
+                assert time.monotonic() < deadline, f"still running: {status}"
+                time.sleep(0.05)
+            lines = (logs / "c.log").read_text().splitlines()
+            return int(status.exit_code), "\n".join(line.split(" ", 3)[3] for line in lines)
+        finally:
+            self.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox), timeout=60)
+            self.runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox), timeout=60)
+
+
+def _programs() -> tuple[Path, Path, str]:
+    for folder in (components.TOOLS / "go", None):
+        path = str(folder) if folder else components.search_path()
+        found = [shutil.which(name, path=path) for name in ("containerd", "ctr")]
+        if all(found):
+            daemon, ctr = (Path(str(item)) for item in found)
+            text = subprocess.run([daemon, "--version"], capture_output=True, text=True, check=True, timeout=20).stdout
+            return daemon, ctr, text.split()[2].lstrip("v")
+    components.missing("containerd is not installed")
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def containerd(*, pause: str, snapshotter: str = "native") -> Iterator[Containerd]:
+    """Run a containerd in a directory of its own (a short one: socket paths have 107 characters at most)."""
+    components.require_root()
+    runc = components.require("runc")
+    daemon, ctr, version = _programs()
+    home = Path(tempfile.mkdtemp(prefix="ctd-"))
+    socket = home / "c.sock"
+    fill: Mapping[str, object] = {
+        "home": home,
+        "socket": socket,
+        "snapshotter": snapshotter,
+        "pause": pause,
+        "certs": home / "certs.d",
+        "runc": runc,
+    }
+    (home / "certs.d").mkdir()
+    (home / "config.toml").write_text((_V3 if version.startswith("2") else _V2).format(**fill))
+    log = home / "log"
+    environment = {**os.environ, "PATH": f"{daemon.parent}{os.pathsep}{components.search_path()}"}
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [str(daemon), "-c", str(home / "config.toml"), "-l", "info"], stdout=stream, stderr=stream, env=environment
+        )
+    try:
+        _wait(process, socket, ctr, log)
+        yield Containerd(home, socket, ctr, version, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        _unmount_below(home)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _wait(process: subprocess.Popen[bytes], socket: Path, ctr: Path, log: Path) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"containerd ended: {log.read_text()[-3000:]}", pytrace=False)
+        if socket.exists():
+            command = [str(ctr), "-a", str(socket), "--connect-timeout", "2s", "version"]
+            if subprocess.run(command, capture_output=True, check=False, timeout=20).returncode == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"containerd does not answer: {log.read_text()[-3000:]}", pytrace=False)
+
+
+def _unmount_below(home: Path) -> None:
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for place in sorted((item for item in mounts if item.startswith(f"{home}/")), reverse=True):
+        subprocess.run(["umount", "-l", place], check=False, timeout=20, capture_output=True)
