@@ -1,0 +1,331 @@
+"""The site's memory: one SQLite file, durable at every commit.
+
+What a drop is on its way through: ``staging`` (its bytes are coming; nothing of it is visible), ``verified`` (every
+byte was right; an external registry is being filled), ``ready`` (complete; its digests are served and it may be
+activated). A kill leaves one of these states, and a re-run goes on from it. Names are never moved one by one: a
+channel points at its active release, so that activation is one update.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from airlift import fs
+from airlift.digest import Digest
+from airlift.errors import StoreError
+from airlift.site.listing import Held, Name, Service
+
+VERSION: Final = 1
+STAGING: Final = "staging"
+VERIFIED: Final = "verified"
+READY: Final = "ready"
+
+_SCHEMA: Final = """
+CREATE TABLE releases (
+  release TEXT PRIMARY KEY, channel TEXT NOT NULL, sequence INTEGER NOT NULL, state TEXT NOT NULL,
+  content_id TEXT NOT NULL, name TEXT NOT NULL, config TEXT NOT NULL, artifacts INTEGER NOT NULL, imported TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE channels (
+  channel TEXT PRIMARY KEY, sequence INTEGER NOT NULL, release TEXT NOT NULL, active TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE names (
+  release TEXT NOT NULL, service TEXT NOT NULL, key TEXT NOT NULL, part TEXT NOT NULL, digest TEXT NOT NULL,
+  value TEXT NOT NULL, PRIMARY KEY (release, service, key, part)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX names_by_key ON names (service, key);
+CREATE TABLE held (
+  release TEXT NOT NULL, service TEXT NOT NULL, scope TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
+  media_type TEXT NOT NULL, subject TEXT, facts TEXT NOT NULL, PRIMARY KEY (service, scope, digest, release)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX held_by_subject ON held (service, scope, subject) WHERE subject IS NOT NULL;
+CREATE TABLE objects (
+  target TEXT NOT NULL, repository TEXT NOT NULL, object TEXT NOT NULL, state TEXT NOT NULL,
+  PRIMARY KEY (target, repository, object)
+) STRICT, WITHOUT ROWID;
+"""
+
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A release that the site knows.
+
+    Attributes:
+        release: its digest.
+        channel, sequence: as signed.
+        state: `STAGING`, `VERIFIED` or `READY`.
+        content_id: digest of its ``index.json``.
+        name: the manifest's ``metadata.name``.
+        config: digest of the drop's config blob.
+        artifacts: how many it has.
+        imported: when its import began, RFC 3339.
+        active: whether clients see its names.
+    """
+
+    release: str
+    channel: str
+    sequence: int
+    state: str
+    content_id: Digest
+    name: str
+    config: Digest
+    artifacts: int
+    imported: str
+    active: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--json`` says of it."""
+        return {
+            "channel": self.channel,
+            "sequence": self.sequence,
+            "release": self.release,
+            "content_id": self.content_id,
+            "name": self.name,
+            "artifacts": self.artifacts,
+            "state": self.state,
+            "imported": self.imported,
+            "active": self.active,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """A name that another channel's active drop gives to another digest."""
+
+    service: Service
+    key: str
+    part: str
+    digest: Digest
+    channel: str
+
+
+@contextlib.contextmanager
+def failures(path: Path) -> Iterator[None]:
+    """Let SQLite's errors out as `StoreError`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        hint = None
+        if code in _FULL:
+            hint = fs.store_error("", OSError(errno.ENOSPC, "")).hint
+        elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            hint = "check that the disk is mounted writable, and the owner and mode of the directory"
+        elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            hint = "the journal is damaged; restore it from a backup, or make a new site and import the bundles again"
+        raise StoreError(f"the journal {path}: {error}", hint=hint) from error
+
+
+def part_of(name: Name) -> str:
+    """Return what tells names of one key apart: a project's files, a chart's versions, a model's branches."""
+    field = _PARTS.get(name.service)
+    return "" if field is None else str(name.value[field])
+
+
+_PARTS: Final[Mapping[Service, str]] = {Service.SIMPLE: "filename", Service.CHARTS: "version", Service.HUB: "branch"}
+
+
+class Journal:
+    """Read and write access; one writer at a time (the importer's lock sees to it). Use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it.
+
+        Raises:
+            StoreError: it is missing, damaged, of another version, or the disk refuses.
+        """
+        self.path = path
+        with failures(path):
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=30
+            )
+            self._db.execute("PRAGMA synchronous=FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version != VERSION:
+            self._db.close()
+            raise StoreError(
+                f"the journal {path} is of version {version}, this airlift works with {VERSION}",
+                hint="update airlift on this side" if version > VERSION else None,
+            )
+
+    @staticmethod
+    def create(path: Path) -> None:
+        """Make an empty journal.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with failures(path), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; safe to repeat."""
+        self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside becomes durable together, or nothing does.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with failures(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            with failures(self.path):
+                self._db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+
+    def seen(self) -> dict[str, tuple[int, str]]:
+        """Return per channel the highest accepted sequence and its release."""
+        return {row[0]: (row[1], row[2]) for row in self._all("SELECT channel, sequence, release FROM channels")}
+
+    def drops(self) -> list[Drop]:
+        """Return every release, by channel and sequence."""
+        return [_drop(row) for row in self._all(f"{_DROPS} ORDER BY r.channel, r.sequence")]
+
+    def drop(self, release: str) -> Drop | None:
+        """Return one release."""
+        rows = self._all(f"{_DROPS} WHERE r.release = ?", release)
+        return _drop(rows[0]) if rows else None
+
+    def stage(self, drop: Drop) -> None:
+        """Note that a release's bytes are coming. Its `state` and `active` are not looked at."""
+        with self.transaction():
+            self._run(
+                "INSERT OR REPLACE INTO releases VALUES (?,?,?,?,?,?,?,?,?)",
+                drop.release,
+                drop.channel,
+                drop.sequence,
+                STAGING,
+                drop.content_id,
+                drop.name,
+                drop.config,
+                drop.artifacts,
+                drop.imported,
+            )
+
+    def accept(self, drop: Drop) -> None:
+        """Note that every byte of a release was right: from now on nothing older is accepted. Inside `transaction`."""
+        self._run("UPDATE releases SET state = ? WHERE release = ?", VERIFIED, drop.release)
+        self._run(
+            "INSERT INTO channels VALUES (?,?,?,NULL) ON CONFLICT (channel) DO UPDATE"
+            " SET sequence = excluded.sequence, release = excluded.release WHERE excluded.sequence >= sequence",
+            drop.channel,
+            drop.sequence,
+            drop.release,
+        )
+
+    def publish(self, drop: Drop, names: Iterable[Name], held: Iterable[Held]) -> None:
+        """Serve a release's digests and make it ready for activation. Inside `transaction`."""
+        self._run("DELETE FROM names WHERE release = ?", drop.release)
+        self._run("DELETE FROM held WHERE release = ?", drop.release)
+        with failures(self.path):
+            self._db.executemany(
+                "INSERT OR REPLACE INTO names VALUES (?,?,?,?,?,?)",
+                (
+                    (drop.release, item.service, item.key, part_of(item), item.value["digest"], _json(item.value))
+                    for item in names
+                ),
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?,?,?)",
+                (
+                    (
+                        drop.release,
+                        item.service,
+                        item.scope,
+                        item.digest,
+                        item.size,
+                        item.media_type,
+                        item.subject,
+                        _json(item.facts),
+                    )
+                    for item in held
+                ),
+            )
+        self._run("UPDATE releases SET state = ? WHERE release = ?", READY, drop.release)
+
+    def activate(self, drop: Drop) -> None:
+        """Show a ready release's names in place of its channel's present one. Inside `transaction`."""
+        self._run("UPDATE channels SET active = ? WHERE channel = ?", drop.release, drop.channel)
+
+    def clashes(self, channel: str, names: Iterable[Name]) -> Iterator[Clash]:
+        """Yield the names that an active drop of another channel gives to another digest."""
+        for name in names:
+            part = part_of(name)
+            rows = self._all(
+                "SELECT n.digest, c.channel FROM names n JOIN channels c ON c.active = n.release"
+                " WHERE n.service = ? AND n.key = ? AND n.part = ? AND c.channel <> ? AND n.digest <> ?",
+                name.service,
+                name.key,
+                part,
+                channel,
+                name.value["digest"],
+            )
+            for digest, other in rows:
+                yield Clash(name.service, name.key, part, Digest(digest), other)
+
+    def names_of(self, release: str) -> list[Name]:
+        """Return the names of a ready release."""
+        rows = self._all("SELECT service, key, value FROM names WHERE release = ?", release)
+        return [Name(Service(service), key, json.loads(value)) for service, key, value in rows]
+
+    def name_digests(self, channel: str) -> dict[tuple[str, str, str], str]:
+        """Return what the active release of a channel names: (service, key, part) to digest."""
+        rows = self._all(
+            "SELECT n.service, n.key, n.part, n.digest FROM names n JOIN channels c ON c.active = n.release"
+            " WHERE c.channel = ?",
+            channel,
+        )
+        return {(row[0], row[1], row[2]): row[3] for row in rows}
+
+    def objects(self, target: str) -> set[tuple[str, str]]:
+        """Return what an external registry is known to have: (repository, digest or tag)."""
+        return set(self._all("SELECT repository, object FROM objects WHERE target = ?", target))
+
+    def note_object(self, target: str, repository: str, name: str, state: str) -> None:
+        """Note that an external registry has taken an object."""
+        self._run("INSERT OR REPLACE INTO objects VALUES (?,?,?,?)", target, repository, name, state)
+
+    def _all(self, statement: str, *values: Any) -> list[Any]:
+        with failures(self.path):
+            return self._db.execute(statement, values).fetchall()
+
+    def _run(self, statement: str, *values: Any) -> None:
+        with failures(self.path):
+            self._db.execute(statement, values)
+
+
+_DROPS: Final = (
+    "SELECT r.release, r.channel, r.sequence, r.state, r.content_id, r.name, r.config, r.artifacts, r.imported,"
+    " c.active IS NOT NULL AND c.active = r.release FROM releases r LEFT JOIN channels c ON c.channel = r.channel"
+)
+
+
+def _drop(row: tuple[Any, ...]) -> Drop:
+    return Drop(*row[:9], bool(row[9]))
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))

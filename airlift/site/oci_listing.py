@@ -1,0 +1,85 @@
+"""What an OCI artifact shows in a registry: its tag, and every manifest and blob below it by digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from airlift import oci
+from airlift.errors import IntegrityError
+from airlift.oci import Descriptor, Manifest
+from airlift.site.listing import Held, Listing, Name, Service
+from airlift.store import Store
+
+_MAX_DEPTH: Final = 8
+_FOREIGN: Final = ("nondistributable", "foreign")
+
+
+def oci_listing(path: str, tag: str | None, root: Descriptor, store: Store) -> Listing:
+    """List a tree of manifests that is in the store.
+
+    Args:
+        path: repository at the site, such as ``docker.io/library/redis``.
+        tag: the tag, or None for what is asked for by digest alone.
+        root: the index or manifest.
+        store: has all manifests; a child that it does not have belongs to a platform that was not asked for.
+
+    Raises:
+        IntegrityError: a manifest is malformed, or nests too deep.
+        StoreError: the root is not in the store.
+    """
+    held: dict[str, Held] = {}
+    for descriptor, manifest in walk(root, store, subject=f"{path}:{tag or root.digest}"):
+        held[descriptor.digest] = _manifest(path, descriptor, manifest)
+        for blob in blobs_of(manifest):
+            if is_foreign(blob) and not store.has(blob.digest):
+                continue
+            held.setdefault(blob.digest, Held(Service.OCI, path, blob.digest, blob.size, blob.media_type))
+    names = () if tag is None else (Name(Service.OCI, f"{path}:{tag}", {"digest": root.digest}),)
+    return Listing(names, tuple(held.values()))
+
+
+def walk(root: Descriptor, store: Store, *, subject: str) -> Iterator[tuple[Descriptor, Manifest]]:
+    """Yield the manifests of a tree, each once, a parent before its children.
+
+    Raises:
+        IntegrityError: a manifest is malformed, or nests too deep.
+        StoreError: the root is not in the store.
+    """
+    seen: set[str] = set()
+    waiting = [(root, 0)]
+    while waiting:
+        descriptor, depth = waiting.pop()
+        if descriptor.digest in seen or (depth and not store.has(descriptor.digest)):
+            continue
+        seen.add(descriptor.digest)
+        if depth > _MAX_DEPTH:
+            raise IntegrityError(subject, expected=f"indexes nested at most {_MAX_DEPTH} deep", actual="more")
+        data = store.read(descriptor.digest)
+        manifest = oci.parse_manifest(data, subject=subject, media_type=descriptor.media_type)
+        if len(data) != descriptor.size:
+            raise IntegrityError(subject, expected=f"{descriptor.size} bytes", actual=f"{len(data)} bytes")
+        yield descriptor, manifest
+        waiting.extend((child, depth + 1) for child in reversed(manifest.manifests))
+
+
+def blobs_of(manifest: Manifest) -> Iterator[Descriptor]:
+    """Yield what a manifest needs beside other manifests."""
+    if manifest.config is not None:
+        yield manifest.config
+    yield from manifest.layers
+
+
+def is_foreign(blob: Descriptor) -> bool:
+    """Say whether only a layer's vendor may distribute it, so that it need not be carried."""
+    return any(word in blob.media_type for word in _FOREIGN)
+
+
+def _manifest(path: str, descriptor: Descriptor, manifest: Manifest) -> Held:
+    facts: dict[str, object] = {}
+    subject = None
+    if manifest.subject is not None:
+        subject = manifest.subject.digest
+        artifact_type = manifest.artifact_type or (manifest.config.media_type if manifest.config else None)
+        facts = {"artifactType": artifact_type, "annotations": dict(manifest.annotations)}
+    return Held(Service.OCI, path, descriptor.digest, descriptor.size, manifest.media_type, subject, facts)

@@ -1,0 +1,104 @@
+"""Names of active drops, digests of kept ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airlift import digest as digests
+from airlift.site.catalog import Catalog
+from airlift.site.journal import Journal
+from airlift.site.listing import Held, Listing, Name, Service
+from airlift.store import Store
+from tests.support.sites import drop, journal_of, publish
+
+ONE, TWO = digests.of(b"one"), digests.of(b"two")
+
+
+def shows(digest: digests.Digest, *, key: str = "k3s") -> Listing:
+    return Listing(
+        (Name(Service.FILES, key, {"digest": digest, "size": 3}),),
+        (Held(Service.FILES, key, digest, 3, "application/octet-stream"),),
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return journal_of(tmp_path / "state.db")
+
+
+@pytest.fixture
+def catalog(path: Path, tmp_path: Path) -> Catalog:
+    return Catalog(path, Store(tmp_path / "store"))
+
+
+def test_a_ready_drop_shows_digests_and_no_names(path: Path, catalog: Catalog) -> None:
+    publish(path, [shows(ONE)], active=False)
+    assert catalog.names(Service.FILES, "k3s") == []
+    held = catalog.held(Service.FILES, "k3s", ONE)
+    assert held is not None
+    assert held.size == 3
+
+
+def test_activation_moves_names_and_keeps_digests(path: Path, catalog: Catalog) -> None:
+    first = publish(path, [shows(ONE)], drop(1))
+    publish(path, [shows(TWO)], drop(2))
+    assert catalog.names(Service.FILES, "k3s") == [{"digest": TWO, "size": 3}]
+    assert catalog.held(Service.FILES, "k3s", ONE) is not None
+    with Journal(path) as journal, journal.transaction():
+        journal.activate(first)
+    assert catalog.names(Service.FILES, "k3s") == [{"digest": ONE, "size": 3}]
+    assert catalog.held(Service.FILES, "k3s", TWO) is not None
+
+
+def test_the_union_of_channels_is_seen(path: Path, catalog: Catalog) -> None:
+    publish(path, [shows(ONE)], drop(1))
+    publish(path, [shows(TWO, key="tool")], drop(1, channel="edge"))
+    assert catalog.keys(Service.FILES) == ["k3s", "tool"]
+    assert [key for key, _ in catalog.all_names(Service.FILES)] == ["k3s", "tool"]
+
+
+def test_the_same_value_in_two_channels_is_seen_once(path: Path, catalog: Catalog) -> None:
+    publish(path, [shows(ONE)], drop(1))
+    publish(path, [shows(ONE)], drop(1, channel="edge"))
+    assert len(catalog.names(Service.FILES, "k3s")) == 1
+    assert len(catalog.held_all(Service.FILES, "k3s")) == 1
+
+
+def test_a_clash_names_the_other_channel(path: Path) -> None:
+    publish(path, [shows(ONE)], drop(1))
+    with Journal(path) as journal:
+        (clash,) = journal.clashes("edge", shows(TWO).names)
+        assert (clash.key, clash.digest, clash.channel) == ("k3s", ONE, "stable")
+        assert list(journal.clashes("edge", shows(ONE).names)) == []
+        assert list(journal.clashes("stable", shows(TWO).names)) == []
+
+
+def test_what_was_begun_and_not_ended_is_undone(path: Path, catalog: Catalog) -> None:
+    publish(path, [shows(ONE)], drop(1))
+    second = drop(2)
+    with Journal(path) as journal:
+        journal.stage(second)
+        with pytest.raises(RuntimeError), journal.transaction():
+            journal.accept(second)
+            journal.publish(second, shows(TWO).names, shows(TWO).held)
+            journal.activate(second)
+            raise RuntimeError
+        assert journal.seen()["stable"][0] == 1
+    assert catalog.names(Service.FILES, "k3s") == [{"digest": ONE, "size": 3}]
+    assert catalog.held(Service.FILES, "k3s", TWO) is None
+
+
+def test_tags_are_those_of_one_repository(path: Path, catalog: Catalog) -> None:
+    names = [Name(Service.OCI, f"docker.io/{key}", {"digest": ONE}) for key in ("a:1", "a:2", "a/b:3", "ab:4")]
+    publish(path, [Listing(tuple(names))])
+    assert catalog.tags("docker.io/a") == ["1", "2"]
+
+
+def test_an_older_sequence_does_not_lower_what_was_seen(path: Path) -> None:
+    newer = drop(5)
+    publish(path, [], newer)
+    publish(path, [], drop(3))
+    with Journal(path) as journal:
+        assert journal.seen() == {"stable": (5, newer.release)}
