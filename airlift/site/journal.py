@@ -324,7 +324,8 @@ _DROPS: Final = (
 
 
 def _drop(row: tuple[Any, ...]) -> Drop:
-    return Drop(*row[:9], bool(row[9]))
+    release, channel, sequence, state, content_id, name, config, artifacts, imported, active = row
+    return Drop(release, channel, sequence, state, content_id, name, config, artifacts, imported, bool(active))
 
 
 def _json(value: Mapping[str, Any]) -> str:
