@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from airlift.connected.requirement_files import Requirements
 from airlift.connected.source import Settings
 from airlift.errors import ResolveError
 from airlift.kinds.wheel_targets import WheelTarget
+from airlift.transport import urls
 from airlift.transport.http import HttpSettings
 
 _WORKER: Final = Path(__file__).with_name("pip_worker.py")
@@ -35,13 +36,13 @@ class Index:
     Attributes:
         name: what the lock calls it: ``index``, ``extra-1``, ``extra-2`` ...
         url: its simple URL with a slash at the end, without credentials.
-        auth: user and password, or None.
+        auth: Authorization value, or None.
         plain_http: whether http is allowed to it.
     """
 
     name: str
     url: str
-    auth: tuple[str, str] | None = field(default=None, repr=False)
+    auth: str | None = field(default=None, repr=False)
     plain_http: bool = False
 
 
@@ -53,12 +54,14 @@ class PipSettings:
         indexes: in pip's order.
         http: the machine's HTTP settings with pip's certificate, proxy and time-out.
         worker: the same in the worker's words, with secrets.
+        secrets: passwords of index URLs, which no message may contain.
         ignored: ``find-links`` entries, which are not used.
     """
 
     indexes: tuple[Index, ...]
     http: HttpSettings
     worker: Mapping[str, Any] = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     ignored: tuple[str, ...] = ()
 
 
@@ -113,9 +116,9 @@ def load_settings(settings: Settings) -> PipSettings:
             hint="unset PIP_NO_INDEX, or remove no-index from pip.conf",
         )
     hosts = frozenset(host.lower() for host in said["trusted_hosts"])
-    urls = [said["index_url"], *said["extra_index_urls"]]
-    names = ["index", *(f"extra-{number}" for number in range(1, len(urls)))]
-    indexes = tuple(_index(name, url, hosts) for name, url in zip(names, urls, strict=True))
+    urls_ = [said["index_url"], *said["extra_index_urls"]]
+    names = ["index", *(f"extra-{number}" for number in range(1, len(urls_)))]
+    indexes = tuple(_index(name, url, hosts) for name, url in zip(names, urls_, strict=True))
     http = settings.http
     if said["cert"]:
         http = replace(http, ca_bundle=Path(said["cert"]).expanduser())
@@ -123,7 +126,10 @@ def load_settings(settings: Settings) -> PipSettings:
         http = replace(http, proxies={"http": said["proxy"], "https": said["proxy"]})
     http = replace(http, timeout_s=said["timeout"])
     cert = said["cert"] or (str(http.ca_bundle) if http.ca_bundle else None)
-    return PipSettings(indexes, http, {**said, "cert": cert}, tuple(said["find_links"]))
+    passwords = {unquote(urlsplit(url).password or "") for url in urls_}
+    passwords |= {quote(word, safe="") for word in passwords}
+    secrets = tuple(sorted(passwords - {""}, key=len, reverse=True))
+    return PipSettings(indexes, http, {**said, "cert": cert}, secrets, tuple(said["find_links"]))
 
 
 def _index(name: str, url: str, trusted: frozenset[str]) -> Index:
@@ -134,7 +140,7 @@ def _index(name: str, url: str, trusted: frozenset[str]) -> Index:
             if name == "index"
             else f"pip's extra-index-url ({name}) has the scheme {parts.scheme or 'none'!r}; http or https is expected"
         )
-    auth = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+    auth = urls.without_user(url)[1]
     plain = parts.hostname in trusted or f"{parts.hostname}:{parts.port}" in trusted
     return Index(name, without_credentials(url).rstrip("/") + "/", auth, plain)
 
@@ -181,7 +187,7 @@ def resolve(
             for line in requirements.lines
         ],
     }
-    found = _run(task, _isolated(settings))
+    found = _run(task, _isolated(settings), secrets=pip.secrets)
     return [Pin(**item) for item in found["pins"]]
 
 
@@ -194,16 +200,12 @@ def build(settings: Settings, pip: PipSettings, sdist: Path, *, out: Path) -> Pa
     task = {"task": "build", "indexes": pip.worker, "sdist": str(sdist), "out": str(out)}
     # The time inside the archive is fixed, so that the same sdist gives the same wheel where its build allows it.
     environment = {**_isolated(settings), "SOURCE_DATE_EPOCH": "315532800"}
-    return out / str(_run(task, environment, secrets=_secrets(pip))["wheel"])
+    return out / str(_run(task, environment, secrets=pip.secrets)["wheel"])
 
 
 def _isolated(settings: Settings) -> dict[str, str]:
     kept = {key: value for key, value in settings.environment.items() if not key.startswith(("PIP_", "PYTHONHOME"))}
     return {**kept, "PIP_CONFIG_FILE": os.devnull, "NETRC": os.devnull}
-
-
-def _secrets(pip: PipSettings) -> list[str]:
-    return [index.auth[1] for index in pip.indexes if index.auth and index.auth[1]]
 
 
 def _run(task: Mapping[str, Any], environment: Mapping[str, str], *, secrets: Sequence[str] = ()) -> dict[str, Any]:
@@ -215,9 +217,7 @@ def _run(task: Mapping[str, Any], environment: Mapping[str, str], *, secrets: Se
         env=dict(environment),
         check=False,
     )
-    said = done.stderr.decode(errors="replace").strip()
-    for secret in secrets:
-        said = said.replace(secret, "****")
+    said = _hide(done.stderr.decode(errors="replace").strip(), secrets)
     try:
         answer = json.loads(done.stdout)
     except ValueError:
@@ -227,8 +227,15 @@ def _run(task: Mapping[str, Any], environment: Mapping[str, str], *, secrets: Se
             hint="pip and pip-tools come with airlift[build]" if "ModuleNotFoundError" in said else None,
         ) from None
     if "error" in answer:
-        raise _error(task["task"], answer["error"], said)
+        error = {**answer["error"], "message": _hide(answer["error"]["message"], secrets)}
+        raise _error(task["task"], error, said)
     return dict(answer["result"])
+
+
+def _hide(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "****")
+    return text
 
 
 def _error(task: str, error: Mapping[str, Any], said: str) -> ResolveError:

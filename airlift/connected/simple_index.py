@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from airlift import digest as digests
 from airlift import fs, limits
@@ -27,10 +27,15 @@ from airlift.connected.source import BlobSink, Settings
 from airlift.digest import Digest
 from airlift.errors import FetchError, IntegrityError, ResolveError
 from airlift.kinds.wheels import WheelName, normalise, read_metadata
-from airlift.transport.http import HttpClient
+from airlift.transport import urls
+from airlift.transport.http import HttpClient, HttpStatusError
 
 _BLOCK: Final = 128 * limits.KIB
 _GONE: Final = frozenset({403, 404, 410})
+
+
+class NoRangesError(FetchError):
+    """A server that announced ranges did not give one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class SimpleIndex:
                 subject=subject,
                 plain_http=index.plain_http,
             )
-        except FetchError as error:
+        except HttpStatusError as error:
             # pip, too, takes a refusal of one index to mean that it does not have the project.
             if error.status in _GONE:
                 return ()
@@ -189,8 +194,11 @@ class SimpleIndex:
         size = self._ranged_size(located)
         if size is None:
             return None
-        with _RemoteFile(self, located, size) as stream, io.BufferedReader(stream, _BLOCK) as buffered:
-            return WheelFile(digest, size, read_metadata(buffered, wheel=wheel))
+        try:
+            with _RemoteFile(self, located, size) as stream, io.BufferedReader(stream, _BLOCK) as buffered:
+                return WheelFile(digest, size, read_metadata(buffered, wheel=wheel))
+        except NoRangesError:
+            return None
 
     def _ranged_size(self, located: Located) -> int | None:
         """Return a file's size when its server gives ranges of it."""
@@ -202,10 +210,8 @@ class SimpleIndex:
                 subject=file.filename,
                 plain_http=located.index.plain_http,
             )
-        except FetchError as error:
-            if error.status is None:
-                raise
-            return None
+        except HttpStatusError:
+            return None  # a signed address may be good for GET alone
         length = answer.headers.get("Content-Length", "")
         if answer.headers.get("Accept-Ranges", "").lower() != "bytes" or not length.isdecimal():
             return None
@@ -215,18 +221,22 @@ class SimpleIndex:
         """Return some bytes of a file.
 
         Raises:
-            FetchError: the server did not answer with that range.
+            NoRangesError: the server sent something else than that range.
+            FetchError: the server did not answer.
         """
-        answer = self._http.get_bytes(
-            located.file.url,
-            limit=size,
-            headers={"Range": f"bytes={start}-{start + size - 1}"},
-            auth=_auth(located),
-            subject=located.file.filename,
-            plain_http=located.index.plain_http,
-        )
+        try:
+            answer = self._http.get_bytes(
+                located.file.url,
+                limit=size,
+                headers={"Range": f"bytes={start}-{start + size - 1}"},
+                auth=_auth(located),
+                subject=located.file.filename,
+                plain_http=located.index.plain_http,
+            )
+        except IntegrityError as error:
+            raise NoRangesError(f"{located.file.filename}: a range was asked for: {error.message}") from None
         if answer.status != 206 or len(answer.body) != size:  # noqa: PLR2004 - partial content
-            raise FetchError(f"{located.file.filename}: a range was asked for, and the server sent something else")
+            raise NoRangesError(f"{located.file.filename}: a range was asked for, and the server sent something else")
         return answer.body
 
     def _keep(self, stream: io.BufferedIOBase | io.BufferedReader, found: WheelFile) -> None:
@@ -287,7 +297,7 @@ class SimpleIndex:
                     subject=f"METADATA of {file.filename}",
                     plain_http=located.index.plain_http,
                 )
-            except FetchError as error:
+            except HttpStatusError as error:
                 # Some indexes announce it and do not have it; the wheel has it in any case.
                 if error.status not in _GONE:
                     raise
@@ -398,11 +408,9 @@ def scratch_file(work: Path) -> Iterator[Path]:
             path.unlink(missing_ok=True)
 
 
-def _auth(located: Located) -> tuple[str, str] | None:
+def _auth(located: Located) -> str | None:
     """Return the index's credentials for a file on the index's own origin, and nothing for other hosts."""
-    mine, other = urlsplit(located.index.url), urlsplit(located.file.url)
-    same = (mine.scheme, mine.hostname, mine.port) == (other.scheme, other.hostname, other.port)
-    return located.index.auth if same else None
+    return located.index.auth if urls.origin(located.index.url) == urls.origin(located.file.url) else None
 
 
 def _comparable(url: str) -> str:

@@ -79,12 +79,7 @@ class WheelSource:
     def _index(self) -> SimpleIndex:
         with self._lock:
             if self._index_client is None:
-                pip = pip_process.load_settings(self._settings)
-                if pip.ignored:
-                    self._settings.progress.note(
-                        f"pip's find-links ({', '.join(pip.ignored)}) is not used: wheels come from indexes"
-                    )
-                self._index_client = SimpleIndex(pip, self._settings)
+                self._index_client = SimpleIndex(pip_process.load_settings(self._settings), self._settings)
             return self._index_client
 
     def resolve(self, request: Python, previous: LockedEntry | None) -> LockedEntry:
@@ -103,6 +98,9 @@ class WheelSource:
         targets = [WheelTarget(item.python, item.platform, item.libc) for item in request.targets]
         _check_targets(targets, request.name)
         index = self._index()
+        if index.pip.ignored:
+            ignored = ", ".join(index.pip.ignored)
+            self._settings.progress.note(f"pip's find-links ({ignored}) is not used: wheels come from indexes")
         with fs.guarded("creating"):
             self._settings.work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="wheels-", dir=self._settings.work) as work:
@@ -296,8 +294,8 @@ def _entry(
     root = Descriptor(oci.INDEX, index.digest, index.size, artifact_type=PYTHON_TYPE)
     artifact = Artifact(Kind.WHEELS, f"python/{request.name}:set", root, {"name": request.name, "targets": described})
     config = made(oci.EMPTY_CONFIG, oci.EMPTY)
-    small = (index, *(blob for name in order for blob in (manifests[name], config)))
-    large = tuple(blob for name in order for blob in _blobs(wheels[name]))
+    small = _once([index, *(blob for name in order for blob in (manifests[name], config))])
+    large = _once([blob for name in order for blob in _blobs(wheels[name])])
     components = tuple(
         Component(
             wheels[name].purl,
@@ -311,6 +309,14 @@ def _entry(
         for name in order
     )
     return LockedEntry(Kind.WHEELS, request.name, {}, SOURCE, (LockedArtifact(artifact, small, large),), components)
+
+
+def _once(blobs: Sequence[LockedBlob]) -> tuple[LockedBlob, ...]:
+    """Keep the first of equal blobs: wheels of one release often share their METADATA."""
+    first: dict[str, LockedBlob] = {}
+    for blob in blobs:
+        first.setdefault(blob.digest, blob)
+    return tuple(first.values())
 
 
 def _blobs(wheel: _Wheel) -> tuple[LockedBlob, LockedBlob]:
