@@ -12,6 +12,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
 
 from airlift import canonical
+from airlift.bundle import frames, layout
+from airlift.bundle.attest import pack
 from airlift.bundle.layout import Member, PayloadPlan
 from airlift.bundle.reader import BundleReader
 from airlift.bundle.writer import BundleWriter
@@ -158,3 +160,55 @@ def predicate(**changes: Any) -> bytes:
     value = statement()
     value["predicate"] |= changes
     return canonical.encode({**value, "predicate": {k: v for k, v in value["predicate"].items() if v != "absent"}})
+
+
+def craft(path: Path, archive: bytes, *, attest: bytes | None = None, keys: bytes = b"[]", **changes: Any) -> None:
+    """Write a plain bundle, well signed by ann, around any payload archive: what a careless signer could do."""
+    suite = suites.get("default")
+    attest = pack({"sbom.cdx.json": SBOM}) if attest is None else attest
+    pieces = [archive[start : start + signing.FRAME_SIZE] for start in range(0, len(archive), signing.FRAME_SIZE)]
+    tree = b"".join(frames.leaf(suite, index, piece) for index, piece in enumerate(pieces))
+    made = release(
+        encrypted=False,
+        commitment=None,
+        frames=len(pieces),
+        last_frame=len(pieces[-1]),
+        tree=suite.digest_of(tree),
+        attest_size=len(attest),
+        attest_digest=suite.digest_of(attest),
+        **changes,
+    )
+    container = layout.Container.of(made, digest_size=suite.digest_size)
+    data = bytearray(container.size)
+    contents = {
+        layout.ENVELOPE: layout.slot(layout.ENVELOPE, signing.sign(made.body, [ANN])),
+        layout.KEYS: layout.slot(layout.KEYS, keys),
+        layout.ROOTS: layout.slot(layout.ROOTS, b"[]"),
+        layout.VOLUME: layout.slot(layout.VOLUME, canonical.encode(layout.volume_document(len(pieces)))),
+        layout.TREE: tree,
+        layout.PAYLOAD: archive,
+        layout.ATTEST: attest,
+    }
+    for offset, fixed in container.fixed():
+        data[offset : offset + len(fixed)] = fixed
+    for name, content in contents.items():
+        start = container.offset_of(name)
+        data[start : start + len(content)] = content
+    path.write_bytes(data)
+
+
+def archive(members_: Sequence[tuple[str, bytes]]) -> bytes:
+    """An archive of any members, in any order."""
+    parts = [layout.header(name, len(data)) + data + bytes(layout.padding(len(data))) for name, data in members_]
+    return b"".join(parts) + layout.END
+
+
+def patch_slot(path: Path, name: str, content: bytes) -> None:
+    """Replace what a slot holds."""
+    data = bytearray(path.read_bytes())
+    offset = layout.BLOCK
+    for slot_name, size in layout.SLOTS.items():
+        if slot_name == name:
+            data[offset : offset + size] = layout.slot(name, content)
+        offset += size + layout.BLOCK
+    path.write_bytes(data)

@@ -48,7 +48,7 @@ def test_a_good_bundle_is_admitted_with_the_names_of_who_signed() -> None:
 
 
 def test_a_bundle_without_a_signature_is_refused() -> None:
-    with pytest.raises(TrustError, match="^the bundle is not signed$"):
+    with pytest.raises(TrustError, match=r"^the bundle is not signed$"):
         admit(resigned([]))
 
 
@@ -69,7 +69,7 @@ def test_too_few_persons_are_refused() -> None:
 
 def test_two_keys_of_one_person_are_one_person() -> None:
     site = make_trust("stable", [("ann", [ANN.public_pem, EVE.public_pem]), ("bob", [BOB.public_pem])], 2)
-    with pytest.raises(TrustError, match="^signed by 1 of the 2 persons that are needed: ann$"):
+    with pytest.raises(TrustError, match=r"^signed by 1 of the 2 persons that are needed: ann$"):
         admit(signers=[ANN, EVE], site=site)
     assert admit(signers=[ANN, EVE, BOB], site=site).signers == ("ann", "bob")
 
@@ -93,7 +93,7 @@ def test_a_known_keys_bad_signature_refuses_the_bundle_even_above_the_threshold(
 
 
 def test_a_known_keys_signature_under_another_id_refuses_the_bundle() -> None:
-    with pytest.raises(TrustError, match="a signature of ann .* stands under the key id 0123456789abcdef"):
+    with pytest.raises(TrustError, match=r"a signature of ann .* stands under the key id 0123456789abcdef"):
         admit(resigned([signature(ANN), signature(ANN, "0123456789abcdef")]))
     with pytest.raises(TrustError, match="is not over this bundle"):
         admit(resigned([signature(ANN, BOB.key_id)]), site=trust("ann", "bob"))
@@ -128,7 +128,7 @@ def test_what_the_trust_file_does_not_take_is_refused(body: bytes, message: str)
 def test_a_bundle_of_a_suite_that_the_site_does_not_list_is_refused() -> None:
     site = trust()
     narrow = Trust(signers=site.signers, threshold=1, channels=site.channels, suites=("cnsa2",), allow_plain=False)
-    with pytest.raises(TrustError, match="^suite default is not accepted here; the trust file lists: cnsa2$"):
+    with pytest.raises(TrustError, match=r"^suite default is not accepted here; the trust file lists: cnsa2$"):
         admit(site=narrow)
 
 
@@ -148,7 +148,7 @@ def test_sequences_only_go_up_except_for_the_very_same_release() -> None:
     assert admit(seen={"stable": (6, "sha256:" + "1" * 64)}).release.sequence == 7
     assert admit(seen={"stable": (7, same.digest)}).release.sequence == 7
     assert admit(seen={"other": (99, "sha256:" + "1" * 64)}).release.sequence == 7
-    with pytest.raises(TrustError, match="^sequence 7 of channel stable is too old: 8 was accepted before$"):
+    with pytest.raises(TrustError, match=r"^sequence 7 of channel stable is too old: 8 was accepted before$"):
         admit(seen={"stable": (8, same.digest)})
     with pytest.raises(TrustError, match="was accepted before with another content"):
         admit(seen={"stable": (7, "sha256:" + "1" * 64)})
