@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from airlift import limits, reference
 from airlift.errors import IntegrityError, ManifestError
 from airlift.kinds import chart_yaml
 
 _CONTAINERS: Final = ("initContainers", "containers", "ephemeralContainers")
-_VISITS: Final = 2_000_000
-_DEPTH: Final = 200
+_VISITS: Final = 1_000_000
+
+_Path: TypeAlias = "tuple[_Path, Any] | None"
+"""Keys from the last one up to the resource; spelled out only where an image is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +51,26 @@ def find(rendered: bytes, *, subject: str, limit: int = limits.INDEX_DOCUMENT) -
     found: list[Seen] = []
     visits = 0
     for document in chart_yaml.load_all(rendered, subject=subject, limit=limit):
-        pending: list[tuple[Any, str, str, int]] = [(document, "", "", 0)]
+        pending: list[tuple[Any, str, _Path]] = [(document, "", None)]
         while pending:
-            value, owner, path, depth = pending.pop()
+            value, owner, path = pending.pop()
             visits += 1
             # Aliases make one value stand in many places; without a bound a small text becomes an endless walk.
-            if visits > _VISITS or depth > _DEPTH:
-                raise IntegrityError(subject, expected=f"at most {_VISITS} values, {_DEPTH} deep", actual="more")
+            if visits > _VISITS:
+                raise IntegrityError(subject, expected=f"at most {_VISITS} values", actual="more")
             if isinstance(value, dict):
                 kind = value.get("kind")
                 if kind == "CustomResourceDefinition":
                     continue
                 if isinstance(kind, str) and "apiVersion" in value:
-                    owner, path = _owner(kind, value), ""
+                    owner, path = _owner(kind, value), None
                 found += _images(value, owner, path)
-                children = [(child, f"{path}.{key}" if path else str(key)) for key, child in value.items()]
+                children = [(child, owner, (path, key)) for key, child in value.items()]
             elif isinstance(value, list):
-                children = [(child, f"{path}[{number}]") for number, child in enumerate(value)]
+                children = [(child, owner, (path, number)) for number, child in enumerate(value)]
             else:
                 continue
-            pending += [(child, owner, where, depth + 1) for child, where in reversed(children)]
+            pending += reversed(children)
     return found
 
 
@@ -78,18 +80,26 @@ def _owner(kind: str, value: dict[Any, Any]) -> str:
     return f"{kind}/{name or ''}"
 
 
-def _images(value: dict[Any, Any], owner: str, path: str) -> Iterator[Seen]:
-    prefix = f"{path}." if path else ""
+def _text(path: _Path) -> str:
+    """Return ``spec.template.spec`` with a dot at its end, or "" for the top."""
+    parts: list[str] = []
+    while path is not None:
+        path, key = path
+        parts.append(f"[{key}]." if isinstance(key, int) else f"{key}.")
+    return "".join(reversed(parts)).replace(".[", "[")
+
+
+def _images(value: dict[Any, Any], owner: str, path: _Path) -> Iterator[Seen]:
     for key in _CONTAINERS:
         items = value.get(key)
         for number, item in enumerate(items if isinstance(items, list) else ()):
             if isinstance(item, dict) and isinstance(item.get("image"), str):
-                yield _seen(item["image"], f"{owner}: {prefix}{key}[{number}]")
+                yield _seen(item["image"], f"{owner}: {_text(path)}{key}[{number}]")
     volumes = value.get("volumes")
     for number, item in enumerate(volumes if isinstance(volumes, list) else ()):
         image = item.get("image") if isinstance(item, dict) else None
         if isinstance(image, dict) and isinstance(image.get("reference"), str):
-            yield _seen(image["reference"], f"{owner}: {prefix}volumes[{number}].image")
+            yield _seen(image["reference"], f"{owner}: {_text(path)}volumes[{number}].image")
 
 
 def _seen(text: str, where: str) -> Seen:

@@ -17,7 +17,7 @@ from airlift.store import Store
 def listing(artifact: Artifact, store: Store) -> Listing:
     """Return the names and contents of a chart.
 
-    In the chart repository the scope of an archive is its file name, ``<name>-<version>.tgz``; its provenance file, where
+    In the chart repository the scope of an archive is its file name, ``<name>-<version>.tgz``; its provenance file, if
     there is one, has the scope ``<name>-<version>.tgz.prov``, and the archive's facts name its digest.
 
     Raises:
