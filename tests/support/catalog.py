@@ -1,58 +1,48 @@
-"""The read side of a site, held in memory: drops are made of listings, and are active or only kept."""
+"""A site's store and journal without an importer: drops are made of listings, and are active or only kept."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
-from airlift.digest import Digest
-from airlift.site.listing import Held, Listing, Service
+from airlift import digest
+from airlift.lock import LockedEntry
+from airlift.site.catalog import Catalog
+from airlift.site.journal import Drop, Journal
+from airlift.site.listing import Listing
 from airlift.store import Store
 
-if TYPE_CHECKING:
-    from airlift.site.catalog import Catalog
-
-    from airlift.lock import LockedEntry
+Routes = Callable[[Catalog], Sequence[web.AbstractRouteDef]]
 
 
-class MemoryCatalog:
-    """Answers like `airlift.site.catalog.Catalog`."""
+class Shelf:
+    """A store, a journal, and the catalog that reads both."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.active: list[Listing] = []
-        self.kept: list[Listing] = []
+    def __init__(self, folder: Path) -> None:
+        self.store = Store(folder / "store").create()
+        self._journal = folder / "state.db"
+        Journal.create(self._journal)
+        self.catalog = Catalog(self._journal, self.store)
+        self._sequence = 0
 
-    def names(self, service: Service, key: str) -> list[Mapping[str, Any]]:
-        return [value for name, value in self.all_names(service) if name == key]
-
-    def keys(self, service: Service) -> list[str]:
-        return sorted({name for name, _ in self.all_names(service)})
-
-    def all_names(self, service: Service) -> list[tuple[str, Mapping[str, Any]]]:
-        return [(n.key, n.value) for listing in self.active for n in listing.names if n.service is service]
-
-    def held(self, service: Service, scope: str, digest: Digest) -> Held | None:
-        return next((item for item in self.held_all(service, scope) if item.digest == digest), None)
-
-    def held_all(self, service: Service, scope: str) -> list[Held]:
-        listings = [*self.active, *self.kept]
-        return [h for listing in listings for h in listing.held if (h.service, h.scope) == (service, scope)]
-
-    def referrers(self, scope: str, subject: Digest) -> list[Held]:
-        return [item for item in self.held_all(Service.OCI, scope) if item.subject == subject]
-
-    def path(self, digest: Digest) -> Path:
-        return self.store.path(digest)
-
-    def read(self, digest: Digest, *, limit: int) -> bytes:
-        return self.store.read(digest, limit=limit)
+    def publish(self, listing: Listing, *, channel: str = "stable", active: bool = True) -> Drop:
+        """Keep a drop that shows this, and make it the channel's active one unless told not to."""
+        self._sequence += 1
+        own = digest.of(str(self._sequence).encode())
+        drop = Drop(own, channel, self._sequence, "staging", own, f"drop-{self._sequence}", own, 1, "2026", False)
+        with Journal(self._journal) as journal:
+            journal.stage(drop)
+            with journal.transaction():
+                journal.accept(drop)
+                journal.publish(drop, listing.names, listing.held)
+                if active:
+                    journal.activate(drop)
+        return drop
 
 
 def carry(entry: LockedEntry, store: Store, fetch: Callable[..., None]) -> None:
@@ -67,11 +57,11 @@ def carry(entry: LockedEntry, store: Store, fetch: Callable[..., None]) -> None:
 
 
 @contextlib.contextmanager
-def served(catalog: MemoryCatalog, *routes: Callable[[Catalog], Sequence[web.AbstractRouteDef]]) -> Iterator[str]:
+def served(catalog: Catalog, *routes: Routes) -> Iterator[str]:
     """Serve routes over a catalog on loopback until the block ends; gives the URL."""
     app = web.Application()
     for make in routes:
-        app.add_routes(make(cast("Catalog", catalog)))
+        app.add_routes(make(catalog))
     loop = asyncio.new_event_loop()
     runner = web.AppRunner(app, access_log=None)
     loop.run_until_complete(runner.setup())
