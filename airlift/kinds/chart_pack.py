@@ -111,9 +111,10 @@ def _tar(name: str, files: list[tuple[str, bytes]]) -> Iterator[bytes]:
         header.size = len(data)
         header.mode = 0o644
         try:
-            yield header.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
-        except ValueError:
+            path.encode()
+        except UnicodeEncodeError:
             raise ResolveError(f"{path!r}: a name that is not UTF-8 cannot be in a chart") from None
+        yield header.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
         yield data
         yield bytes(-len(data) % tarfile.BLOCKSIZE)
     yield bytes(2 * tarfile.BLOCKSIZE)
