@@ -1,0 +1,86 @@
+"""Every version of airlift gives the verdicts of the frozen bundles."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airlift import errors
+from airlift.trust.keys import Identity, generate_identity, load_identity
+from airlift.trust.roots import load_trust
+from airlift.trust.signing import parse_time
+from tests.support.bundles import ANN, INDEX, SBOM, Recipe, accept, members, patch_slot
+
+HERE = Path(__file__).parent / "bundle_v1"
+CASES: list[dict[str, Any]] = json.loads((HERE / "cases.json").read_text(encoding="utf-8"))
+BLOBS = (b"first blob", b"", b"second blob" * 300)
+
+
+def _bundle(name: str, path: Path) -> Path:
+    path.write_bytes(gzip.decompress((HERE / f"{name}.airlift.gz").read_bytes()))
+    return path
+
+
+def _edit(path: Path, edit: list[Any]) -> None:
+    data = bytearray(path.read_bytes())
+    match edit:
+        case ["slot", name, content]:
+            patch_slot(path, name, content.encode())
+            return
+        case ["xor", offset, mask]:
+            data[offset] ^= mask
+        case ["truncate", size]:
+            del data[size:]
+        case ["append", digits]:
+            data += bytes.fromhex(digits)
+        case _:
+            raise AssertionError(edit)
+    path.write_bytes(data)
+
+
+def _identity(name: str) -> Identity | None:
+    if name == "stranger":
+        return generate_identity()
+    return load_identity(HERE / f"{name}.key", None) if name else None
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_the_verdict_stands(case: dict[str, Any], tmp_path: Path) -> None:
+    path = _bundle(case["bundle"], tmp_path / "drop.airlift")
+    for edit in case["edits"]:
+        _edit(path, edit)
+
+    def look() -> dict[str, Any]:
+        return accept(
+            path,
+            load_trust(HERE / f"{case['trust']}.trust.json"),
+            _identity(case["identity"]),
+            now=parse_time(case["now"]),
+            seen={channel: (sequence, release) for channel, (sequence, release) in case["seen"].items()},
+        )
+
+    if case["verdict"] == "success":
+        found = look()
+        assert found["content"] == members(BLOBS)
+        assert len(found["content"]) == 2 + case["blobs"]
+        assert found["content"]["index.json"] == INDEX
+        assert found["attest"] == {"sbom.cdx.json": SBOM}
+        return
+    with pytest.raises(getattr(errors, case["verdict"])) as caught:
+        look()
+    assert type(caught.value).__name__ == case["verdict"]
+    assert caught.value.message.startswith(case["message"])
+
+
+def test_a_plain_bundle_is_still_written_as_it_was_then(tmp_path: Path) -> None:
+    Recipe(blobs=BLOBS, encrypted=False, signers=[ANN]).write(tmp_path / "now")
+    then = _bundle("plain", tmp_path / "then")
+    assert (tmp_path / "now").read_bytes() == then.read_bytes()
+
+
+def test_the_cases_cover_every_error_of_a_bundle() -> None:
+    assert {case["verdict"] for case in CASES} == {"success", "BundleError", "TrustError", "IntegrityError"}
