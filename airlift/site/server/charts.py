@@ -17,7 +17,7 @@ from airlift.errors import IntegrityError
 from airlift.kinds import semver
 from airlift.site.catalog import Catalog
 from airlift.site.listing import Service
-from airlift.site.server.content import blob_response, document_response
+from airlift.site.server.content import blob_response
 
 # Helm wants times; what the drop holds has none, and the site's clock would make two sites differ.
 _CREATED: Final = "1970-01-01T00:00:00Z"
@@ -27,9 +27,9 @@ _PROVENANCE: Final = ".prov"
 def routes(catalog: Catalog) -> list[web.AbstractRouteDef]:
     """Return the routes of the chart repository."""
 
-    async def index(request: web.Request) -> web.StreamResponse:
+    async def index(_request: web.Request) -> web.StreamResponse:
         data = canonical.encode(index_of(catalog.all_names(Service.CHARTS)))
-        return document_response(request, data, content_type="application/yaml")
+        return web.Response(body=data, content_type="application/yaml", headers={"Cache-Control": "no-cache"})
 
     async def archive(request: web.Request) -> web.StreamResponse:
         name = request.match_info["file"]
