@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Final, Protocol
 
 from airlift import fs, limits
 from airlift.digest import Digest
-from airlift.errors import DeployError, IntegrityError
+from airlift.errors import DeployError, IntegrityError, StoreError
 from airlift.progress import Progress
 
 PRIVATE_DIRECTORIES: Final = frozenset({"var/lib/rancher/k3s/server"})
@@ -155,6 +156,32 @@ def locate(root: Path, path: PurePosixPath) -> Path:
             hint="the directory given with --root stands for / of the node; make links inside it relative",
         )
     return root / path
+
+
+def check_space(root: Path, items: Iterable[PlannedFile]) -> None:
+    """Accept disks that have room for what is to be written.
+
+    Raises:
+        StoreError: one has not.
+    """
+    needed: dict[int, int] = {}
+    places: dict[int, Path] = {}
+    with fs.guarded("reading"):
+        for item in items:
+            place = locate(root, item.path).parent
+            while not place.exists():
+                place = place.parent
+            device = place.stat().st_dev
+            needed[device] = needed.get(device, 0) + item.size
+            places.setdefault(device, place)
+        for device, size in needed.items():
+            disk = os.statvfs(places[device])
+            free = disk.f_bavail * disk.f_frsize
+            if size > free:
+                raise StoreError(
+                    f"writing below {places[device]}: {size} bytes are needed and {free} are free",
+                    hint="free some space on that disk and run the same command again; nothing was written",
+                )
 
 
 def write_file(root: Path, item: PlannedFile, progress: Progress) -> None:

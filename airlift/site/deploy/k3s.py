@@ -108,7 +108,7 @@ def make_plan(
         planned,
         (*tarball.kept(root, tarballs), *helmchart.kept(root, releases)),
         {name: artifact.root.digest for name, artifact in sorted(running.items())},
-        _notes(drops, releases, restart=restart, images=images),
+        (*_skipped(root, releases), *_notes(drops, releases, restart=restart, images=images)),
         restart,
     )
 
@@ -160,6 +160,12 @@ def _never_verify(root: Path) -> bool:
     )
 
 
+def _skipped(root: Path, releases: Sequence[helmchart.Release]) -> tuple[str, ...]:
+    places = [files.locate(root, item.path) for item in releases]
+    skips = [place.with_name(f"{place.name}.skip") for place in places]
+    return tuple(f"{skip} makes K3s ignore {skip.stem}; remove it to deploy" for skip in skips if skip.exists())
+
+
 def _notes(
     drops: Sequence[DropConfig], releases: Sequence[helmchart.Release], *, restart: bool, images: Images
 ) -> tuple[str, ...]:
@@ -192,11 +198,12 @@ def write(plan: Plan, *, progress: Progress | None = None) -> None:
 
     Raises:
         IntegrityError: content at the site changed since the plan was made.
-        StoreError, FetchError: something cannot be read or written.
+        StoreError, FetchError: something cannot be read or written, or a disk has no room for it.
     """
     progress = progress or Silent()
     if not plan.changes:
         return
+    files.check_space(plan.root, plan.changes)
     files.remove_parts(plan.root, [tarball.FOLDER, REGISTRIES.parent, helmchart.CHARTS, helmchart.MANIFESTS])
     progress.start("writing", sum(item.size for item in plan.changes))
     for item in plan.changes:

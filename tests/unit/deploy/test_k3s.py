@@ -143,6 +143,27 @@ def test_a_full_disk_leaves_no_part_and_the_next_run_goes_on(whole: Drops, plan,
     assert plan().changes == ()
 
 
+def test_a_disk_without_room_is_found_before_the_first_write(whole: Drops, plan, root, monkeypatch) -> None:
+    made = plan()
+    real = os.statvfs(root.parent)
+    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result((*real[:4], 0, *real[5:])))
+
+    with pytest.raises(StoreError) as caught:
+        k3s.write(made)
+
+    size = sum(item.size for item in made.files)
+    assert str(caught.value) == f"writing below {root.parent}: {size} bytes are needed and 0 are free"
+    assert not root.exists()
+
+
+def test_a_skip_file_that_hides_a_manifest_from_k3s_is_mentioned(whole: Drops, plan, root) -> None:
+    skip = root / "var/lib/rancher/k3s/server/manifests/airlift-site.yaml.skip"
+    skip.parent.mkdir(parents=True)
+    skip.touch()
+
+    assert plan().notes[0] == f"{skip} makes K3s ignore airlift-site.yaml; remove it to deploy"
+
+
 def test_content_that_changes_after_the_plan_is_not_written(whole: Drops, plan, root) -> None:
     made = plan()
     layer = whole.store.path(max(whole.store.digests(), key=whole.store.size))
