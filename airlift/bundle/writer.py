@@ -307,7 +307,7 @@ class BundleWriter:
                 frame = self._open.get(index)
                 if frame is not None:
                     return frame
-                while self._lowest < self._total and self._begun[self._lowest]:
+                while self._lowest < self._total and (self._begun[self._lowest] or self._is_fixed(self._lowest)):
                     self._lowest += 1
                 free = MAX_BUFFERS - self._in_memory
                 # The last buffer is kept for the lowest frame that has none. With members started in order, whoever
@@ -328,6 +328,11 @@ class BundleWriter:
         self._in_memory += 1
         self._open[index] = frame
         return frame
+
+    def _is_fixed(self, index: int) -> bool:
+        """Tell whether no member has bytes in a frame, so that nobody will ask for it."""
+        start, length = index * self._piece, self._length(index)
+        return sum(len(data) for _, data in self.plan.fixed(start, start + length)) == length
 
     def _length(self, index: int) -> int:
         return min(self._piece, self.plan.size - index * self._piece)
@@ -364,11 +369,12 @@ class BundleWriter:
             missing = [one.name for one in self.plan.members if one.name not in self._complete]
             if missing:
                 raise UsageError(f"{len(missing)} members of the payload were not written, the first is {missing[0]}")
-            # Only the archive's end can lie in a frame of its own, to which no member led.
-            last = self._total - 1
-            if not self._begun[last]:
-                self._begin(last)
-                self._hand_on(last)
+            rest = [index for index in range(self._total) if not self._begun[index]]
+        # Frames without a byte of any member, such as the archive's end.
+        for index in rest:
+            self._frame(index)
+            with self._state:
+                self._hand_on(index)
         self._pool.shutdown(wait=True)
         with self._state:
             self._raise_failure()
