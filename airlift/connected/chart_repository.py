@@ -13,12 +13,14 @@ from typing import Any, Final
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from airlift import digest, limits, oci, reference
+from airlift.canonical import JsonObject
 from airlift.digest import Digest
-from airlift.errors import FetchError, IntegrityError, ResolveError
+from airlift.errors import IntegrityError, ResolveError
 from airlift.kinds import chart_yaml, charts, semver
 from airlift.kinds.chart_metadata import Chart
 from airlift.reference import Reference
-from airlift.transport.http import HttpClient
+from airlift.transport import credentials, urls
+from airlift.transport.http import HttpClient, HttpStatusError, Sink
 from airlift.transport.registry import RegistryClient
 
 _SHOWN: Final = 5
@@ -120,11 +122,35 @@ def resolve_url(base: str, text: str) -> str:
     return urlunsplit((place.scheme, place.netloc, place.path, root.query or place.query, ""))
 
 
+class _DockerLogin:
+    """A login of docker's configuration, looked up when the server asks for one."""
+
+    def __init__(self, host: str, config: JsonObject, environment: Mapping[str, str]) -> None:
+        self._host = host
+        self._config = config
+        self._environment = environment
+        self._value: str | None = None
+
+    def header(self) -> str | None:
+        """See `Authorizer`."""
+        return self._value
+
+    def challenged(self, used: str | None, headers: Mapping[str, str]) -> bool:  # noqa: ARG002 - the protocol's
+        """See `Authorizer`."""
+        found = None if used else credentials.find(self._config, self._host, self._environment)
+        if found is None or not found.username:
+            return False
+        self._value = urls.basic(found.username, found.password)
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRepositories:
     """Chart repositories over HTTP; each index is read once."""
 
     http: HttpClient
+    docker_config: JsonObject
+    environment: Mapping[str, str]
     _indexes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -142,6 +168,12 @@ class HttpRepositories:
             FetchError: the repository does not answer.
             IntegrityError: the index is malformed, or the archive is not what it says.
         """
+        parts = urlsplit(repository)
+        if parts.username is not None or parts.password is not None:
+            raise ResolveError(
+                f"chart {name}: its repository's URL has a login in it, which would be in the lock",
+                hint=f"take it out, and run docker login {parts.hostname}: airlift reads docker's configuration",
+            )
         subject = f"chart {name} of {repository}"
         releases = self._releases(repository, name, plain_http=plain_http)
         version = choose(releases, wanted, subject=subject)
@@ -162,13 +194,32 @@ class HttpRepositories:
         provenance = self._provenance(repository, urls[0], chart, digest.of(data), plain_http=plain_http)
         return Pulled(chart, data, provenance, urls[0])
 
-    def fetch(self, repository: str, url: str, sink: Buffer, *, plain_http: bool, subject: str) -> None:
+    def fetch(
+        self, repository: str, url: str, sink: Sink, *, size: int | None = None, plain_http: bool, subject: str
+    ) -> None:
         """Stream what an index's address points at into `sink`.
+
+        Args:
+            repository: the repository's URL.
+            url: as its index says it.
+            sink: takes the bytes.
+            size: how many there are, when it is known.
+            plain_http: whether http is allowed beyond this machine.
+            subject: what it is, for messages.
 
         Raises:
             FetchError: the server does not answer.
         """
-        self.http.download(resolve_url(repository, url), sink, size=None, plain_http=plain_http, subject=subject)
+        address = resolve_url(repository, url)
+        self.http.download(address, sink, size=size, auth=self._login(address), plain_http=plain_http, subject=subject)
+
+    def _get(self, address: str, limit: int, *, plain_http: bool, subject: str) -> bytes:
+        return self.http.get_bytes(
+            address, limit=limit, auth=self._login(address), plain_http=plain_http, subject=subject
+        ).body
+
+    def _login(self, address: str) -> _DockerLogin:
+        return _DockerLogin(urlsplit(address).netloc, self.docker_config, self.environment)
 
     def _provenance(
         self, repository: str, url: str, chart: Chart, archive: Digest, *, plain_http: bool
@@ -177,8 +228,8 @@ class HttpRepositories:
         address = urlunsplit(place._replace(path=f"{place.path}.prov"))
         subject = f"chart {chart.name} {chart.version} of {repository}"
         try:
-            data = self.http.get_bytes(address, limit=limits.MIB, plain_http=plain_http, subject=subject).body
-        except FetchError as error:
+            data = self._get(address, limits.MIB, plain_http=plain_http, subject=subject)
+        except HttpStatusError as error:
             if error.status in _ABSENT:
                 return None
             raise
@@ -204,8 +255,8 @@ class HttpRepositories:
             if repository not in self._indexes:
                 url = resolve_url(repository, "index.yaml")
                 subject = f"index of {repository}"
-                answer = self.http.get_bytes(url, limit=limits.INDEX_DOCUMENT, plain_http=plain_http, subject=subject)
-                value = chart_yaml.load(answer.body, subject=subject, limit=limits.INDEX_DOCUMENT)
+                data = self._get(url, limits.INDEX_DOCUMENT, plain_http=plain_http, subject=subject)
+                value = chart_yaml.load(data, subject=subject, limit=limits.INDEX_DOCUMENT)
                 entries = value.get("entries") if isinstance(value, dict) else None
                 if not isinstance(value, dict) or "apiVersion" not in value or not isinstance(entries, dict | None):
                     raise IntegrityError(subject, expected="a chart repository's index", actual=repr(value)[:100])

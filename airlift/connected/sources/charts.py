@@ -24,6 +24,7 @@ from airlift.kinds.chart_metadata import Chart, Dependency
 from airlift.lock import Component, LockedArtifact, LockedBlob, LockedEntry, made
 from airlift.manifest import Chart as ChartRequest
 from airlift.oci import Descriptor
+from airlift.transport import credentials
 from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 
@@ -36,7 +37,7 @@ class ChartSource:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._http = HttpClient(settings.http, settings.progress)
-        self._repositories = HttpRepositories(self._http)
+        self._repositories = HttpRepositories(self._http, settings.docker_config, settings.environment)
         self._helm = helm.find(settings.environment, settings.work)
 
     def resolve(self, request: ChartRequest, previous: LockedEntry | None) -> LockedEntry:  # noqa: ARG002 - by design
@@ -79,8 +80,9 @@ class ChartSource:
             else:
                 client.blob(origin["repository"], blob.digest, blob.size, sink)
         elif "repository" in origin:
-            url = chart_repository.resolve_url(origin["repository"], origin["url"])
-            self._http.download(url, sink, size=blob.size, plain_http=plain_http, subject=subject)
+            self._repositories.fetch(
+                origin["repository"], origin["url"], sink, size=blob.size, plain_http=plain_http, subject=subject
+            )
         elif "pins" in origin:
             pins = json.loads(origin["pins"])
             _rest(self._assemble(origin["path"], plain_http=plain_http, pins=pins).data, sink)
@@ -132,7 +134,8 @@ class ChartSource:
     # From a registry
 
     def _client(self, registry: str, *, plain_http: bool) -> RegistryClient:
-        return RegistryClient(registry, http=self._http, credentials=None, plain_http=plain_http)
+        login = credentials.find(self._settings.docker_config, registry, self._settings.environment)
+        return RegistryClient(registry, http=self._http, credentials=login, plain_http=plain_http)
 
     def _registry(self, request: ChartRequest, text: str, version: str | None) -> LockedEntry:
         ref, is_exact = chart_repository.parse_oci(text)
