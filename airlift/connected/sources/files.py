@@ -13,8 +13,8 @@ from packageurl import PackageURL
 
 from airlift import digest as digests
 from airlift import fs, limits, oci
-from airlift.artifact import Artifact, Kind
-from airlift.errors import FetchError, IntegrityError, ManifestError, ResolveError
+from airlift.artifact import FILE_TYPE, Artifact, Kind
+from airlift.errors import FetchError, IntegrityError, ResolveError
 from airlift.kinds import files
 from airlift.kinds.files import NamedFile
 from airlift.lock import Component, LockedArtifact, LockedBlob, LockedEntry, made
@@ -41,7 +41,6 @@ class FileSource:
         """Pin a file.
 
         Raises:
-            ManifestError: the URL is not http or https, or holds credentials.
             ResolveError: there is no such local file.
             FetchError: the server does not give it.
             IntegrityError: it is not the one whose ``sha256`` the manifest names, or its name is unsafe.
@@ -49,7 +48,8 @@ class FileSource:
         files.check_name(request.name)
         wanted = digests.from_hex(request.sha256) if request.sha256 else None
         if request.url is not None:
-            shown = _public(request.url, request.name)
+            # Not the query: it may be a signature, and the site sees this.
+            shown = urlsplit(request.url)._replace(query="", fragment="").geturl()
             digest, size = self._measure_url(request.url, request, wanted)
             origin = {"url": request.url} | ({"plain_http": "true"} if request.plain_http else {})
             source = urlsplit(request.url).netloc
@@ -159,24 +159,10 @@ def _keep(cache: Store, part: Path, digest: Digest, size: int) -> None:
             writer.write(chunk)
 
 
-def _public(url: str, name: str) -> str:
-    """Return the URL as it may be shown at the site: without a query, which may be a signature."""
-    split = urlsplit(url)
-    if split.scheme not in ("http", "https") or not split.hostname:
-        raise ManifestError(f"file {name}: {url!r} is not an http or https URL", where="files")
-    if split.username is not None or split.password is not None:
-        raise ManifestError(
-            f"file {name}: the URL holds credentials, which would end up in the lock",
-            where="files",
-            hint="name a server that needs none, or download the file and use path:",
-        )
-    return f"{split.scheme}://{split.netloc}{split.path}"
-
-
 def _entry(file: NamedFile, *, shown: str, source: str, origin: dict[str, str]) -> LockedEntry:
     manifest = files.pack(file)
     root = oci.describe(manifest, oci.MANIFEST)
-    root = oci.Descriptor(root.media_type, root.digest, root.size, artifact_type="application/vnd.airlift.file.v1")
+    root = oci.Descriptor(root.media_type, root.digest, root.size, artifact_type=FILE_TYPE)
     artifact = Artifact(Kind.FILE, file.artifact_name, root, {"name": file.name, "source": shown})
     small = (made(manifest, oci.MANIFEST), made(oci.EMPTY_CONFIG, oci.EMPTY))
     large = (LockedBlob(file.digest, file.size, files.MEDIA_TYPE, origin=origin),)

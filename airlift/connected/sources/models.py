@@ -21,7 +21,7 @@ from airlift import digest as digests
 from airlift import fs, limits, oci
 from airlift.artifact import Artifact, Kind
 from airlift.connected.hub import DEFAULT_ENDPOINT, HubClient, HubFile
-from airlift.errors import IntegrityError, ManifestError, ResolveError
+from airlift.errors import IntegrityError, ResolveError
 from airlift.kinds import models
 from airlift.kinds.models import ModelFile, Packed
 from airlift.kinds.weights import Inspector
@@ -105,12 +105,6 @@ class ModelSource:
 
     def _remote(self, request: ModelWeights) -> LockedEntry:
         repo, subject = request.repo or "", f"model {request.repo}"
-        if request.endpoint is not None and urls.without_user(request.endpoint)[1] is not None:
-            raise ManifestError(
-                f"{subject}: the endpoint holds credentials, which would end up in the lock",
-                where="models",
-                hint="set HF_ENDPOINT and HF_TOKEN instead",
-            )
         hub = self._hub(request.endpoint)
         revision = hub.revision(repo, request.revision)
         tree = {file.path: file for file in hub.tree(repo, revision.commit)}
