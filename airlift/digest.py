@@ -92,6 +92,34 @@ class Verifier:
             raise IntegrityError(self._subject, expected=self._want, actual=actual)
 
 
+class Counter:
+    """Counts a stream whose digest is compared elsewhere; the shape is `Verifier`'s."""
+
+    def __init__(self, size: int, *, subject: str) -> None:
+        self._size = size
+        self._subject = subject
+        self.seen = 0
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            IntegrityError: there are more bytes than announced.
+        """
+        self.seen += len(data)
+        if self.seen > self._size:
+            raise IntegrityError(self._subject, expected=f"{self._size} bytes", actual="more")
+
+    def finish(self) -> None:
+        """Compare the count.
+
+        Raises:
+            IntegrityError: bytes are missing.
+        """
+        if self.seen != self._size:
+            raise IntegrityError(self._subject, expected=f"{self._size} bytes", actual=f"{self.seen} bytes")
+
+
 def check(data: bytes, digest: Digest, *, subject: str | None = None) -> bytes:
     """Return `data` when its digest is `digest`.
 

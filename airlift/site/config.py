@@ -1,0 +1,218 @@
+"""A site on disk: ``DIR/{site.yaml, trust.json, state.db, store/, drops/<release>/}``.
+
+``site.yaml`` is written by `init_site` and may be edited; ``trust.json`` is pinned once and says whose bundles the site
+accepts. See docs/site.md and ``airlift schema site``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from airlift import fs, limits, yamldoc
+from airlift.errors import StoreError, UsageError
+from airlift.site.journal import Journal
+from airlift.store import Store
+from airlift.trust.roots import Trust, load_trust
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"expected a URL such as http://mirror.example:8080, got {value[:100]!r}")
+    if "@" in parts.netloc:
+        raise ValueError("a URL must not carry credentials; use username and password_file")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"expected a port below 65536 in {value[:100]!r}") from None
+    return value.rstrip("/")
+
+
+def _listen(value: str) -> str:
+    split_listen(value)
+    return value
+
+
+def split_listen(value: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT`` or ``[IPv6]:PORT``; port 0 lets the system choose.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    host, colon, port = value.rpartition(":")
+    is_v6 = host.startswith("[") and host.endswith("]")
+    number = int(port) if port.isascii() and port.isdecimal() else -1
+    if not colon or not host or (":" in host and not is_v6) or not 0 <= number <= 65535:  # noqa: PLR2004 - TCP's bound
+        raise ValueError(f"expected HOST:PORT such as {DEFAULT_LISTEN}, got {value[:100]!r}")
+    return host.strip("[]"), number
+
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Url = Annotated[Text, AfterValidator(_url), Field(examples=["http://mirror.example:8080"])]
+Listen = Annotated[Text, AfterValidator(_listen), Field(examples=[DEFAULT_LISTEN])]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RegistryConfig(_Strict):
+    """A registry that takes the images and charts in place of the embedded one."""
+
+    url: Url = Field(description="its address; a path behind it is put before every repository")
+    ca: Text | None = Field(default=None, description="file with the certificates that it is checked against")
+    username: Text | None = None
+    password_file: Text | None = Field(default=None, description="file whose first line is the password")
+
+
+class SiteConfig(_Strict):
+    """site.yaml. Relative paths are relative to its directory."""
+
+    url: Url = Field(description="where clients reach the site")
+    listen: Listen = Field(default=DEFAULT_LISTEN, description="where `airlift serve` listens")
+    identity: Text | None = Field(default=None, description="the site's private key, which opens its bundles")
+    passphrase_file: Text | None = Field(default=None, description="file whose first line opens the identity")
+    registry: RegistryConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A site that `load_site` found.
+
+    Attributes:
+        root: its directory.
+        config: what site.yaml says.
+        trust: what trust.json says.
+    """
+
+    root: Path
+    config: SiteConfig
+    trust: Trust
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's file."""
+        return self.root / "state.db"
+
+    @property
+    def store(self) -> Store:
+        """The store of all embedded mirrors."""
+        return Store(self.root / "store")
+
+    @property
+    def drops_dir(self) -> Path:
+        """Where each release's SBOM and what else came in attest lies."""
+        return self.root / "drops"
+
+    @property
+    def identity(self) -> Path | None:
+        """The identity's file."""
+        return self.at(self.config.identity)
+
+    @property
+    def passphrase_file(self) -> Path | None:
+        """The file with the identity's passphrase."""
+        return self.at(self.config.passphrase_file)
+
+    def at(self, path: str | None) -> Path | None:
+        """Return a path of site.yaml."""
+        return None if path is None else self.root / path
+
+    def journal(self) -> Journal:
+        """Open the journal.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        return Journal(self.journal_path)
+
+    @contextlib.contextmanager
+    def locked(self, doing: str) -> Iterator[None]:
+        """Keep every other process from changing the site.
+
+        Args:
+            doing: what is to be done, for the message.
+
+        Raises:
+            StoreError: another process has the lock.
+        """
+        with fs.guarded("opening"):
+            handle = os.open(self.store.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(
+                    f"{doing}: another import or activation works on {self.root}",
+                    hint="wait until it has ended, then run the same command again",
+                ) from None
+            yield
+        finally:
+            os.close(handle)
+
+
+def load_site(root: Path) -> Site:
+    """Read a site.
+
+    Raises:
+        UsageError: there is no site in this directory.
+        ManifestError: site.yaml or trust.json is wrong.
+        StoreError: a file cannot be read.
+    """
+    path = root / "site.yaml"
+    if not path.is_file():
+        raise UsageError(f"{root} is no site: there is no site.yaml", hint="make one with: airlift site init DIR")
+    config = yamldoc.validate(SiteConfig, yamldoc.load(path))
+    return Site(root, config, load_trust(root / "trust.json"))
+
+
+def init_site(root: Path, trust_file: Path, config: SiteConfig) -> Site:
+    """Make a site: pin the trust file, write site.yaml, make an empty journal and store.
+
+    Raises:
+        UsageError: the directory is not empty.
+        ManifestError: the trust file is wrong.
+        StoreError: the disk refuses.
+    """
+    trust = load_trust(trust_file)
+    with fs.guarded("creating"):
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise UsageError(
+                f"{root} exists and is not empty",
+                hint="a site is never overwritten; choose another directory, or edit its site.yaml",
+            )
+        is_new = not root.exists()
+        root.mkdir(parents=True, exist_ok=True)
+    try:
+        site = Site(root, config, trust)
+        site.store.create()
+        with fs.guarded("creating"):
+            site.drops_dir.mkdir()
+        Journal.create(site.journal_path)
+        fs.write(root / "trust.json", fs.read_bounded(trust_file, limits.DOCUMENT))
+        fs.write(root / "site.yaml", _document(config))
+    except BaseException:
+        for item in root.iterdir():
+            shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
+        if is_new:
+            root.rmdir()
+        raise
+    return site
+
+
+def _document(config: SiteConfig) -> bytes:
+    text = yaml.safe_dump(config.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True, width=1000)
+    return f"# An airlift site. `airlift schema site` says what may stand here.\n{text}".encode()
