@@ -6,7 +6,7 @@ the machine that resolved is in it. See docs/lock-format.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,8 @@ from airlift.errors import AirliftError, IntegrityError, ResolveError
 from airlift.oci import Descriptor
 
 FORMAT: Final = "airlift.lock/v1"
+
+_HINT: Final = "run airlift resolve again; a lock is not edited by hand"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Component:
 
     Attributes:
         purl: package URL with a version; also the line's identity.
-        type: CycloneDX component type (``container``, ``library``, ``application``, ``machine-learning-model``, ``file``).
+        type: CycloneDX component type: ``container``, ``library``, ``application``, ``machine-learning-model`` or
+            ``file``.
         name, version: as their ecosystem says them.
         digest: of the carried bytes, or None where the component is only inside another.
         licence: SPDX expression or text, or None.
@@ -94,7 +97,8 @@ class LockedEntry:
         name: how a person names the entry (``--update NAME``): the reference, set, chart, model or file name.
         request: the manifest's entry in normal form, with the digests of the small files that it names; while it is
             unchanged, the pins stay.
-        source: name of where it comes from: a registry host, ``pypi``, a repository URL as the manifest has it, ``local``.
+        source: name of where it comes from: a registry host, ``pypi``, a repository URL as the manifest has it, or
+            ``local``.
         artifacts: what will be carried for it.
         components: its lines of the SBOM.
     """
@@ -246,80 +250,107 @@ def load(path: Path) -> Lock:
 
 def decode(data: bytes, *, subject: str) -> Lock:
     """Read a lock's bytes; see `load`."""
-    hint = "run airlift resolve again; a lock is not edited by hand"
     try:
-        value = canonical.decode(data, limit=limits.LOCK, subject=subject)
-        body, own = value["body"], value["digest"]
-        if own != digest.of(canonical.encode(body)):
-            raise ResolveError(f"{subject}: the lock was changed after it was resolved", hint=hint)
-        if body["format"] != FORMAT:
-            raise ResolveError(
-                f"{subject}: lock format {body['format']!r}, expected {FORMAT!r}",
-                hint=hint,
-            )
+        body = _body(data, subject)
         return Lock(
-            body["name"],
-            body["channel"],
-            body["labels"],
-            tuple(body["platforms"]),
-            tuple(_entry(item) for item in body["entries"]),
-            tuple(body["deploy"]),
-            tuple(_blob(item) for item in body["values"]),
-            body["k3s"],
+            _text(body["name"]),
+            _text(body["channel"]),
+            _texts(body["labels"]),
+            tuple(_text(item) for item in _list(body["platforms"])),
+            tuple(_entry(item) for item in _list(body["entries"])),
+            tuple(_object(item) for item in _list(body["deploy"])),
+            _blobs(body["values"]),
+            _object(body["k3s"]),
         )
     except ResolveError:
         raise
     except AirliftError as error:
-        raise ResolveError(f"{subject}: not a lock: {error.message}", hint=hint) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ResolveError(f"{subject}: not a lock: {error!r}", hint=hint) from None
+        raise ResolveError(f"{subject}: not a lock: {error.message}", hint=_HINT) from None
+    except KeyError as error:
+        raise ResolveError(f"{subject}: not a lock: {error} is missing", hint=_HINT) from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ResolveError(f"{subject}: not a lock: {error}", hint=_HINT) from None
+
+
+def _body(data: bytes, subject: str) -> JsonObject:
+    value = _object(canonical.decode(data, limit=limits.LOCK, subject=subject))
+    body, own = _object(value["body"]), value["digest"]
+    if own != digest.of(canonical.encode(body)):
+        raise ResolveError(f"{subject}: the lock was changed after it was resolved", hint=_HINT)
+    if body["format"] != FORMAT:
+        raise ResolveError(f"{subject}: lock format {body['format']!r}, expected {FORMAT!r}", hint=_HINT)
+    return body
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {value!r:.80}")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, got {value!r:.80}")
+    return value
+
+
+def _object(value: object) -> JsonObject:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, got {value!r:.80}")
+    return value
+
+
+def _texts(value: object) -> dict[str, str]:
+    return {key: _text(item) for key, item in _object(value).items()}
 
 
 def _entry(value: JsonObject) -> LockedEntry:
     return LockedEntry(
         Kind(value["kind"]),
-        value["name"],
-        value["request"],
-        value["source"],
-        tuple(_artifact(item) for item in value["artifacts"]),
-        tuple(
-            Component(
-                c["purl"],
-                c["type"],
-                c["name"],
-                c["version"],
-                c["digest"],
-                c["licence"],
-                tuple(c["dependsOn"]),
-            )
-            for c in value["components"]
-        ),
+        _text(value["name"]),
+        _object(value["request"]),
+        _text(value["source"]),
+        tuple(_artifact(item) for item in _list(value["artifacts"])),
+        tuple(_component(item) for item in _list(value["components"])),
+    )
+
+
+def _component(value: JsonObject) -> Component:
+    licence, carried = value["licence"], value["digest"]
+    return Component(
+        _text(value["purl"]),
+        _text(value["type"]),
+        _text(value["name"]),
+        _text(value["version"]),
+        None if carried is None else digest.parse(carried, subject="a component's digest"),
+        None if licence is None else _text(licence),
+        tuple(_text(item) for item in _list(value["dependsOn"])),
     )
 
 
 def _artifact(value: JsonObject) -> LockedArtifact:
-    name = value["name"]
+    name = _text(value["name"])
     root = oci.parse_descriptor(value["root"], subject=f"root of {name}")
     return LockedArtifact(
-        Artifact(Kind(value["kind"]), name, root, value["facts"]),
+        Artifact(Kind(value["kind"]), name, root, _object(value["facts"])),
         _blobs(value["small"]),
         _blobs(value["large"]),
     )
 
 
-def _blobs(values: Sequence[JsonObject]) -> tuple[LockedBlob, ...]:
-    return tuple(_blob(value) for value in values)
+def _blobs(values: object) -> tuple[LockedBlob, ...]:
+    return tuple(_blob(value) for value in _list(values))
 
 
 def _blob(value: JsonObject) -> LockedBlob:
     descriptor = oci.parse_descriptor(value, subject="a blob")
     text = value.get("text")
-    if text is not None and digest.of(text.encode()) != descriptor.digest:
+    if text is not None and digest.of(_text(text).encode()) != descriptor.digest:
         raise IntegrityError("a blob's text", expected=descriptor.digest, actual=digest.of(text.encode()))
     return LockedBlob(
         descriptor.digest,
         descriptor.size,
         descriptor.media_type,
         text,
-        value.get("origin", {}),
+        _texts(value.get("origin", {})),
     )

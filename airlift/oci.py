@@ -27,7 +27,7 @@ DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 INDEX_TYPES: Final = frozenset({INDEX, DOCKER_LIST})
 MANIFEST_TYPES: Final = frozenset({MANIFEST, DOCKER_MANIFEST})
-ACCEPT: Final = ", ".join((INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
+ACCEPT: Final = f"{INDEX}, {MANIFEST}, {DOCKER_LIST}, {DOCKER_MANIFEST}"
 """All four types, always: with fewer, registries say that an image does not exist."""
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
@@ -50,7 +50,7 @@ class Platform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
     def matches(self, wanted: Platform) -> bool:
-        """Say whether an image for `self` answers a request for `wanted` (no variant wanted: any; arm64 is arm64/v8)."""
+        """Say whether an image for `self` answers a request for `wanted`; no variant wanted: any; arm64 is arm64/v8."""
         if (self.os, self.architecture) != (wanted.os, wanted.architecture):
             return False
         if wanted.variant is None:
@@ -233,11 +233,11 @@ def _media_type(value: dict[str, Any], announced: str | None, subject: str) -> s
         own = announced
     if own is None:
         own = INDEX if "manifests" in value else MANIFEST
-    if own not in INDEX_TYPES | MANIFEST_TYPES:
+    if not isinstance(own, str) or own not in INDEX_TYPES | MANIFEST_TYPES:
         raise _wrong(subject, "an image manifest or index", own)
     if (own in INDEX_TYPES and "layers" in value) or (own in MANIFEST_TYPES and "manifests" in value):
         raise _wrong(subject, f"only what belongs into {own}", "layers and manifests")
-    return str(own)
+    return own
 
 
 def _descriptors(value: object, subject: str) -> tuple[Descriptor, ...]:

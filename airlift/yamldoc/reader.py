@@ -32,6 +32,8 @@ _MEANINGS: Final = {
     "bool": "true or false",
     "timestamp": "a date",
     "null": "nothing",
+    "merge": "a merge key",
+    "value": "a default value",
 }
 
 
