@@ -65,16 +65,17 @@ class _Index:
     async def file(self, request: web.Request) -> web.StreamResponse:
         """Answer a wheel, or its METADATA."""
         project, filename = normalise(request.match_info["project"]), request.match_info["filename"]
-        wanted = self._wheel(project, request.match_info["sha256"], filename.removesuffix(_METADATA))
-        if filename.endswith(_METADATA):
-            wanted = self._catalog.held(Service.SIMPLE, project, wanted.facts["metadata"])
-            if wanted is None:
-                raise web.HTTPNotFound(text=f"no {filename}\n")
+        wheel = self._wheel(project, request.match_info["sha256"], filename.removesuffix(_METADATA))
+        if not filename.endswith(_METADATA):
             return await content.blob_response(
-                request, self._catalog, wanted, headers={"Content-Type": "text/plain; charset=utf-8"}
+                request, self._catalog, wheel, headers={"Content-Type": "application/octet-stream"}
             )
-        headers = {"Content-Type": "application/octet-stream"}
-        return await content.blob_response(request, self._catalog, wanted, headers=headers)
+        metadata = self._catalog.held(Service.SIMPLE, project, wheel.facts["metadata"])
+        if metadata is None:
+            raise web.HTTPNotFound(text=f"no {filename}\n")
+        return await content.blob_response(
+            request, self._catalog, metadata, headers={"Content-Type": "text/plain; charset=utf-8"}
+        )
 
     def _wheel(self, project: str, sha256: str, filename: str) -> Held:
         held = None

@@ -109,7 +109,7 @@ def test_a_bomb_that_lies_about_its_size_is_stopped_while_it_unpacks() -> None:
     with zipfile.ZipFile(io.BytesIO(bytes(data))) as archive:
         start = archive.start_dir
     struct.pack_into("<I", data, start + 24, 100)  # uncompressed size in the directory
-    with pytest.raises(IntegrityError, match="acme-1.0-py3-none-any.whl: expected"):
+    with pytest.raises(IntegrityError, match=r"acme-1.0-py3-none-any.whl: expected"):
         read_metadata(io.BytesIO(bytes(data)), wheel=NAME)
 
 
