@@ -31,6 +31,8 @@ def reason(error: Exception) -> str:
         if not isinstance(inner, Exception):
             inner = next((a for a in cause.args if isinstance(a, Exception)), None)
         if inner is None:
+            inner = cause.__cause__
+        if not isinstance(inner, Exception):
             break
         cause = inner
     if isinstance(cause, OSError) and cause.strerror:

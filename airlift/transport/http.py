@@ -106,6 +106,8 @@ class HttpClient:
         plain_http: bool = False,
         subject: str | None = None,
         accept: Collection[int] = (),
+        timeout_s: float | None = None,
+        retries: int | None = None,
     ) -> Response:
         """Send a request and return its whole answer.
 
@@ -119,6 +121,8 @@ class HttpClient:
             plain_http: allow http to another machine.
             subject: what it is about, for messages.
             accept: statuses that are returned although they are no success.
+            timeout_s: how long the answer may take to begin, where the server has much to do.
+            retries: instead of the settings'.
 
         Raises:
             HttpStatusError: the server answered with an error.
@@ -129,7 +133,9 @@ class HttpClient:
         repeatable = body is None or isinstance(body, bytes)
 
         def attempt() -> Response:
-            with self._wire.open(method, url, headers or {}, auth, body, plain_http=plain_http, subject=name) as raw:
+            with self._wire.open(
+                method, url, headers or {}, auth, body, plain_http=plain_http, subject=name, timeout_s=timeout_s
+            ) as raw:
                 status = raw.status_code
                 is_good = 200 <= status < 300  # noqa: PLR2004 - HTTP's success
                 if not is_good and status not in accept:
@@ -137,7 +143,9 @@ class HttpClient:
                 data = b"".join(self._wire.read(raw, name, limit if is_good else limits.ERROR_BODY, strict=is_good))
                 return Response(b"" if method == "HEAD" else data, raw.headers, raw.url, status)
 
-        return self._retry(attempt, retries=self.settings.retries if repeatable else 0)
+        return self._retry(
+            attempt, retries=(self.settings.retries if retries is None else retries) if repeatable else 0
+        )
 
     def download(
         self,
@@ -206,6 +214,10 @@ class HttpClient:
                 failures += 1
                 self._wait(error, failures, retries)
 
+    def pause(self, failures: int) -> None:
+        """Wait as long as is due after so many failures."""
+        self._sleep(_backoff(failures))
+
     def _wait(self, error: FetchError, failures: int, retries: int) -> None:
         """Wait before attempt number `failures` + 1, or raise `error` when there is to be none."""
         if not error.temporary or failures > retries:
@@ -214,7 +226,11 @@ class HttpClient:
         if asked is not None and asked > _MAX_WAIT_S:
             error.hint = f"the server asks to wait {asked:.0f} seconds; run the same command again after that"
             raise error
-        pause = min(30.0, 0.5 * 2 ** (failures - 1)) if asked is None else asked
+        pause = _backoff(failures) if asked is None else asked
         if pause >= 5:  # noqa: PLR2004 - seconds that a person notices
             self._progress.note(f"{error.message}; waiting {pause:.0f} s")
         self._sleep(pause)
+
+
+def _backoff(failures: int) -> float:
+    return min(30.0, 0.5 * 2.0 ** (failures - 1))

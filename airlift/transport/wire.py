@@ -113,6 +113,7 @@ class Wire:
         *,
         plain_http: bool,
         subject: str,
+        timeout_s: float | None = None,
     ) -> Iterator[requests.Response]:
         """Send, follow redirects, answer challenges; yield the answer unread."""
         url, own = urls.without_user(url)
@@ -120,7 +121,9 @@ class Wire:
         challenges = 0
         while True:
             value = auth if isinstance(auth, str) or auth is None else auth.header()
-            raw = self._follow(method, url, headers, value, body, plain_http=plain_http, subject=subject)
+            raw = self._follow(
+                method, url, headers, value, body, plain_http=plain_http, subject=subject, timeout_s=timeout_s
+            )
             try:
                 if (
                     raw.status_code == requests.codes.unauthorized
@@ -149,13 +152,14 @@ class Wire:
         *,
         plain_http: bool,
         subject: str,
+        timeout_s: float | None = None,
     ) -> requests.Response:
         home = urls.origin(url)
         for _ in range(_MAX_HOPS):
             given = {k: v for k, v in headers.items() if k.lower() != "authorization" or urls.origin(url) == home}
             if value is not None and urls.origin(url) == home:
                 given["Authorization"] = value
-            raw = self._send(method, url, given, body, plain_http=plain_http, subject=subject)
+            raw = self._send(method, url, given, body, plain_http=plain_http, subject=subject, timeout_s=timeout_s)
             location = raw.headers.get("Location")
             if raw.status_code not in _REDIRECTS or not location or not (body is None or isinstance(body, bytes)):
                 return raw
@@ -163,6 +167,9 @@ class Wire:
             target, _user = urls.without_user(urljoin(url, location))
             if urls.origin(url)[0] == "https" and urls.origin(target)[0] == "http":
                 raise FetchError(f"{subject}: {urls.shown(url)} redirects from https to {urls.shown(target)}")
+            if body and urls.origin(target) != home:
+                # What is in a body (a refresh token) is for nobody else either.
+                raise FetchError(f"{subject}: {urls.shown(url)} redirects what we send to {urls.shown(target)}")
             if raw.status_code == requests.codes.see_other and method != "HEAD":
                 method, body = "GET", None
             url = target
@@ -177,6 +184,7 @@ class Wire:
         *,
         plain_http: bool,
         subject: str,
+        timeout_s: float | None = None,
     ) -> requests.Response:
         scheme, host, port = urls.origin(url)
         if scheme == "http" and not plain_http and not urls.is_loopback(host):
@@ -193,7 +201,7 @@ class Wire:
                 request.prepare(),
                 stream=True,
                 allow_redirects=False,
-                timeout=self._settings.timeout_s,
+                timeout=(self._settings.timeout_s, timeout_s or self._settings.timeout_s),
                 verify=ca,
                 cert=pair,
                 proxies=urls.proxies_for(url, self._settings.proxies, self._settings.no_proxy),
@@ -206,7 +214,8 @@ class Wire:
         except requests.exceptions.ProxyError as error:
             raise FetchError(f"{where}: the proxy does not answer: {reason(error)}", temporary=True) from None
         except requests.exceptions.Timeout:
-            raise FetchError(f"{where}: no answer within {self._settings.timeout_s:g} s", temporary=True) from None
+            waited = timeout_s or self._settings.timeout_s
+            raise FetchError(f"{where}: no answer within {waited:g} s", temporary=True) from None
         except (requests.exceptions.ConnectionError, urllib3.exceptions.HTTPError) as error:
             raise FetchError(f"{where}: {reason(error)}", temporary=True) from None
         except (requests.exceptions.RequestException, OSError, ValueError) as error:

@@ -1,0 +1,242 @@
+"""Writing to an OCI registry: the half of `airlift.transport.registry.RegistryClient` that a site uses.
+
+Every method raises `DeliveryError`, with the registry's own words. Nothing here makes a name visible but
+`push_manifest` with a tag.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+
+from airlift import digest as digests
+from airlift import limits
+from airlift.digest import Digest
+from airlift.errors import DeliveryError, FetchError, IntegrityError
+from airlift.oci import Descriptor
+from airlift.transport.credentials import Credentials
+from airlift.transport.http import HttpClient, HttpStatusError, Response
+from airlift.transport.tokens import Login, Scope
+from airlift.transport.upload import BlobUpload, Body
+
+_CREATED: Final = 201
+_ACCEPTED: Final = 202
+_NOT_FOUND: Final = 404
+_IMMUTABLE: Final = 412
+_SLOWEST: Final = 10 * limits.MIB
+"""Bytes a second that a registry is expected to settle at the end of an upload (object storage copies them)."""
+
+_HINTS: Final = {
+    401: "give the registry's username and password_file in site.yaml",
+    403: "the account may not write here, the registry is read-only, or its quota is used up",
+    412: "the tag is immutable and holds other content; take it away at the registry, or use another tag",
+    413: "a proxy in front of the registry limits the size of requests",
+}
+
+
+@contextlib.contextmanager
+def delivering(registry: str) -> Iterator[None]:
+    """Let `FetchError` out as `DeliveryError`: what fails here fails towards a mirror."""
+    try:
+        yield
+    except FetchError as error:
+        hint = _HINTS.get(error.status, error.hint) if isinstance(error, HttpStatusError) else error.hint
+        raise DeliveryError(error.message, mirror=registry, temporary=error.temporary, hint=hint) from None
+
+
+class PushHalf(ABC):
+    """Names, login and writing."""
+
+    def __init__(self, registry: str, http: HttpClient, credentials: Credentials | None, *, plain_http: bool) -> None:
+        self.registry = registry
+        self.http = http
+        self.plain_http = plain_http
+        self._credentials = credentials
+        self._login: Login | None = None
+
+    @property
+    @abstractmethod
+    def base(self) -> str:
+        """``scheme://host[:port]``."""
+
+    @abstractmethod
+    def head(self, repository: str, reference: str) -> Descriptor | None:
+        """Return what a tag or digest is right now, or None."""
+
+    def name(self, repository: str, reference: str) -> str:
+        """Return the full reference, for messages."""
+        return f"{self.registry}/{repository}{'@' if ':' in reference else ':'}{reference}"
+
+    def url(self, path: str) -> str:
+        """Return the URL of a path of this registry."""
+        return self.base + path
+
+    def own(self, url: str) -> str:
+        """Return a URL that the registry gave, on the address that we know it by: proxies lose ports and schemes."""
+        parts = urlsplit(url)
+        return self.base + urlunsplit(("", "", parts.path, parts.query, ""))
+
+    def scope(self, *scopes: str) -> Scope:
+        """Return the authorizer for these scopes."""
+        if self._login is None:
+            self._login = Login(self.registry, self.base, self.http, self._credentials)
+        return self._login.scope(*scopes)
+
+    def _push_scope(self, repository: str, *more: str) -> Scope:
+        return self.scope(f"repository:{repository}:pull,push", *more)
+
+    def has_blob(self, repository: str, digest: Digest) -> bool:
+        """Say whether a repository has a blob.
+
+        Raises:
+            DeliveryError: the registry does not answer.
+        """
+        with delivering(self.registry):
+            return self._has_blob(repository, digest)
+
+    def _has_blob(self, repository: str, digest: Digest) -> bool:
+        answer = self.http.head(
+            self.url(f"/v2/{repository}/blobs/{digest}"),
+            auth=self.scope(f"repository:{repository}:pull"),
+            plain_http=self.plain_http,
+            subject=self.name(repository, digest),
+            accept=(_NOT_FOUND,),
+        )
+        return answer.status != _NOT_FOUND
+
+    def mount(self, repository: str, digest: Digest, source: str) -> bool:
+        """Let a repository have a blob that another repository of this registry has; return whether it worked.
+
+        Raises:
+            DeliveryError: the registry refuses.
+        """
+        with delivering(self.registry):
+            answer = self._post(repository, digest, {"mount": digest, "from": source}, f"repository:{source}:pull")
+        return answer.status == _CREATED
+
+    def _post(self, repository: str, digest: Digest, query: dict[str, str], *more: str) -> Response:
+        # With the slash: without it Harbor answers 301.
+        path = f"/v2/{repository}/blobs/uploads/" + (f"?{urlencode(query)}" if query else "")
+        return self.http.exchange(
+            "POST",
+            self.url(path),
+            limit=limits.ERROR_BODY,
+            body=b"",
+            auth=self._push_scope(repository, *more),
+            plain_http=self.plain_http,
+            subject=self.name(repository, digest),
+        )
+
+    def push_blob(self, repository: str, digest: Digest, size: int, chunks: Callable[[], Iterable[bytes]]) -> bool:
+        """Give a blob to a repository, unless it has it; return whether bytes were sent.
+
+        Args:
+            repository: its path.
+            digest: what the registry checks.
+            size: in bytes.
+            chunks: yields the content from its beginning; called again for another attempt.
+
+        Raises:
+            DeliveryError: the registry does not take it.
+            IntegrityError: the chunks are not `size` bytes.
+        """
+        failures = 0
+        while not self.has_blob(repository, digest):
+            try:
+                with self.blob_upload(repository, digest, size) as upload:
+                    for chunk in chunks():
+                        upload.write(chunk)
+                    upload.commit()
+            except DeliveryError as error:
+                failures += 1
+                if not error.temporary or failures > self.http.settings.retries:
+                    raise
+                self.http.pause(failures)
+            else:
+                return True
+        return False
+
+    def blob_upload(self, repository: str, digest: Digest, size: int) -> BlobUpload:
+        """Begin to give a blob to a repository, piece by piece; a context manager.
+
+        Leaving the block without `commit` gives it up. It is one request (nothing resumes inside a body), sent by a
+        thread of its own while `write` is fed; at most a few MiB wait in between.
+
+        Raises:
+            DeliveryError: the registry does not take it, here or in a later `write` or `commit`.
+        """
+        with delivering(self.registry):
+            location = self._post(repository, digest, {}).headers.get("Location")
+            if not location:
+                raise FetchError(f"{self.name(repository, digest)}: the registry names no place for the upload")
+            # Resolved against what was asked, since it may be relative.
+            place = self.own(urljoin(self.url(f"/v2/{repository}/blobs/uploads/"), location))
+
+        def send(body: Body) -> None:
+            with delivering(self.registry):
+                self._put(repository, digest, size, place, body)
+
+        def is_there() -> bool:
+            with contextlib.suppress(DeliveryError):
+                return self.has_blob(repository, digest)
+            return False
+
+        return BlobUpload(self.name(repository, digest), size, send, is_there)
+
+    def _put(self, repository: str, digest: Digest, size: int, place: str, body: Body) -> None:
+        self.http.exchange(
+            "PUT",
+            f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': digest})}",
+            limit=limits.ERROR_BODY,
+            body=body if size else b"",
+            headers={"Content-Type": "application/octet-stream"},
+            auth=self._push_scope(repository),
+            plain_http=self.plain_http,
+            subject=self.name(repository, digest),
+            timeout_s=max(120, self.http.settings.timeout_s) + size / _SLOWEST,
+        )
+
+    def push_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> bool:
+        """Give a manifest or index, unless it is there already; return whether it was sent.
+
+        Args:
+            repository: its path.
+            reference: a tag, which becomes visible, or its digest.
+            data: the bytes.
+            media_type: their type.
+
+        Raises:
+            DeliveryError: the registry does not take it.
+            IntegrityError: the reference is the digest of other bytes.
+        """
+        digest = digests.of(data)
+        name = self.name(repository, reference)
+        if reference.startswith("sha256:") and reference != digest:
+            raise IntegrityError(name, expected=reference, actual=digest)
+        with delivering(self.registry):
+            # First, since an immutable tag refuses the same digest too.
+            if self._holds(repository, reference, digest):
+                return False
+            try:
+                self.http.exchange(
+                    "PUT",
+                    self.url(f"/v2/{repository}/manifests/{reference}"),
+                    limit=limits.ERROR_BODY,
+                    body=data,
+                    headers={"Content-Type": media_type},
+                    auth=self._push_scope(repository),
+                    plain_http=self.plain_http,
+                    subject=name,
+                )
+            except HttpStatusError as error:
+                # After a lost answer: it is there, and that is what counts.
+                if error.status != _IMMUTABLE or not self._holds(repository, reference, digest):
+                    raise
+        return True
+
+    def _holds(self, repository: str, reference: str, digest: Digest) -> bool:
+        found = self.head(repository, reference)
+        return found is not None and found.digest == digest
