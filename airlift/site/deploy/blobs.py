@@ -44,6 +44,30 @@ class StoreBlobs:
             sink.write(chunk)
 
 
+class FirstOf:
+    """Reads from the first of several sources that has a blob."""
+
+    def __init__(self, *sources: BlobSource) -> None:
+        self._sources = sources
+
+    def has(self, artifact: Artifact, blob: Descriptor) -> bool:
+        """Say whether any of them has it.
+
+        Raises:
+            FetchError: one does not answer.
+        """
+        return any(source.has(artifact, blob) for source in self._sources)
+
+    def copy(self, artifact: Artifact, blob: Descriptor, sink: Sink) -> None:
+        """Stream it from the first that has it.
+
+        Raises:
+            StoreError, IntegrityError, FetchError: what that one says.
+        """
+        source = next((item for item in self._sources if item.has(artifact, blob)), self._sources[-1])
+        source.copy(artifact, blob, sink)
+
+
 class _Checked:
     """Passes bytes on and compares at the end."""
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from airlift import fs, limits, reference
 from airlift.artifact import Artifact, DropConfig
+from airlift.canonical import JsonObject
 from airlift.digest import Digest
 from airlift.errors import DeployError, ManifestError
 from airlift.oci import Platform
@@ -52,6 +53,28 @@ class Plan:
     pins: Mapping[str, Digest]
     notes: tuple[str, ...]
     restart: bool
+
+    def to_json(self) -> JsonObject:
+        """Return what ``--json`` says; paths are those of the node."""
+        return {
+            "root": str(self.root),
+            "changed": bool(self.changes),
+            "restart": self.restart,
+            "files": [
+                {
+                    "path": f"/{item.path}",
+                    "action": item.action.value,
+                    "size": item.size,
+                    "digest": item.digest,
+                    "mode": f"{item.mode:04o}",
+                    "text": item.text,
+                }
+                for item in self.files
+            ],
+            "kept": [f"/{path}" for path in self.kept],
+            "images": dict(self.pins),
+            "notes": list(self.notes),
+        }
 
     @property
     def changes(self) -> tuple[PlannedFile, ...]:
@@ -98,11 +121,11 @@ def make_plan(
     manifests = [helmchart.plan_manifest(root, item, archives[item.chart.name].path, values) for item in releases]
     planned = (
         *tarballs,
-        *((registries,) if registries else ()),
+        *registries,
         *{item.path: item for item in archives.values()}.values(),
         *manifests,
     )
-    restart = registries is not None and registries.action is not Action.UNCHANGED
+    restart = any(item.action is not Action.UNCHANGED for item in registries)
     return Plan(
         root,
         planned,

@@ -24,6 +24,7 @@ from airlift.site.deploy.files import PlannedFile, locate, plan_bytes
 
 PATH: Final = PurePosixPath("etc/rancher/k3s/registries.yaml")
 _MODE: Final = 0o600
+_CA_MODE: Final = 0o644
 _LOCAL_CHARTS: Final = "charts/"
 _HIDDEN: Final = "(not shown)"
 
@@ -77,12 +78,14 @@ class Endpoint:
 
     Attributes:
         base: URL under which each source registry is a path: ``http://10.0.0.1:8080/v2``, or with a path behind it.
-        ca_file: path *on the node* of the certificate authority, or None.
+        ca_path: where the node gets the certificates that its server is checked against, relative to the root, or None.
+        ca: those certificates.
         username, password: credentials, or None.
     """
 
     base: str
-    ca_file: str | None = None
+    ca_path: PurePosixPath | None = None
+    ca: bytes | None = field(default=None, repr=False)
     username: str | None = None
     password: str | None = field(default=None, repr=False)
 
@@ -112,8 +115,8 @@ def source_registries(drops: Iterable[DropConfig]) -> tuple[str, ...]:
     return tuple(sorted({reference.parse(name).registry for name in names}))
 
 
-def plan_registries(root: Path, registries: Sequence[str], endpoint: Endpoint) -> PlannedFile | None:
-    """Return the plan for the file, or None when nothing needs it.
+def plan_registries(root: Path, registries: Sequence[str], endpoint: Endpoint) -> tuple[PlannedFile, ...]:
+    """Return the plans for the file, and for the certificates that it names; nothing when no image needs it.
 
     Entries that an earlier drop needed stay: what runs from it goes on pulling.
 
@@ -130,18 +133,21 @@ def plan_registries(root: Path, registries: Sequence[str], endpoint: Endpoint) -
     )
     hosts = sorted({*registries, *_hosts(data)})
     if not hosts:
-        return None
+        return ()
     content = _build(hosts, endpoint).model_dump(exclude_none=True, exclude_defaults=True)
     comment = "K3s reads this file when it starts: restart it after a change."
     shown = documents.dump(_hide(content), comment=comment).decode()
-    return plan_bytes(root, PATH, documents.dump(content, comment=comment), mode=_MODE, text=shown)
+    own = plan_bytes(root, PATH, documents.dump(content, comment=comment), mode=_MODE, text=shown)
+    if endpoint.ca_path is None or endpoint.ca is None:
+        return (own,)
+    return plan_bytes(root, endpoint.ca_path, endpoint.ca, mode=_CA_MODE, text=endpoint.ca.decode("latin-1")), own
 
 
 def _build(hosts: Sequence[str], endpoint: Endpoint) -> Registries:
     auth = None
     if endpoint.username is not None:
         auth = {"username": endpoint.username, "password": endpoint.password}
-    tls = {"ca_file": endpoint.ca_file} if endpoint.ca_file is not None else None
+    tls = {"ca_file": f"/{endpoint.ca_path}"} if endpoint.ca_path is not None else None
     try:
         return Registries.model_validate(
             {

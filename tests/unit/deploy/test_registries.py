@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 import pytest
 import yaml
 
 from airlift.errors import DeployError
 from airlift.site.deploy.registries import PATH, Endpoint
 from tests.support.drops import Drops, drops_at
+
+CA = PurePosixPath("etc/rancher/k3s/airlift-ca-0.pem")
 
 
 def written(root):
@@ -31,7 +35,7 @@ def test_every_source_registry_of_images_and_charts_gets_a_mirror(drops: Drops, 
 
 def test_configs_name_the_endpoint_only_and_the_password_is_not_shown(drops: Drops, deploy, root) -> None:
     drops.image("docker.io/library/redis:7.4")
-    endpoint = Endpoint("https://harbor.example.com/v2/mirror", "/etc/ssl/ca.pem", "robot$k3s", "s3cret")
+    endpoint = Endpoint("https://harbor.example.com/v2/mirror", CA, b"a certificate", "robot$k3s", "s3cret")
 
     made = deploy(endpoint=endpoint)
 
@@ -40,12 +44,14 @@ def test_configs_name_the_endpoint_only_and_the_password_is_not_shown(drops: Dro
         "configs": {
             "harbor.example.com": {
                 "auth": {"username": "robot$k3s", "password": "s3cret"},
-                "tls": {"ca_file": "/etc/ssl/ca.pem"},
+                "tls": {"ca_file": "/etc/rancher/k3s/airlift-ca-0.pem"},
             }
         },
     }
     assert (root / PATH).stat().st_mode & 0o7777 == 0o600
-    (item,) = made.files
+    certificates, item = made.files
+    assert certificates.path == CA
+    assert (root / CA).read_bytes() == b"a certificate"
     assert "s3cret" not in str(item.text)
     assert "s3cret" not in repr(endpoint)
 
@@ -104,8 +110,8 @@ def test_registries_of_an_earlier_drop_stay(drops: Drops, deploy, root, tmp_path
     [
         Endpoint("ftp://10.0.0.1/v2"),
         Endpoint("http://user:s3cret@10.0.0.1/v2"),
-        Endpoint("http://10.0.0.1/v2", None, "robot", "s3cret\nmirrors: {}"),
-        Endpoint("http://10.0.0.1/v2", "", None, None),
+        Endpoint("http://10.0.0.1/v2", None, None, "robot", "s3cret\nmirrors: {}"),
+        Endpoint("http://10.0.0.1/v2", None, None, "robot", None),
     ],
 )
 def test_what_would_make_an_entry_that_k3s_ignores_is_refused_without_the_secret(
