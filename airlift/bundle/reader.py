@@ -22,10 +22,11 @@ from airlift.fs import guarded
 from airlift.progress import Progress, Silent
 from airlift.trust import recipients as stanzas
 from airlift.trust import suites
+from airlift.trust.fields import format_time
 from airlift.trust.gate import Verified
 from airlift.trust.keys import Identity
 from airlift.trust.recipients import Stanza
-from airlift.trust.signing import FRAME_SIZE, Release, format_time, parse_envelope, parse_release
+from airlift.trust.signing import FRAME_SIZE, Release, parse_envelope, parse_release
 
 __all__ = ["WORKERS", "BundleReader", "Opened", "PayloadMember"]
 

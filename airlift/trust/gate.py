@@ -19,8 +19,9 @@ from datetime import datetime
 
 from airlift import canonical
 from airlift.errors import BundleError, TrustError
+from airlift.trust.fields import format_time
 from airlift.trust.roots import Trust
-from airlift.trust.signing import Envelope, Release, format_time, parse_envelope, parse_release
+from airlift.trust.signing import Envelope, Release, parse_envelope, parse_release
 
 _MAX_ROOTS = 1024 * 1024
 

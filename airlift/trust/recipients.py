@@ -17,8 +17,9 @@ from cryptography.exceptions import InvalidTag
 from airlift import canonical
 from airlift.errors import BundleError, UsageError
 from airlift.trust import suites
+from airlift.trust.fields import strict_base64
 from airlift.trust.keys import Identity, Recipient
-from airlift.trust.signing import Release, strict_base64
+from airlift.trust.signing import Release
 
 MAX_STANZAS: Final = 100
 MAX_STANZAS_SIZE: Final = 256 * 1024

@@ -10,12 +10,12 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from airlift import canonical, fs, limits
+from airlift import canonical, limits, yamldoc
 from airlift.errors import ManifestError, UnsupportedVersionError, UsageError
 from airlift.trust import suites
 from airlift.trust.keys import SignerPublic, load_signer_public
@@ -158,39 +158,28 @@ def load_trust(path: Path) -> Trust:
     """Read a trust file, JSON or YAML.
 
     Raises:
-        ManifestError: it is malformed, with the place in the document.
-        StoreError: it cannot be read.
+        ManifestError: it cannot be read or is malformed, with line and place.
     """
-    data = fs.read_bounded(path, limits.DOCUMENT)
-    return parse_trust(_document(data, str(path)), file=str(path))
-
-
-def _document(data: bytes, file: str) -> object:
-    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            double = next(name for name in names if names.count(name) > 1)
-            raise ManifestError(f"the key {double!r} stands there twice", file=file)
-        return found
-
-    try:
-        value: object = json.loads(data.decode("utf-8"), object_pairs_hook=once)
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"not JSON: {error.msg}", file=file, line=error.lineno) from None
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"not JSON: {error}", file=file) from None
-    return value
+    document = yamldoc.load(path)
+    return parse_trust(document.value, file=document.name, line_of=document.line_of)
 
 
 class _Reader:
     """Reads the document's values and complains with file and path."""
 
-    def __init__(self, file: str | None) -> None:
+    def __init__(self, file: str | None, line_of: Callable[[yamldoc.Where], int | None] | None) -> None:
         self._file = file
+        self._line_of = line_of
 
     def error(self, where: str, message: str, *, hint: str | None = None) -> ManifestError:
-        return ManifestError(message, file=self._file, where=where, hint=hint)
+        return ManifestError(message, file=self._file, line=self._line(where), where=where, hint=hint)
+
+    def _line(self, where: str) -> int | None:
+        if self._line_of is None:
+            return None
+        steps = tuple(int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", where))
+        found = (self._line_of(steps[:length]) for length in range(len(steps), -1, -1))
+        return next((line for line in found if line is not None), None)
 
     def mapping(
         self, value: object, where: str, required: Sequence[str], optional: Sequence[str] = ()
@@ -224,17 +213,20 @@ class _Reader:
         return value
 
 
-def parse_trust(document: object, *, file: str | None) -> Trust:
+def parse_trust(
+    document: object, *, file: str | None, line_of: Callable[[yamldoc.Where], int | None] | None = None
+) -> Trust:
     """Return the trust that a document describes.
 
     Args:
         document: plain JSON values.
         file: the document's name for messages.
+        line_of: gives the line of a place, where there are lines.
 
     Raises:
         ManifestError: an unknown or missing key, a wrong type, a key held twice, an unreachable threshold.
     """
-    reader = _Reader(file)
+    reader = _Reader(file, line_of)
     if isinstance(document, dict) and document.get("apiVersion", API_VERSION) != API_VERSION:
         raise UnsupportedVersionError(
             f"expected {API_VERSION}, got {str(document['apiVersion'])[:80]!r}", file=file, where="apiVersion"

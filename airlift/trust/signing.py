@@ -7,16 +7,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 from airlift import canonical
 from airlift.errors import BundleError, TrustError, UsageError
 from airlift.trust import suites
+from airlift.trust.fields import Fields, format_time, strict_base64
 from airlift.trust.keys import Signer
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
@@ -37,7 +37,6 @@ ENCRYPTED: Final = "aes-256-gcm"
 PLAIN: Final = "none"
 
 CHANNEL: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 _KEY_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 
@@ -145,100 +144,17 @@ def make_release(
         raise UsageError(f"the bundle cannot be described: {error}") from error
 
 
-def format_time(value: datetime) -> str:
-    """Return a time as the format writes it; fractions of a second are dropped.
-
-    Raises:
-        UsageError: it has no time zone.
-    """
-    if value.tzinfo is None:
-        raise UsageError(f"time {value} has no time zone")
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def parse_time(text: str, *, subject: str = "time") -> datetime:
-    """Return a time written as ``2026-11-25T12:00:00Z``.
-
-    Raises:
-        BundleError: it is written in another way.
-    """
-    if _TIME.fullmatch(text) is None:
-        raise BundleError(f"{subject}: {text[:40]!r} is not written as YYYY-MM-DDTHH:MM:SSZ")
-    try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        raise BundleError(f"{subject}: {text!r} does not exist") from None
-
-
-class _Fields:
-    """Typed access to a JSON object that somebody else made."""
-
-    def __init__(self, value: object, subject: str) -> None:
-        if not isinstance(value, dict):
-            raise BundleError(f"{subject}: an object was expected")
-        self._value: Mapping[str, Any] = value
-        self._subject = subject
-
-    def exactly(self, *names: str) -> _Fields:
-        """Refuse missing and unknown keys."""
-        if set(self._value) != set(names):
-            raise BundleError(
-                f"{self._subject}: expected the keys {', '.join(sorted(names))},"
-                f" got {', '.join(sorted(self._value))[:200] or 'none'}"
-            )
-        return self
-
-    def get(self, name: str) -> object:
-        """Return a value that must be there."""
-        if name not in self._value:
-            raise BundleError(f"{self._subject}: {name} is missing")
-        return self._value[name]
-
-    def text(self, name: str) -> str:
-        """Return a string."""
-        value = self.get(name)
-        if not isinstance(value, str):
-            raise BundleError(f"{self._subject}.{name}: a string was expected")
-        return value
-
-    def integer(self, name: str, low: int, high: int) -> int:
-        """Return an integer within bounds."""
-        value = self.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise BundleError(f"{self._subject}.{name}: an integer from {low} to {high} was expected")
-        return value
-
-    def constant(self, name: str, wanted: str | int) -> None:
-        """Refuse any other value."""
-        value = self.get(name)
-        if type(value) is not type(wanted) or value != wanted:
-            raise BundleError(f"{self._subject}.{name}: expected {wanted!r}, got {str(value)[:80]!r}")
-
-    def time(self, name: str) -> datetime | None:
-        """Return a time or None."""
-        if self.get(name) is None:
-            return None
-        return parse_time(self.text(name), subject=f"{self._subject}.{name}")
-
-    def hex(self, name: str, size: int) -> str:
-        """Return `size` bytes in lower-case hex."""
-        value = self.text(name)
-        if re.fullmatch(rf"[0-9a-f]{{{2 * size}}}", value) is None:
-            raise BundleError(f"{self._subject}.{name}: {size} bytes in lower-case hex were expected")
-        return value
-
-
 def parse_release(body: bytes) -> Release:
     """Read the signed body.
 
     Raises:
         BundleError: it is malformed, or for a newer reader.
     """
-    statement = _Fields(canonical.decode(body, limit=MAX_ENVELOPE, subject="statement"), "statement")
+    statement = Fields(canonical.decode(body, limit=MAX_ENVELOPE, subject="statement"), "statement")
     statement.exactly("_type", "predicateType", "subject", "predicate")
     statement.constant("_type", STATEMENT_TYPE)
     statement.constant("predicateType", PREDICATE_TYPE)
-    predicate = _Fields(statement.get("predicate"), "predicate")
+    predicate = Fields(statement.get("predicate"), "predicate")
     # Section 4.1: the version comes first, so that a bundle of the future is not called malformed.
     needed = predicate.integer("min_reader", 1, 2**53 - 1)
     if needed > READER:
@@ -258,7 +174,7 @@ def parse_release(body: bytes) -> Release:
         raise BundleError("predicate.base: null or a digest was expected")
     predicate.constant("frame_size", FRAME_SIZE)
     overhead = TAG_SIZE if encryption == ENCRYPTED else 0
-    attest = _Fields(predicate.get("attest"), "predicate.attest").exactly("size", "digest")
+    attest = Fields(predicate.get("attest"), "predicate.attest").exactly("size", "digest")
     commitment: bytes | None = None
     if encryption == ENCRYPTED:
         commitment = bytes.fromhex(predicate.hex("commitment", 32))
@@ -286,9 +202,9 @@ def parse_release(body: bytes) -> Release:
 def _subject_digest(value: object, suite: suites.Suite) -> str:
     if not isinstance(value, list) or len(value) != 1:
         raise BundleError("statement.subject: exactly one was expected")
-    subject = _Fields(value[0], "statement.subject[0]").exactly("name", "digest")
+    subject = Fields(value[0], "statement.subject[0]").exactly("name", "digest")
     subject.constant("name", "tree")
-    digests = _Fields(subject.get("digest"), "statement.subject[0].digest").exactly(suite.digest)
+    digests = Fields(subject.get("digest"), "statement.subject[0].digest").exactly(suite.digest)
     return f"{suite.digest}:{digests.hex(suite.digest, suite.digest_size)}"
 
 
@@ -370,7 +286,7 @@ def parse_envelope(data: bytes) -> Envelope:
         BundleError: it is malformed.
         TrustError: one key is said to have signed twice.
     """
-    fields = _Fields(canonical.decode(data, limit=MAX_ENVELOPE, subject="envelope"), "envelope")
+    fields = Fields(canonical.decode(data, limit=MAX_ENVELOPE, subject="envelope"), "envelope")
     fields.exactly("payload", "payloadType", "signatures")
     fields.constant("payloadType", PAYLOAD_TYPE)
     entries = fields.get("signatures")
@@ -379,7 +295,7 @@ def parse_envelope(data: bytes) -> Envelope:
     signatures: list[Signature] = []
     for index, entry in enumerate(entries):
         subject = f"envelope.signatures[{index}]"
-        one = _Fields(entry, subject).exactly("keyid", "sig")
+        one = Fields(entry, subject).exactly("keyid", "sig")
         key_id = one.text("keyid")
         if _KEY_ID.fullmatch(key_id) is None:
             raise BundleError(f"{subject}.keyid: 16 lower-case hex digits were expected")
@@ -389,18 +305,3 @@ def parse_envelope(data: bytes) -> Envelope:
             raise BundleError("envelope.signatures: not in the order of their key ids")
         signatures.append(Signature(key_id, strict_base64(one.text("sig"), subject=f"{subject}.sig")))
     return Envelope(strict_base64(fields.text("payload"), subject="envelope.payload"), tuple(signatures))
-
-
-def strict_base64(text: str, *, subject: str) -> bytes:
-    """Return what `text` encodes, when it is its one encoding.
-
-    Raises:
-        BundleError: it is another spelling, or none at all.
-    """
-    try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError):
-        raise BundleError(f"{subject}: not Base64") from None
-    if base64.b64encode(data).decode("ascii") != text:
-        raise BundleError(f"{subject}: not the one Base64 encoding of its content")
-    return data

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from airlift import errors
+from airlift.trust.fields import parse_time
 from airlift.trust.keys import Identity, generate_identity, load_identity
 from airlift.trust.roots import load_trust
-from airlift.trust.signing import parse_time
 from tests.support.bundles import ANN, INDEX, SBOM, Recipe, accept, members, patch_slot
 
 HERE = Path(__file__).parent / "bundle_v1"

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from airlift.errors import ManifestError, UnsupportedVersionError, UsageError
 from airlift.trust.roots import dump_trust, load_trust, make_trust, parse_trust
+from tests.components import ROOT
 from tests.support.bundles import ANN, BOB, EVE, SITE, trust
 
 
@@ -129,16 +131,55 @@ def test_something_else_than_a_signers_key_is_refused_with_its_place(pem: str) -
 def test_a_key_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trust.json"
     path.write_bytes(dump_trust(trust()).replace(b'"threshold": 1,', b'"threshold": 1, "threshold": 2,'))
-    with pytest.raises(ManifestError, match="the key 'threshold' stands there twice"):
+    with pytest.raises(ManifestError, match="threshold"):
         load_trust(path)
 
 
-@pytest.mark.parametrize("text", ["{", '{"a": NaN}', "{" + '"a":{' * 2000, '{"a": "\\ud800"}'])
-def test_a_file_that_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["{", '{"a": NaN}', "{" + '"a":{' * 2000, "a: [b", "\ufeff\0"])
+def test_a_file_that_cannot_be_parsed_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trust.json"
     path.write_text(text)
     with pytest.raises(ManifestError):
         load_trust(path)
+
+
+YAML = """\
+apiVersion: airlift/v1
+kind: Trust
+signers:
+  - person: ann
+    keys:
+      - |
+        {}
+threshold: 1
+channels: {{stable: {{min_sequence: 1}}}}
+"""
+
+
+def test_a_trust_file_may_be_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "trust.yaml"
+    path.write_text(YAML.format(ANN.public_pem.decode().replace("\n", "\n        ")))
+    assert load_trust(path) == trust()
+
+
+def test_a_mistake_in_a_file_has_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "trust.yaml"
+    path.write_text(YAML.format("no key"))
+    with pytest.raises(ManifestError) as caught:
+        load_trust(path)
+    assert caught.value.message == f"{path}:6: signers[0].keys[0]: the public key is not a public key in PEM"
+    path.write_text(YAML.format("no key").replace("threshold: 1\n", ""))
+    with pytest.raises(ManifestError) as caught:
+        load_trust(path)
+    assert caught.value.message == f"{path}:1: threshold: is missing"
+
+
+def test_the_published_schema_takes_what_we_write_and_refuses_what_we_refuse() -> None:
+    schema = json.loads((ROOT / "airlift" / "trust" / "trust.schema.json").read_bytes())
+    validator = Draft202012Validator(schema)
+    validator.validate(document())
+    for change in ({"extra": 1}, {"kind": "Drop"}, {"threshold": 0}, {"channels": {}}, {"suites": []}):
+        assert list(validator.iter_errors(document() | change))
 
 
 def test_making_a_trust_that_cannot_work_is_a_mistake_in_the_call() -> None:
