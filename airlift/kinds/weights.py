@@ -7,10 +7,13 @@ Block lists of pickle opcodes can be walked around, so a pickle is refused as su
 from __future__ import annotations
 
 import ast
+import bz2
 import json
+import lzma
 import pickletools
 import re
 import struct
+import zlib
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -20,7 +23,7 @@ from airlift.errors import IntegrityError
 HEAD: Final = 4096
 """First bytes that are looked at in every file."""
 
-_MAX_HEADER: Final = 32 * limits.MIB
+_MAX_HEADER: Final = 8 * limits.MIB
 _MAX_COUNT: Final = 1_000_000
 _MAX_DIMENSIONS: Final = 64
 
@@ -35,6 +38,8 @@ _PICKLES: Final = frozenset(
 )
 _KERAS: Final = frozenset({".h5", ".hdf5", ".keras"})
 _CODE: Final = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib"})
+_COMPRESSED: Final = frozenset({".gz", ".bz2", ".xz", ".lzma", ".z", ".zst", ".lz4"})
+_XZ_MEMORY: Final = 64 * limits.MIB
 _TORCH_BIN: Final = re.compile(r"(pytorch_model|adapter_model|training_args|optimizer|scheduler)([.-].*)?\.bin")
 
 _SAFETENSORS_BITS: Final = {
@@ -233,6 +238,9 @@ def danger(path: str, head: bytes) -> str | None:
         head: its first `HEAD` bytes, or all of a shorter file.
     """
     suffix, name = _suffix(path), PurePosixPath(path).name.lower()
+    if suffix in _COMPRESSED:
+        # joblib and torch's users compress: what counts is the name below.
+        suffix = _suffix(name.removesuffix(suffix))
     if suffix in _CODE:
         return "is code"
     if suffix in _PICKLES or _TORCH_BIN.fullmatch(name):
@@ -241,10 +249,13 @@ def danger(path: str, head: bytes) -> str | None:
         return "is of a kind that may hold Keras Lambda layers"
     if suffix in (".safetensors", ".gguf"):
         return None
-    return _pickled(suffix, head[:HEAD])
+    inner = _decompressed(head[:HEAD])
+    return _pickled(suffix, head[:HEAD]) or (_pickled("", inner) if inner else None)
 
 
 def _pickled(suffix: str, head: bytes) -> str | None:
+    if head[257:262] == b"ustar":
+        return "is a tar archive, an old form of PyTorch's pickles"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "is a zip archive, the form of PyTorch's pickles"
     if suffix == ".npy" or head.startswith(b"\x93NUMPY"):
@@ -254,6 +265,20 @@ def _pickled(suffix: str, head: bytes) -> str | None:
     if _is_old_pickle(head):
         return "reads as a pickle that calls something"
     return None
+
+
+def _decompressed(head: bytes) -> bytes:
+    """Return the first bytes of what is compressed here, or nothing: joblib finds out by itself, so we must too."""
+    try:
+        if head.startswith(b"\x1f\x8b") or head[:1] == b"\x78":
+            return zlib.decompressobj(wbits=47).decompress(head, HEAD)
+        if head.startswith(b"BZh"):
+            return bz2.BZ2Decompressor().decompress(head, HEAD)
+        if head.startswith((b"\xfd7zXZ\x00", b"\x5d\x00\x00")):
+            return lzma.LZMADecompressor(memlimit=_XZ_MEMORY).decompress(head, HEAD)
+    except (zlib.error, lzma.LZMAError, OSError, EOFError):
+        pass
+    return b""
 
 
 def _is_plain_numpy(head: bytes) -> bool:

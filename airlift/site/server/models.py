@@ -44,6 +44,7 @@ def routes(catalog: Catalog) -> list[web.AbstractRouteDef]:
     return [
         web.get("/hf/api/models", hub.models),
         web.get("/hf/api/models/{tail:.+}", hub.api),
+        web.post("/hf/api/models/{tail:.+}", hub.paths_info),
         web.get("/hf/{tail:.+}", hub.resolve),
         web.route("*", "/hf/{tail:.*}", hub.refuse),
     ]
@@ -78,6 +79,20 @@ class _Hub:
                 case ["refs"]:
                     return self._refs(model_id)
         return _missing("RepoNotFound", "Repository not found")
+
+    async def paths_info(self, request: web.Request) -> web.StreamResponse:
+        """Answer ``/api/models/ID/paths-info/REV``: a question that the client's file system puts as a POST."""
+        parts = _parts(request)[2:]
+        for position in (1, 2):
+            match parts[position:]:
+                case ["paths-info", revision]:
+                    tree = self._find("/".join(parts[:position]), revision)
+                    if isinstance(tree, web.Response):
+                        return tree
+                    form = await request.post()
+                    wanted = {str(path) for path in form.getall("paths", [])}
+                    return _json([_entry(file) for file in tree.files.values() if file.path in wanted])
+        return await self.refuse(request)
 
     async def resolve(self, request: web.Request) -> web.StreamResponse:
         """Answer ``/ID/resolve/REV/FILE``."""

@@ -120,6 +120,7 @@ def test_what_the_client_is_told_about_a_model(tmp_path: Path, shelf: Shelf, ups
         tree = {item.path: item for item in api.list_repo_tree("org/detector")}
         assert tree.keys() == {"README.md", "config.json", "model.safetensors", "onnx"}
         assert [item.path for item in api.list_repo_tree("org/detector", "onnx")] == ["onnx/config.json"]
+        assert [item.path for item in api.get_paths_info("org/detector", ["config.json", "none"])] == ["config.json"]
         assert api.file_exists("org/detector", "config.json")
         assert not api.file_exists("org/detector", "other.json")
         assert api.revision_exists("org/detector", commit)
