@@ -52,6 +52,10 @@ def _url(value: str) -> str:
     parts = urllib.parse.urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"expected a URL such as https://example.com/path, got {value[:100]!r}")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"expected a port below 65536 in {value[:100]!r}") from None
     if "@" in parts.netloc:
         # The lock repeats this URL, and it goes where the lock goes.
         raise ValueError(

@@ -87,6 +87,7 @@ def running_dockerd() -> Iterator[Dockerd]:
             yield daemon
         finally:
             _stop(process)
+            _unmount(folder)
 
 
 def _wait(daemon: Dockerd, process: subprocess.Popen[bytes]) -> None:
@@ -112,6 +113,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _unmount(folder: Path) -> None:
+    """The daemon keeps a mount for the network namespace of containers that ran on the host's network."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed([mount for mount in mounts if Path(mount).is_relative_to(folder)]):
+        subprocess.run(["umount", "--lazy", mount], check=False)
 
 
 @pytest.fixture(scope="session")

@@ -171,6 +171,10 @@ def test_the_starter_is_a_manifest_also_with_every_example_switched_on() -> None
             "charts: [{repo: 'ftp://c.example.com', name: x, version: '1'}]\n",
             ["4: charts[0].repo: expected a URL such as https://example.com/path, got 'ftp://c.example.com'"],
         ),
+        (
+            "charts: [{repo: 'https://c.example.com:99999', name: x, version: '1'}]\n",
+            ["4: charts[0].repo: expected a port below 65536 in 'https://c.example.com:99999'"],
+        ),
         ("charts: [{ref: ghcr.io/x/y:1}]\n", ["4: charts[0]: expected oci://HOST/PATH:VERSION, got 'ghcr.io/x/y:1'"]),
         ("models: [{licence: MIT}]\n", ["4: models[0]: expected exactly one of `repo`, `path`"]),
         ("models: [{path: ./x}]\n", ["4: models[0]: a model from a path needs `name`, such as acme/fraud"]),
