@@ -208,6 +208,9 @@ def _notes(
                 "K3s's own air-gap images"
             )
         notes.append(
+            "charts under static/charts are served on the API port without a login: keep secrets out of charts and values"
+        )
+        notes.append(
             "judge a release by the label `status` of its newest Secret sh.helm.release.v1.*, and by its pods; "
             "a Job that is complete says nothing, a failed upgrade ends so, too"
         )

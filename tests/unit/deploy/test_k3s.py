@@ -226,6 +226,7 @@ def test_notes_say_how_success_is_judged_and_that_the_helm_job_needs_its_image(w
 
     assert "label `status` of its newest Secret sh.helm.release.v1." in notes
     assert "no klipper-helm image is in the drop" in notes
+    assert "keep secrets out of charts and values" in notes
 
     whole.image("docker.io/rancher/klipper-helm:v0.11.1-build20260615")
     assert "klipper-helm" not in "\n".join(plan().notes)

@@ -1,0 +1,213 @@
+"""The command, on a site whose content lies in its store or in a real registry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from airlift import oci
+from airlift.cli.main import run
+from airlift.site.config import RegistryConfig, Site
+from airlift.store import Store
+from airlift.transport.credentials import Credentials
+from airlift.transport.http import HttpClient
+from airlift.transport.registry import RegistryClient
+from airlift.transport.settings import HttpSettings
+from tests.support.deployable import activate, make_site
+from tests.support.drops import Drops
+from tests.support.registry import Registry, running_registry
+from tests.unit.deploy.conftest import tree
+
+REDIS = "docker.io/library/redis:7.4"
+APP = "registry.example.com:5000/vision/app:1"
+
+
+def fill(drops: Drops) -> None:
+    drops.image(REDIS, b"redis")
+    drops.image(APP, b"app" * 1000)
+    drops.chart("site", "1.0.0", [REDIS, APP])
+    drops.release("site", namespace="vision", **{"v.yaml": b"a: 1\n"})
+    drops.preload = [REDIS]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    made = make_site(tmp_path / "site")
+    drops = Drops(made.store)
+    fill(drops)
+    activate(made, drops)
+    return made
+
+
+def deploy(site: Site, root: Path, *more: str) -> int:
+    return run(["deploy", "k3s", "--site", str(site.root), "--root", str(root), "--platform", "linux/amd64", *more])
+
+
+def test_it_writes_and_the_second_run_changes_nothing(site: Site, tmp_path: Path, capsys) -> None:
+    root = tmp_path / "root"
+    assert deploy(site, root, "--json") == 0
+    first = json.loads(capsys.readouterr().out)
+    before = tree(root)
+    assert deploy(site, root, "--json") == 0
+    second = json.loads(capsys.readouterr().out)
+
+    assert (first["changed"], first["restart"], first["dry_run"]) == (True, True, False)
+    assert (second["changed"], second["restart"]) == (False, False)
+    assert {item["path"] for item in first["files"]} == {f"/{path}" for path in before}
+    assert {item["action"] for item in second["files"]} == {"unchanged"}
+    assert tree(root) == before
+    assert set(first["images"]) == {REDIS, APP}
+
+
+def test_a_dry_run_prints_exactly_what_would_be_written(site: Site, tmp_path: Path, capsys) -> None:
+    root = tmp_path / "root"
+    assert deploy(site, root, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert not root.exists()
+
+    assert deploy(site, root) == 0
+    done = capsys.readouterr().out
+
+    for path, (mode, content) in tree(root).items():
+        assert f"create /{path} (" in printed
+        assert f"created /{path} (" in done
+        assert f"mode {mode:04o}" in printed
+        if path.endswith(".yaml"):
+            assert "\n".join(f"    {line}" for line in content.decode().splitlines()) in printed
+
+
+def test_the_text_names_pins_and_notes(site: Site, tmp_path: Path, capsys) -> None:
+    assert deploy(site, tmp_path / "root") == 0
+    said = capsys.readouterr()
+
+    assert f"image {REDIS} is sha256:" in said.out
+    assert "airlift: note: registries.yaml changed: restart K3s so that it is read" in said.err
+
+
+def test_a_missing_image_ends_with_18_before_the_first_write(tmp_path: Path, capsys) -> None:
+    site = make_site(tmp_path / "site")
+    drops = Drops(site.store)
+    drops.chart("site", "1.0.0", [REDIS])
+    drops.release("site")
+    activate(site, drops)
+
+    assert deploy(site, tmp_path / "root") == 18
+
+    said = capsys.readouterr().err
+    assert "airlift: error: images that are to run are not in the drop" in said
+    assert "airlift:   docker.io/library/redis:7.4 (charts/site:1.0.0, Deployment/web: " in said
+    assert "airlift: hint: add them under `images:`" in said
+    assert not (tmp_path / "root").exists()
+
+
+def test_without_an_active_drop_it_ends_with_18(tmp_path: Path, capsys) -> None:
+    site = make_site(tmp_path / "site")
+
+    assert deploy(site, tmp_path / "root") == 18
+
+    assert f"error: no drop is active at {site.root}" in capsys.readouterr().err
+
+
+def test_a_platform_that_is_none_ends_with_2(site: Site, tmp_path: Path, capsys) -> None:
+    assert deploy(site, tmp_path / "root", "--platform", "amd64") == 2
+    assert "--platform: 'amd64' is not os/architecture[/variant]" in capsys.readouterr().err
+
+
+def test_the_endpoint_is_the_sites_url(site: Site, tmp_path: Path, capsys) -> None:
+    assert deploy(site, tmp_path / "root") == 0
+
+    written = yaml.safe_load((tmp_path / "root/etc/rancher/k3s/registries.yaml").read_text())
+    assert written == {
+        "mirrors": {
+            "docker.io": {"endpoint": ["http://10.0.0.1:8080/v2/docker.io"]},
+            "registry.example.com:5000": {"endpoint": ["http://10.0.0.1:8080/v2/registry.example.com_5000"]},
+        }
+    }
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with running_registry(tmp_path_factory.mktemp("registry"), secure=True) as running:
+        yield running
+
+
+def push(registry: Registry, drops: Drops, prefix: str) -> None:
+    """Fill the registry as an import would."""
+    http = HttpClient(HttpSettings(ca_bundle=registry.ca))
+    client = RegistryClient(registry.host, http=http, credentials=Credentials(registry.username, registry.password))
+    for artifact in drops.artifacts:
+        repository, _, tag = artifact.name.rpartition(":")
+        first, _, rest = repository.partition("/")
+        _push(client, drops.store, f"{prefix}/{first.replace(':', '_')}/{rest}", artifact.root, tag)
+
+
+def _push(client: RegistryClient, store: Store, repository: str, root: oci.Descriptor, tag: str) -> None:
+    data = store.read(root.digest)
+    manifest = oci.parse_manifest(data, subject=repository, media_type=root.media_type)
+    for child in manifest.manifests:
+        _push(client, store, repository, child, child.digest)
+    for blob in [*([manifest.config] if manifest.config else []), *manifest.layers]:
+        client.push_blob(repository, blob.digest, blob.size, lambda blob=blob: [store.read(blob.digest)])
+    client.push_manifest(repository, tag, data, root.media_type)
+
+
+def test_with_a_registry_the_content_comes_from_there_and_nodes_are_sent_there(
+    registry: Registry, site: Site, tmp_path: Path, capsys
+) -> None:
+    """The same drop gives the same files, whether its blobs are in the store or in a registry with TLS and a login."""
+    (tmp_path / "password").write_text("s3cret\n")
+    config = RegistryConfig(
+        url=f"{registry.url}/mirror", ca=str(registry.ca), username="alice", password_file=str(tmp_path / "password")
+    )
+    other = make_site(tmp_path / "other", registry=config)
+    elsewhere = Drops(Store(tmp_path / "elsewhere").create())
+    fill(elsewhere)
+    push(registry, elsewhere, "mirror")
+    for entry in elsewhere.deploy:
+        for values in entry["values"]:
+            other.store.put_bytes(elsewhere.store.read(values["digest"]))
+    elsewhere_config = Drops(other.store, elsewhere.artifacts, elsewhere.deploy, elsewhere.preload)
+    activate(other, elsewhere_config, listed=False)
+
+    assert deploy(other, tmp_path / "a", "--dry-run") == 0
+    assert "s3cret" not in capsys.readouterr().out
+    assert deploy(other, tmp_path / "a") == 0
+    assert deploy(site, tmp_path / "b") == 0
+
+    found, expected = tree(tmp_path / "a"), tree(tmp_path / "b")
+    mirrors = yaml.safe_load(found.pop("etc/rancher/k3s/registries.yaml")[1])
+    expected.pop("etc/rancher/k3s/registries.yaml")
+    (ca,) = [path for path in found if path.endswith(".pem")]
+    assert registry.ca is not None
+    assert found.pop(ca)[1] == registry.ca.read_bytes()
+    assert found == expected
+    assert mirrors == {
+        "mirrors": {
+            "docker.io": {"endpoint": [f"{registry.url}/v2/mirror/docker.io"]},
+            "registry.example.com:5000": {"endpoint": [f"{registry.url}/v2/mirror/registry.example.com_5000"]},
+        },
+        "configs": {registry.host: {"auth": {"username": "alice", "password": "s3cret"}, "tls": {"ca_file": f"/{ca}"}}},
+    }
+
+
+def test_a_layer_that_the_registry_lost_is_found_before_the_first_write(
+    registry: Registry, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "password").write_text("s3cret\n")
+    config = RegistryConfig(
+        url=f"{registry.url}/lost", ca=str(registry.ca), username="alice", password_file=str(tmp_path / "password")
+    )
+    other = make_site(tmp_path / "other", registry=config)
+    elsewhere = Drops(Store(tmp_path / "elsewhere").create())
+    elsewhere.image(REDIS, b"redis")
+    elsewhere.preload = [REDIS]
+    activate(other, Drops(other.store, elsewhere.artifacts, [], elsewhere.preload), listed=False)
+
+    assert deploy(other, tmp_path / "a") == 18
+
+    assert f"{REDIS}: {elsewhere.artifacts[0].root.digest} is not at this site" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
