@@ -13,7 +13,7 @@ from airlift.errors import IntegrityError, UsageError
 
 
 class Target(Protocol):
-    """What a sink needs of the writer."""
+    """What a sink needs of the assembly."""
 
     def fill(self, position: int, data: memoryview, *, commit: bool) -> None:
         """Put bytes at an offset of the archive; they lie within one frame."""
@@ -24,8 +24,18 @@ class Target(Protocol):
     def rewind(self, amounts: dict[int, int]) -> bool:
         """Count bytes of frames back; False when one of the frames was handed on already."""
 
-    def closed(self, name: str, *, complete: bool, failure: BaseException | None) -> None:
-        """Hear that the sink was closed, and whether the build has to end."""
+
+class Closed(Protocol):
+    """What hears that a sink was closed."""
+
+    def __call__(self, name: str, *, complete: bool, failure: BaseException | None) -> None:
+        """Take note of it.
+
+        Args:
+            name: the member.
+            complete: whether it is all there and verified.
+            failure: why the build has to end, or None.
+        """
 
 
 class MemberSink:
@@ -40,7 +50,17 @@ class MemberSink:
         written: how many bytes were taken. A resumed transfer goes on from here.
     """
 
-    def __init__(self, target: Target, name: str, digest: Digest | None, *, start: int, size: int, piece: int) -> None:
+    def __init__(
+        self,
+        target: Target,
+        name: str,
+        digest: Digest | None,
+        *,
+        start: int,
+        size: int,
+        piece: int,
+        closed: Closed,
+    ) -> None:
         if is_blob(name):
             implied = Digest("sha256:" + name.removeprefix(BLOBS))
             if digest not in (None, implied):
@@ -50,6 +70,7 @@ class MemberSink:
         self.size = size
         self.written = 0
         self._target = target
+        self._closed = closed
         self._digest = digest
         self._start = start
         self._piece = piece
@@ -119,7 +140,7 @@ class MemberSink:
         self._open = False
         if self._tail:
             self._target.commit(self._last, self._tail)
-        self._target.closed(self.name, complete=True, failure=None)
+        self._closed(self.name, complete=True, failure=None)
 
     def fail(self, error: BaseException) -> None:
         """Give up: nothing of it stays, or the build ends."""
@@ -127,4 +148,4 @@ class MemberSink:
             return
         self._open = False
         spared = not self._spent and self._target.rewind(self._counted)
-        self._target.closed(self.name, complete=False, failure=None if spared else error)
+        self._closed(self.name, complete=False, failure=None if spared else error)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airlift.bundle import frames, opened, reader, writer
+from airlift.bundle import assembly, frames, opened, reader, writer
 from airlift.bundle.writer import BundleWriter
 from airlift.errors import AirliftError
 from airlift.trust import signing
@@ -35,7 +35,7 @@ def test_any_content_comes_back_however_it_is_cut_and_written(
     """With tiny frames, so that borders fall everywhere."""
     content = members(blobs)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        for module in (frames, writer, signing, reader, opened):
+        for module in (assembly, frames, writer, signing, reader, opened):
             patch.setattr(module, "FRAME_SIZE", frame_size)
         path = Path(folder) / "x"
         with BundleWriter(path, plan(content), encrypted=encrypted) as made:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from airlift.bundle import frames, layout
-from airlift.bundle import writer as writer_module
+from airlift.bundle import assembly, frames, layout
 from airlift.bundle.layout import Member, PayloadPlan
 from airlift.bundle.reader import BundleReader
 from airlift.bundle.writer import MAX_BUFFERS, BundleWriter, check_request
@@ -206,10 +205,10 @@ def test_a_second_sealing_ends_the_build(tmp_path: Path) -> None:
         for name, data in content.items():
             with writer.member(name) as sink:
                 sink.write(data)
-        with writer._state:
-            again = writer._begin(0)
-            again.filled = writer._length(0)
-            writer._hand_on(0)
+        parts = writer._assembly
+        with parts._state:
+            parts._begin(0)
+            parts._hand_on(0)
         with pytest.raises(BundleError, match="frame 0 would be sealed a second time"):
             Recipe().finish(writer)
     assert names(tmp_path) == []
@@ -284,7 +283,7 @@ def test_a_slow_first_member_makes_the_others_wait_and_not_stop(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small frames, so that sixteen of them are soon in memory."""
-    monkeypatch.setattr(writer_module, "MAX_BUFFERS", 5)
+    monkeypatch.setattr(assembly, "MAX_BUFFERS", 5)
     rng = random.Random(seed)
     blobs = [noise(f"{seed} {index}", rng.choice([10, 4000, 3 * 2**20, 9 * 2**20])) for index in range(24)]
     content = members(blobs)
