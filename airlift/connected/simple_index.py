@@ -120,7 +120,10 @@ class SimpleIndex:
                 if pin.sha256 is not None and file.sha256 == f"sha256:{pin.sha256}":
                     second = second or Located(index, file)
         if second is None:
-            raise ResolveError(f"{pin.filename} was chosen and is on no page of {pin.project} any more")
+            raise ResolveError(
+                f"{pin.filename} was chosen and is on no page that the indexes have for {pin.project}",
+                hint="a dependency that is given by its address (name @ https://...) cannot be carried",
+            )
         return second
 
     def locate_file(self, project: str, file: IndexFile) -> Located:
