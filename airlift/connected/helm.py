@@ -12,6 +12,7 @@ import resource
 import shutil
 import subprocess  # noqa: TID251 - this file drives helm
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -84,30 +85,43 @@ class Helm:
             yield Path(name)
 
     def _run(self, arguments: list[str], home: Path, subject: str) -> bytes:
-        output, talk = home / "stdout", home / "stderr"
-        with fs.guarded("writing"), output.open("wb") as out, talk.open("wb") as err:
+        talk = home / "stderr"
+        with fs.guarded("writing"), talk.open("wb") as err:
+            # A pipe, because helm does not notice when a file could not take all that it prints.
             process = subprocess.Popen(  # noqa: S603 - a program that the user named by PATH, no shell
                 arguments,
                 stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdout=subprocess.PIPE,
                 stderr=err,
                 cwd=home,
                 env=_environment(home, self._path),
                 start_new_session=True,
             )
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(_TIMEOUT_S, stop)
+        timer.start()
         try:
             _bound(process.pid)
-            code = process.wait(_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise ResolveError(f"{subject}: helm did not finish in {_TIMEOUT_S} s") from None
+            output = process.stdout.read(_OUTPUT + 1) if process.stdout else b""
+            if len(output) > _OUTPUT:
+                raise ResolveError(f"{subject}: helm prints more than {_OUTPUT} bytes for it")
+            code = process.wait()
         finally:
+            timer.cancel()
             process.kill()
-            process.wait()
+            process.communicate()
+        if late.is_set():
+            raise ResolveError(f"{subject}: helm did not finish in {_TIMEOUT_S} s")
         if code:
             with fs.guarded("reading"), talk.open("rb") as stream:
                 said = stream.read(limits.ERROR_BODY).decode("utf-8", "replace").replace(f"{home}/", "")
             raise _refusal(subject, said, code)
-        return fs.read_bounded(output, _OUTPUT)
+        return output
 
 
 def _environment(home: Path, path: str) -> dict[str, str]:
@@ -129,7 +143,7 @@ def _environment(home: Path, path: str) -> dict[str, str]:
 
 
 def _bound(pid: int) -> None:
-    """Bound memory and output of a process that has just started; it may have ended already."""
+    """Bound what a process that has just started may take; it may have ended already."""
     with contextlib.suppress(ProcessLookupError):
         resource.prlimit(pid, resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (_OUTPUT, _OUTPUT))

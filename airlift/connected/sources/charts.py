@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -38,6 +39,8 @@ class ChartSource:
         self._settings = settings
         self._http = HttpClient(settings.http, settings.progress)
         self._repositories = HttpRepositories(self._http, settings.docker_config, settings.environment)
+        self._clients: dict[tuple[str, bool], RegistryClient] = {}
+        self._lock = threading.Lock()
         self._helm = helm.find(settings.environment, settings.work)
 
     def resolve(self, request: ChartRequest, previous: LockedEntry | None) -> LockedEntry:  # noqa: ARG002 - by design
@@ -134,8 +137,12 @@ class ChartSource:
     # From a registry
 
     def _client(self, registry: str, *, plain_http: bool) -> RegistryClient:
-        login = credentials.find(self._settings.docker_config, registry, self._settings.environment)
-        return RegistryClient(registry, http=self._http, credentials=login, plain_http=plain_http)
+        with self._lock:
+            key = (registry, plain_http)
+            if key not in self._clients:
+                login = credentials.find(self._settings.docker_config, registry, self._settings.environment)
+                self._clients[key] = RegistryClient(registry, http=self._http, credentials=login, plain_http=plain_http)
+            return self._clients[key]
 
     def _registry(self, request: ChartRequest, text: str, version: str | None) -> LockedEntry:
         ref, is_exact = chart_repository.parse_oci(text)
