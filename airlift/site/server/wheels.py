@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airlift.site.listing import Held
 
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?")
 _METADATA: Final = ".metadata"
 
 
@@ -41,10 +42,8 @@ class _Index:
 
     async def slash(self, request: web.Request) -> web.StreamResponse:
         """Send a client without the last slash to the page."""
-        project = request.match_info.get("project")
         # Relative, so that a path prefix in front of us survives.
-        location = "simple/" if project is None else f"{normalise(project)}/"
-        return _moved(location)
+        return _moved(f"{_project(request)}/" if "project" in request.match_info else "simple/")
 
     async def projects(self, request: web.Request) -> web.StreamResponse:
         """Answer all projects of the active drops."""
@@ -53,9 +52,8 @@ class _Index:
 
     async def project(self, request: web.Request) -> web.StreamResponse:
         """Answer one project of the active drops."""
-        asked = request.match_info["project"]
-        project = normalise(asked)
-        if project != asked:
+        project = _project(request)
+        if project != request.match_info["project"]:
             return _moved(f"../{project}/")
         values = self._catalog.names(Service.SIMPLE, project)
         if not values:
@@ -64,7 +62,7 @@ class _Index:
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """Answer a wheel, or its METADATA."""
-        project, filename = normalise(request.match_info["project"]), request.match_info["filename"]
+        project, filename = _project(request), request.match_info["filename"]
         wheel = self._wheel(project, request.match_info["sha256"], filename.removesuffix(_METADATA))
         if not filename.endswith(_METADATA):
             return await content.blob_response(
@@ -84,6 +82,14 @@ class _Index:
         if held is None or held.facts.get("filename") != filename:
             raise web.HTTPNotFound(text=f"no {filename}\n")
         return held
+
+
+def _project(request: web.Request) -> str:
+    """Return the normalised project of a path; what cannot be one never gets into a header."""
+    asked = request.match_info["project"]
+    if _NAME.fullmatch(asked) is None:
+        raise web.HTTPNotFound(text="no such project\n")
+    return normalise(asked)
 
 
 def _moved(location: str) -> web.Response:
