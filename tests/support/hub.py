@@ -75,6 +75,8 @@ class Hub:
         page: entries of one page of a tree.
         requests: (server, method, path with query, Authorization header, Range header) of every request.
         cuts: how many content answers still break off in the middle.
+        next_page_host: what the links to next pages name instead of the hub.
+        answers: path to a body that is sent instead of the right one.
     """
 
     url: str = ""
@@ -84,6 +86,7 @@ class Hub:
     requests: list[tuple[str, str, str, str | None, str | None]] = field(default_factory=list)
     cuts: int = 0
     next_page_host: str | None = None
+    answers: dict[str, bytes] = field(default_factory=dict)
 
 
 class _Base(BaseHTTPRequestHandler):
@@ -145,6 +148,9 @@ class _HubHandler(_Base):
 
     def answer(self) -> None:
         split = urlsplit(self.path)
+        if split.path in self.hub.answers:
+            self.send(200, self.hub.answers[split.path])
+            return
         parts = [unquote(part) for part in split.path.strip("/").split("/")]
         is_api = parts[:2] == ["api", "models"]
         rest = parts[2:] if is_api else parts

@@ -309,6 +309,58 @@ def test_weights_that_were_exchanged_after_the_lock_are_seen_while_they_stream(h
         models_source.fetch(entry, entry.artifacts[0].large[0], Taken())
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<html>", "model org/detector, revision main: expected JSON, got b'<html>'"),
+        (b"[" * 100_000, f"model org/detector, revision main: expected JSON, got {b'[' * 40!r}"),
+        (b"[]", "model org/detector, revision main: expected a commit of 40 hex digits, got None"),
+        (b'{"sha": "main"}', "model org/detector, revision main: expected a commit of 40 hex digits, got 'main'"),
+    ],
+)
+def test_an_answer_that_names_no_commit_is_refused(hub: Hub, tmp_path: Path, body: bytes, message: str) -> None:
+    hub.answers["/api/models/org/detector/revision/main"] = body
+    with pytest.raises(IntegrityError) as caught:
+        source(hub, tmp_path).resolve(wanted(), None)
+    assert caught.value.message == message
+
+
+def test_another_commit_than_the_one_that_was_asked_for_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.answers[f"/api/models/org/detector/revision/{'a' * 40}"] = b'{"sha": "%s"}' % (b"b" * 40)
+    with pytest.raises(IntegrityError, match=f"expected {'a' * 40}, got {'b' * 40}"):
+        source(hub, tmp_path).resolve(wanted(revision="a" * 40), None)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ('{"type": "file", "path": "a.json", "oid": "0"}', "expected a file with a size"),
+        ('{"type": "file", "path": "a.json", "oid": "0", "size": -1}', "expected a file with a size"),
+        ('{"type": "file", "path": "a.json", "oid": "0", "size": 1e9}', "expected a file with a size"),
+        ('{"type": "file", "path": "a.json", "oid": "0", "size": true}', "expected a file with a size"),
+        (f'{{"type": "file", "path": "a.json", "oid": "0", "size": {2**60}}}', "expected a file with a size"),
+        ('{"type": "file", "path": 1, "oid": "0", "size": 1}', "expected a file with path and oid"),
+        ('{"type": "link", "path": "a.json", "oid": "0", "size": 1}', "expected a file with path and oid"),
+        (
+            '{"type": "file", "path": "a.json", "oid": "0", "size": 1, "lfs": {"oid": "abc", "size": 1}}',
+            "expected sha256:<64 lower-case hex digits>",
+        ),
+        ('"a.json"', "expected a file with a size"),
+    ],
+)
+def test_a_tree_entry_of_another_shape_is_refused(hub: Hub, tmp_path: Path, entry: str, message: str) -> None:
+    commit = hub.models["org/detector"].commit
+    hub.answers[f"/api/models/org/detector/tree/{commit}"] = f"[{entry}]".encode()
+    with pytest.raises(IntegrityError, match=message):
+        source(hub, tmp_path).resolve(wanted(), None)
+
+
+def test_a_tree_that_is_no_list_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.answers[f"/api/models/org/detector/tree/{hub.models['org/detector'].commit}"] = b'{"error": "busy"}'
+    with pytest.raises(IntegrityError, match="expected a list of files"):
+        source(hub, tmp_path).resolve(wanted(), None)
+
+
 @pytest.mark.parametrize("path", ["../evil.json", "a/../../evil.json", "/evil.json", "a\\evil.json", "Config.json"])
 def test_an_unsafe_or_colliding_name_in_a_tree_is_refused(hub: Hub, tmp_path: Path, path: str) -> None:
     hub.models["org/detector"].files[path] = b"{}"
