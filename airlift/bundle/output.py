@@ -19,15 +19,14 @@ _FAT_LIMIT: Final = 4 * 1024**3 - 1
 
 
 class Output:
-    """A file of known greatest size, written at any offset, from any thread."""
+    """A file that is written at any offset, from any thread."""
 
-    def __init__(self, path: Path, size: int, *, spare: int = 0) -> None:
+    def __init__(self, path: Path, needed: int) -> None:
         """Create the part-file.
 
         Args:
             path: the final name.
-            size: the most bytes that may be written.
-            spare: how many of them will not be needed as a rule.
+            needed: how many bytes will be written at least.
 
         Raises:
             StoreError: the directory does not take it, another build writes it, or there is no room for that size.
@@ -40,23 +39,30 @@ class Output:
             self._handle: int | None = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             with guarded("writing"):
-                self._claim(size, size - spare)
+                self._claim(needed)
         except StoreError:
             os.close(self._handle)
             self._handle = None
             raise
 
-    def _claim(self, size: int, needed: int) -> None:
+    def _claim(self, needed: int) -> None:
         handle = self._open_handle()
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(f"writing {self.path}: another build is writing it") from None
+            raise self._taken() from None
+        # Between open and lock, another build may have ended and renamed or removed what is open here.
+        try:
+            there = self._part.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            raise self._taken() from None
+        if not os.path.samestat(there, os.fstat(handle)):
+            raise self._taken()
         os.ftruncate(handle, 0)
         try:
-            if size > _FAT_LIMIT:
+            if needed > _FAT_LIMIT:
                 # FAT says so at once, and not after the first 4 GiB; elsewhere this is a matter of microseconds.
-                os.ftruncate(handle, size)
+                os.ftruncate(handle, needed)
                 os.ftruncate(handle, 0)
             room = os.fstatvfs(handle)
         except OSError as error:
@@ -118,6 +124,9 @@ class Output:
         if self._handle is None:
             raise StoreError(f"writing {self.path}: the build has ended")
         return self._handle
+
+    def _taken(self) -> StoreError:
+        return StoreError(f"writing {self.path}: another build is writing it")
 
     def _named(self, error: OSError) -> OSError:
         return OSError(error.errno, error.strerror, str(self.path))

@@ -77,8 +77,7 @@ class BundleWriter:
         self._lock = threading.Lock()
         self._finished = False
 
-        size = self._container(attest_size=signing.MAX_ATTEST).size
-        self._output = Output(output, size, spare=signing.MAX_ATTEST)
+        self._output = Output(output, self._container(attest_size=1).size)
         self._assembly = Assembly(
             plan, self._sealer, self._suite, encrypted=encrypted, store=self._store, workers=workers
         )

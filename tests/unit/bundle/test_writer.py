@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -408,6 +409,28 @@ def test_a_medium_that_takes_only_small_files_is_named_with_the_remedy(tmp_path:
     assert names(tmp_path) == []
 
 
+def test_a_medium_of_four_gigabytes_a_file_is_found_before_the_first_byte(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import resource, sys
+        from pathlib import Path
+        from airlift.bundle.layout import Member, PayloadPlan
+        from airlift.bundle.writer import BundleWriter
+        from airlift.errors import StoreError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**32 - 1, 2**32 - 1))
+        plan = PayloadPlan([Member("oci-layout", 1), Member("index.json", 1), Member("blobs/sha256/" + "0" * 64, 2**32)])
+        try:
+            BundleWriter(Path(sys.argv[1]), plan, encrypted=True)
+        except StoreError as error:
+            print(error.message, "|", error.hint)
+    """)
+    shown = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "x"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    assert shown.startswith(f"writing {tmp_path / 'x'}: File too large | ")
+    assert "--volume-size" in shown
+    assert names(tmp_path) == []
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> object:
     require_root()
@@ -453,6 +476,23 @@ def test_two_builds_of_one_file_do_not_meet(tmp_path: Path) -> None:
             BundleWriter(path, plan(CONTENT), encrypted=True)
         assert names(tmp_path) == [".x.partial"]
     assert names(tmp_path) == []
+
+
+def test_a_build_that_ended_between_our_open_and_our_lock_is_not_destroyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    lock = fcntl.flock
+
+    def late(handle: int, operation: int) -> None:
+        (tmp_path / ".x.partial").rename(path)
+        path.write_bytes(b"the other build's")
+        lock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(StoreError, match="another build is writing it"):
+        BundleWriter(path, plan(CONTENT), encrypted=True)
+    assert path.read_bytes() == b"the other build's"
 
 
 def test_a_directory_is_not_replaced(tmp_path: Path) -> None:
