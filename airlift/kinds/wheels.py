@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _LICENCE_LENGTH = 100
 _ENCRYPTED = 0x1
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def normalise(project: str) -> str:
@@ -145,7 +147,7 @@ def read_metadata(stream: BinaryIO, *, wheel: WheelName) -> bytes:
                 names = ", ".join(item.filename for item in found[:3]) or "none"
                 raise IntegrityError(subject, expected="exactly one METADATA, its own", actual=names)
             return _unpack(archive, own[0], subject)
-    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, zlib.error, struct.error, EOFError, ValueError) as error:
         raise IntegrityError(subject, expected="a wheel (zip archive)", actual=str(error)[:200]) from None
 
 
@@ -160,8 +162,8 @@ def _dist_info_of(name: str) -> str:
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, subject: str) -> bytes:
     expected = f"METADATA of at most {limits.SMALL_BLOB} bytes"
-    if member.flag_bits & _ENCRYPTED:
-        raise IntegrityError(subject, expected="a readable METADATA", actual="an encrypted one")
+    if member.flag_bits & _ENCRYPTED or member.compress_type not in _COMPRESSIONS or member.header_offset < 0:
+        raise IntegrityError(subject, expected="a stored or deflated METADATA", actual="one that cannot be read")
     if member.file_size > limits.SMALL_BLOB:
         raise IntegrityError(subject, expected=expected, actual=f"{member.file_size} bytes")
     with archive.open(member) as stream:
