@@ -61,6 +61,7 @@ class Drops:
         config = {
             "architecture": platform.architecture,
             "os": platform.os,
+            **({"variant": platform.variant} if platform.variant else {}),
             "config": {"Cmd": list(command), "Env": ["PATH=/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
         }

@@ -23,13 +23,14 @@ class NodeImage:
     Attributes:
         artifact: the drop's entry.
         reference: its name.
-        config: digest of the image config; images that share it are one image to containerd.
-        blobs: all that the node needs, each once: root, the platform's manifest, config, layers.
+        configs: digests of its image configs, one per variant of the platform; to containerd, images that share one
+            are one image.
+        blobs: all that the node needs, each once: root, the platform's manifests, configs, layers.
     """
 
     artifact: Artifact
     reference: Reference
-    config: Digest
+    configs: tuple[Digest, ...]
     blobs: tuple[Descriptor, ...]
 
     @property
@@ -103,28 +104,36 @@ class Images:
     def _look(self, artifact: Artifact, platform: Platform) -> NodeImage | Sequence[Platform]:
         """Return the image, or the platforms that it is for when `platform` is not among them."""
         root = read_manifest(self._blobs, artifact, artifact.root)
+        carried = [(artifact.root, root)]
         pieces = [artifact.root]
-        manifest = root
         if root.is_index:
-            child = next((item for item in root.manifests if item.platform and item.platform.matches(platform)), None)
-            if child is None:
-                return [item.platform for item in root.manifests if item.platform]
-            pieces.append(child)
-            manifest = read_manifest(self._blobs, artifact, child)
-        if manifest.config is None or manifest.is_index:
-            raise DeployError(f"{artifact.name}: {manifest.descriptor.digest} is no image manifest")
-        own = _platform_of(read_small(self._blobs, artifact, manifest.config), artifact)
-        if own is not None and not own.matches(platform):
-            return [own]
-        pieces += [manifest.config, *manifest.layers]
+            # An index names platforms that nobody asked for; of those that the node may choose from, all are needed.
+            children = [item for item in root.manifests if item.platform and self._blobs.has(artifact, item)]
+            fitting = [item for item in children if item.platform and item.platform.matches(platform)]
+            if not fitting:
+                return [item.platform for item in children if item.platform]
+            pieces += fitting
+            carried = [(item, read_manifest(self._blobs, artifact, item)) for item in fitting]
+        configs = []
+        for descriptor, manifest in carried:
+            if manifest.config is None:
+                raise DeployError(f"{artifact.name}: {descriptor.digest} is no image manifest")
+            own = _platform_of(read_small(self._blobs, artifact, manifest.config), artifact)
+            if own is not None and not own.matches(platform):
+                return [own]
+            configs.append(manifest.config.digest)
+            pieces += [manifest.config, *manifest.layers]
+        self._check_there(artifact, pieces)
+        unique = tuple({piece.digest: piece for piece in pieces}.values())
+        return NodeImage(artifact, reference.parse(artifact.name), tuple(configs), unique)
+
+    def _check_there(self, artifact: Artifact, pieces: Sequence[Descriptor]) -> None:
         lost = [piece.digest for piece in pieces if not self._blobs.has(artifact, piece)]
         if lost:
             raise DeployError(
                 "\n".join([f"{artifact.name}: pieces of the image are not at this site", *(f"  {d}" for d in lost)]),
                 hint="import the bundle again; airlift mends the gap",
             )
-        unique = tuple({piece.digest: piece for piece in pieces}.values())
-        return NodeImage(artifact, reference.parse(artifact.name), manifest.config.digest, unique)
 
 
 def _platform_of(config: bytes, artifact: Artifact) -> Platform | None:

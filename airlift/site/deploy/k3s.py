@@ -162,11 +162,12 @@ def _one_name_each(root: Path, preload: Sequence[NodeImage], running: Sequence[N
 
     The kubelet asks for pull credentials of an image by its name, and containerd has one image for both names.
     """
-    first = {node.config: node.reference.name for node in preload}
+    first = {config: node.reference.name for node in preload for config in node.configs}
     clashes = {
-        f"  {' and '.join(sorted((first[node.config], node.reference.name)))}"
+        f"  {' and '.join(sorted((first[config], node.reference.name)))}"
         for node in running
-        if first.get(node.config, node.reference.name) != node.reference.name
+        for config in node.configs
+        if first.get(config, node.reference.name) != node.reference.name
     }
     if clashes and not _never_verify(root):
         raise DeployError(
@@ -208,7 +209,8 @@ def _notes(
                 "K3s's own air-gap images"
             )
         notes.append(
-            "charts under static/charts are served on the API port without a login: keep secrets out of charts and values"
+            "charts under static/charts are served on the API port without a login: "
+            "keep secrets out of charts and values"
         )
         notes.append(
             "judge a release by the label `status` of its newest Secret sh.helm.release.v1.*, and by its pods; "

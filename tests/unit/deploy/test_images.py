@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import tarfile
+
 import pytest
 
 from airlift.errors import DeployError, IntegrityError
-from tests.support.drops import ARM64, Drops
+from airlift.oci import Platform
+from airlift.site.deploy.tarball import FOLDER
+from tests.support.drops import AMD64, ARM64, Drops
 
 REDIS = "docker.io/library/redis:7.4"
 
@@ -100,6 +104,41 @@ def test_a_tarball_for_a_platform_that_the_image_lacks_is_refused(drops: Drops, 
         plan(platform=ARM64)
 
     assert str(caught.value) == f"{REDIS}: not for linux/arm64; the drop has it for linux/amd64"
+
+
+def test_a_platform_that_the_index_names_and_the_drop_does_not_carry_is_not_there(drops: Drops, plan) -> None:
+    drops.image(REDIS)
+    drops.preload = [REDIS]
+    for digest in list(drops.store.digests()):
+        data = drops.store.read(digest)
+        if b'"config"' in data and b'"layers"' in data and digest == child_for(drops, b'"amd64"'):
+            drops.store.delete(digest)
+
+    with pytest.raises(DeployError) as caught:
+        plan()
+
+    assert str(caught.value) == f"{REDIS}: not for linux/amd64; the drop has it for linux/arm64"
+
+
+def child_for(drops: Drops, processor: bytes) -> str:
+    """The digest of an index's child for a processor."""
+    entries = drops.store.read(drops.artifacts[0].root.digest).split(b'{"mediaType"')[1:]
+    entry = next(item for item in entries if processor in item)
+    return entry.split(b'"digest":"')[1][:71].decode()
+
+
+def test_all_variants_that_the_node_may_choose_from_go_into_the_tarball(drops: Drops, plan, deploy, root) -> None:
+    drops.image(REDIS, platforms=[Platform("linux", "amd64", "v3"), AMD64, ARM64])
+    drops.preload = [REDIS]
+
+    deploy()
+
+    (path,) = (root / FOLDER).iterdir()
+    with tarfile.open(path) as tar:
+        names = tar.getnames()
+    assert f"blobs/sha256/{child_for(drops, b'v3')[7:]}" in names
+    # The index, two manifests with a config each, and one layer that they share.
+    assert len([name for name in names if name.startswith("blobs/")]) == 6
 
 
 def test_an_image_with_a_lost_layer_is_refused_before_anything_is_written(drops: Drops, deploy, root) -> None:
