@@ -191,14 +191,19 @@ class Chart(Model):
             if not self.ref.startswith("oci://"):
                 raise ValueError(f"expected oci://HOST/PATH:VERSION, got {self.ref[:100]!r}")
             with yamldoc.refusals():
-                reference.parse(self.ref.removeprefix("oci://"))
+                self._reference(self.ref)
         return self
+
+    @staticmethod
+    def _reference(ref: str) -> reference.Reference:
+        # Helm writes a version's + as _ in a tag, and people write the version.
+        return reference.parse(ref.removeprefix("oci://").replace("+", "_"))
 
     @property
     def likely_name(self) -> str:
         """The chart's name as far as the manifest tells: for a path, its last part, which Chart.yaml may contradict."""
         if self.ref is not None:
-            return reference.parse(self.ref.removeprefix("oci://")).repository.rpartition("/")[2]
+            return self._reference(self.ref).repository.rpartition("/")[2]
         return self.name or PurePosixPath(self.path or "").name
 
 

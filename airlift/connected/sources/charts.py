@@ -56,8 +56,6 @@ class ChartSource:
         if request.ref is not None:
             return self._registry(request, request.ref, request.version)
         repository, name, version = str(request.repo), str(request.name), str(request.version)
-        if repository.startswith("oci://"):
-            return self._registry(request, f"{repository.rstrip('/')}/{name}", version)
         pulled = self._repositories.pull(repository, name, version, plain_http=request.plain_http)
         origin = {"repository": repository, "url": pulled.url}
         if request.plain_http:
