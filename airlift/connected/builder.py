@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from airlift import __version__, digest, fs, limits, oci
 from airlift.bundle.layout import Member, PayloadPlan
-from airlift.bundle.writer import BundleWriter, MemberSink
+from airlift.bundle.writer import BundleWriter, MemberSink, check_request
 from airlift.connected.resolver import SOURCES
 from airlift.connected.source import Settings, Source
 from airlift.digest import Digest
@@ -124,6 +124,15 @@ def build(
             "a plain bundle has no recipients" if is_plain else "an encrypted bundle needs recipients",
             hint="give --recipient PUB for each site, or --plain for a bundle that anybody can read",
         )
+    check_request(
+        encrypted=not is_plain,
+        channel=lock.channel,
+        sequence=sequence,
+        issued=issued,
+        expires=expires,
+        signers=signers,
+        recipients=recipients,
+    )
     layout = lock.layout()
     blobs = lock.blobs()
     members = [Member("oci-layout", len(oci.LAYOUT_FILE)), Member("index.json", len(layout.index))]
