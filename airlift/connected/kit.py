@@ -22,7 +22,8 @@ from typing import Final
 
 from packaging.requirements import Requirement
 from packaging.tags import sys_tags
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.version import Version
 
 from airlift import fs, limits
 from airlift.connected.own_wheel import NAME, own_distribution, own_wheel
@@ -103,15 +104,17 @@ def make_kit(target: Path, signer: Signer, *, environment: Mapping[str, str], pr
     with _whole_directory(target) as part:
         wheels = part / WHEELS
         work = part / "work"
-        with fs.guarded("creating"):
-            wheels.mkdir(mode=0o755)
-            work.mkdir(mode=0o700)
+        wheels.mkdir()
+        wheels.chmod(0o755)
+        work.mkdir(mode=0o700)
         (work / name).write_bytes(wheel)
         progress.note(f"getting the wheels for Python {_python()} on {_system()}")
-        _download(work, wheels, work / name, environment)
-        _check_wheels(wheels, name, wheel)
-        with fs.guarded("removing"):
-            shutil.rmtree(work)
+        pins = {**_pins(), canonicalize_name("pip"): Version(metadata.version("pip"))}
+        _download(work, wheels, work / name, pins, environment)
+        _check_wheels(wheels, pins)
+        if (wheels / name).read_bytes() != wheel:
+            raise IntegrityError(name, expected="the wheel of the running airlift", actual="another")
+        shutil.rmtree(work)
         fs.write(part / NOTE, _note(wheels).encode())
         fs.write(part / PUBLIC_KEY, signer.public_pem)
         files = _sums(part)
@@ -134,14 +137,15 @@ def _system() -> str:
 def _whole_directory(target: Path) -> Iterator[Path]:
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise UsageError(f"{target} exists already and is not overwritten", hint="name a new directory with -o")
-    part = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    # Without the process's number: what a killed run left is removed by the next.
+    part = target.with_name(f".{target.name}.partial")
     try:
-        with fs.guarded("writing"):
+        with fs.guarded("writing the kit"):
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             part.chmod(0o755)
-        yield part
-        with fs.guarded("writing"):
+            yield part
+            fs.sync_directory(part / WHEELS)
             fs.sync_directory(part)
             part.rename(target)
             fs.sync_directory(target.parent)
@@ -149,9 +153,9 @@ def _whole_directory(target: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _pins() -> dict[str, str]:
+def _pins() -> dict[NormalizedName, Version]:
     """Return the versions of airlift's dependencies, and of theirs, that run here: the kit brings the same."""
-    found: dict[str, str] = {}
+    found: dict[NormalizedName, Version] = {}
     seen: set[str] = set()
     waiting = [Requirement(NAME)]
     while waiting:
@@ -167,8 +171,7 @@ def _pins() -> dict[str, str]:
             raise UsageError(
                 f"{requirement.name} is not installed here, though airlift needs it", hint="install airlift again"
             ) from None
-        if name != NAME:
-            found[key] = f"{name}=={distribution.version}"
+        found[name] = Version(distribution.version)
         for text in distribution.requires or ():
             needed = Requirement(text)
             extras = requirement.extras or {""}
@@ -177,10 +180,11 @@ def _pins() -> dict[str, str]:
     return found
 
 
-def _download(work: Path, wheels: Path, own: Path, environment: Mapping[str, str]) -> None:
+def _download(
+    work: Path, wheels: Path, own: Path, pins: Mapping[NormalizedName, Version], environment: Mapping[str, str]
+) -> None:
     constraints = work / "constraints.txt"
-    pins = sorted({*_pins().values(), f"pip=={metadata.version('pip')}"})
-    constraints.write_text("".join(f"{pin}\n" for pin in pins))
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(pins.items()) if name != NAME))
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--only-binary", ":all:", "--constraint", str(constraints), "--dest", str(wheels), str(own), "pip"]
     try:
@@ -206,21 +210,29 @@ def _download(work: Path, wheels: Path, own: Path, environment: Mapping[str, str
         )
 
 
-def _check_wheels(wheels: Path, name: str, own: bytes) -> None:
+def _check_wheels(wheels: Path, pins: Mapping[NormalizedName, Version]) -> None:
+    """Accept exactly the pinned versions, each in a wheel that installs here."""
     usable = set(sys_tags())
+    found: dict[NormalizedName, Version] = {}
     for path in sorted(wheels.iterdir()):
         try:
-            tags = parse_wheel_filename(path.name)[3]
+            name, version, _, tags = parse_wheel_filename(path.name)
         except InvalidWheelFilename:
             raise IntegrityError(path.name, expected="a wheel", actual="another file") from None
         if not tags & usable:
             raise IntegrityError(path.name, expected="a wheel for this Python", actual="one for another")
-        with fs.guarded("writing"):
-            path.chmod(0o644)
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-    if not (wheels / name).is_file() or (wheels / name).read_bytes() != own:
-        raise IntegrityError(name, expected="the wheel of the running airlift", actual="another")
+        found[name] = version
+        path.chmod(0o644)
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    for name in sorted({*pins, *found}):
+        if pins.get(name) != found.get(name):
+            raise IntegrityError(
+                f"{name} in the kit",
+                expected=str(pins.get(name, "nothing")),
+                actual=str(found.get(name, "nothing")),
+                hint="the kit takes what runs here; look for what pip's configuration changes (pip config list)",
+            )
 
 
 def _note(wheels: Path) -> str:

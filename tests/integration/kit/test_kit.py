@@ -14,7 +14,7 @@ import pytest
 
 from airlift.connected import own_wheel
 from airlift.connected.kit import Kit, make_kit
-from airlift.errors import FetchError, IntegrityError, UsageError
+from airlift.errors import FetchError, IntegrityError, StoreError, UsageError
 from airlift.progress import Silent
 from airlift.trust import keys
 from tests import components
@@ -167,6 +167,31 @@ def test_when_pip_fails_its_reason_is_given_and_nothing_is_left(tmp_path: Path) 
         make_kit(tmp_path / "kit", SIGNER, environment=nothing, progress=Silent())
 
     assert str(caught.value).startswith("pip did not get the wheels of the site side\n  ERROR: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wheel_that_pip_left_out_is_missed(tmp_path: Path) -> None:
+    """A user's configuration may say anything, for example not to follow dependencies."""
+    with pytest.raises(IntegrityError) as caught:
+        make_kit(tmp_path / "kit", SIGNER, environment={**os.environ, "PIP_NO_DEPS": "1"}, progress=Silent())
+
+    assert str(caught.value).startswith("aiohappyeyeballs in the kit: expected ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_made_is_a_matter_of_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="writing the kit"):
+        make_kit(tmp_path / "absent" / "kit", SIGNER, environment=dict(os.environ), progress=Silent())
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".kit.partial" / "wheels"
+    left.mkdir(parents=True)
+    (left / "old.whl").write_bytes(b"x")
+
+    with pytest.raises(FetchError):
+        make_kit(tmp_path / "kit", SIGNER, environment=bare(PIP_NO_INDEX="1"), progress=Silent())
+
     assert list(tmp_path.iterdir()) == []
 
 
