@@ -95,6 +95,10 @@ class Catalog:
         rows = self._all(f"{_HELD} AND scope = ? AND subject = ? ORDER BY digest", Service.OCI, scope, subject)
         return [_held(row) for row in rows]
 
+    def generation(self) -> dict[str, str]:
+        """Return the active release of each channel."""
+        return dict(self._all("SELECT channel, active FROM channels WHERE active IS NOT NULL ORDER BY channel"))
+
     def path(self, digest: Digest) -> Path:
         """Return a blob's file."""
         return self._store.path(digest)

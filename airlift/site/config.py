@@ -77,6 +77,16 @@ class RegistryConfig(_Strict):
     username: Text | None = None
     password_file: Text | None = Field(default=None, description="file whose first line is the password")
 
+    @property
+    def host(self) -> str:
+        """``host[:port]``."""
+        return urlsplit(self.url).netloc
+
+    def repository(self, path: str) -> str:
+        """Return the repository of a mirror path, such as ``docker.io/library/redis``, in this registry."""
+        prefix = urlsplit(self.url).path.strip("/")
+        return f"{prefix}/{path}" if prefix else path
+
 
 class SiteConfig(_Strict):
     """site.yaml. Relative paths are relative to its directory."""
@@ -130,6 +140,17 @@ class Site:
     def at(self, path: str | None) -> Path | None:
         """Return a path of site.yaml."""
         return None if path is None else self.root / path
+
+    def password(self) -> str:
+        """Return the registry's password, or nothing.
+
+        Raises:
+            StoreError: its file cannot be read.
+        """
+        path = self.at(self.config.registry.password_file) if self.config.registry else None
+        if path is None:
+            return ""
+        return fs.read_bounded(path, limits.ERROR_BODY).split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8", "replace")
 
     def journal(self) -> Journal:
         """Open the journal.

@@ -33,7 +33,7 @@ CREATE TABLE releases (
   content_id TEXT NOT NULL, name TEXT NOT NULL, config TEXT NOT NULL, artifacts INTEGER NOT NULL, imported TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE channels (
-  channel TEXT PRIMARY KEY, sequence INTEGER NOT NULL, release TEXT NOT NULL, active TEXT
+  channel TEXT PRIMARY KEY, sequence INTEGER NOT NULL, release TEXT NOT NULL, active TEXT, pending TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE names (
   release TEXT NOT NULL, service TEXT NOT NULL, key TEXT NOT NULL, part TEXT NOT NULL, digest TEXT NOT NULL,
@@ -44,11 +44,8 @@ CREATE TABLE held (
   release TEXT NOT NULL, service TEXT NOT NULL, scope TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
   media_type TEXT NOT NULL, subject TEXT, facts TEXT NOT NULL, PRIMARY KEY (service, scope, digest, release)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX held_by_release ON held (release);
 CREATE INDEX held_by_subject ON held (service, scope, subject) WHERE subject IS NOT NULL;
-CREATE TABLE objects (
-  target TEXT NOT NULL, repository TEXT NOT NULL, object TEXT NOT NULL, state TEXT NOT NULL,
-  PRIMARY KEY (target, repository, object)
-) STRICT, WITHOUT ROWID;
 """
 
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
@@ -68,6 +65,7 @@ class Drop:
         artifacts: how many it has.
         imported: when its import began, RFC 3339.
         active: whether clients see its names.
+        pending: whether its tags were moving in an external registry, and it is not known that they all have.
     """
 
     release: str
@@ -80,6 +78,7 @@ class Drop:
     artifacts: int
     imported: str
     active: bool
+    pending: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--json`` says of it."""
@@ -93,6 +92,7 @@ class Drop:
             "state": self.state,
             "imported": self.imported,
             "active": self.active,
+            "pending": self.pending,
         }
 
 
@@ -227,9 +227,15 @@ class Journal:
 
     def accept(self, drop: Drop) -> None:
         """Note that every byte of a release was right: from now on nothing older is accepted. Inside `transaction`."""
-        self._run("UPDATE releases SET state = ? WHERE release = ?", VERIFIED, drop.release)
         self._run(
-            "INSERT INTO channels VALUES (?,?,?,NULL) ON CONFLICT (channel) DO UPDATE"
+            "UPDATE releases SET state = ?, name = ?, config = ? WHERE release = ?",
+            VERIFIED,
+            drop.name,
+            drop.config,
+            drop.release,
+        )
+        self._run(
+            "INSERT INTO channels VALUES (?,?,?,NULL,NULL) ON CONFLICT (channel) DO UPDATE"
             " SET sequence = excluded.sequence, release = excluded.release WHERE excluded.sequence >= sequence",
             drop.channel,
             drop.sequence,
@@ -268,7 +274,15 @@ class Journal:
 
     def activate(self, drop: Drop) -> None:
         """Show a ready release's names in place of its channel's present one. Inside `transaction`."""
-        self._run("UPDATE channels SET active = ? WHERE channel = ?", drop.release, drop.channel)
+        self._run("UPDATE channels SET active = ?, pending = NULL WHERE channel = ?", drop.release, drop.channel)
+
+    def announce(self, drop: Drop) -> None:
+        """Note that an external registry's tags begin to move to a ready release. Inside `transaction`."""
+        self._run("UPDATE channels SET pending = ? WHERE channel = ?", drop.release, drop.channel)
+
+    def forget(self, release: str) -> None:
+        """Forget a release that never became ready. Inside `transaction`."""
+        self._run("DELETE FROM releases WHERE release = ? AND state = ?", release, STAGING)
 
     def clashes(self, channel: str, names: Iterable[Name]) -> Iterator[Clash]:
         """Yield the names that an active drop of another channel gives to another digest."""
@@ -291,6 +305,11 @@ class Journal:
         rows = self._all("SELECT service, key, value FROM names WHERE release = ?", release)
         return [Name(Service(service), key, json.loads(value)) for service, key, value in rows]
 
+    def held_blobs(self, release: str) -> list[tuple[Digest, int]]:
+        """Return digest and size of what a ready release holds in the store."""
+        rows = self._all("SELECT DISTINCT digest, size FROM held WHERE release = ?", release)
+        return [(Digest(digest), size) for digest, size in rows]
+
     def name_digests(self, channel: str) -> dict[tuple[str, str, str], str]:
         """Return what the active release of a channel names: (service, key, part) to digest."""
         rows = self._all(
@@ -299,14 +318,6 @@ class Journal:
             channel,
         )
         return {(row[0], row[1], row[2]): row[3] for row in rows}
-
-    def objects(self, target: str) -> set[tuple[str, str]]:
-        """Return what an external registry is known to have: (repository, digest or tag)."""
-        return set(self._all("SELECT repository, object FROM objects WHERE target = ?", target))
-
-    def note_object(self, target: str, repository: str, name: str, state: str) -> None:
-        """Note that an external registry has taken an object."""
-        self._run("INSERT OR REPLACE INTO objects VALUES (?,?,?,?)", target, repository, name, state)
 
     def _all(self, statement: str, *values: Any) -> list[Any]:
         with failures(self.path):
@@ -319,13 +330,15 @@ class Journal:
 
 _DROPS: Final = (
     "SELECT r.release, r.channel, r.sequence, r.state, r.content_id, r.name, r.config, r.artifacts, r.imported,"
-    " c.active IS NOT NULL AND c.active = r.release FROM releases r LEFT JOIN channels c ON c.channel = r.channel"
+    " c.active IS r.release, c.pending IS r.release FROM releases r LEFT JOIN channels c ON c.channel = r.channel"
 )
 
 
 def _drop(row: tuple[Any, ...]) -> Drop:
-    release, channel, sequence, state, content_id, name, config, artifacts, imported, active = row
-    return Drop(release, channel, sequence, state, content_id, name, config, artifacts, imported, bool(active))
+    release, channel, sequence, state, content_id, name, config, artifacts, imported, active, pending = row
+    return Drop(
+        release, channel, sequence, state, content_id, name, config, artifacts, imported, bool(active), bool(pending)
+    )
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from airlift import oci
+from airlift.digest import Digest
 from airlift.errors import IntegrityError
 from airlift.oci import Descriptor, Manifest
 from airlift.site.listing import Held, Listing, Name, Service
@@ -83,3 +84,22 @@ def _manifest(path: str, descriptor: Descriptor, manifest: Manifest) -> Held:
         artifact_type = manifest.artifact_type or (manifest.config.media_type if manifest.config else None)
         facts = {"artifactType": artifact_type, "annotations": dict(manifest.annotations)}
     return Held(Service.OCI, path, descriptor.digest, descriptor.size, manifest.media_type, subject, facts)
+
+
+def children_first(root: Descriptor, store: Store, *, subject: str) -> list[tuple[Descriptor, Manifest]]:
+    """Return the manifests of a tree, each once, children before their parents, which is how registries take them.
+
+    Raises:
+        IntegrityError, StoreError: see `walk`.
+    """
+    found = {descriptor.digest: (descriptor, manifest) for descriptor, manifest in walk(root, store, subject=subject)}
+    ordered: dict[Digest, tuple[Descriptor, Manifest]] = {}
+
+    def visit(digest: Digest) -> None:
+        if digest in found and digest not in ordered:
+            for child in found[digest][1].manifests:
+                visit(child.digest)
+            ordered[digest] = found[digest]
+
+    visit(root.digest)
+    return list(ordered.values())

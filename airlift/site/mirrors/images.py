@@ -1,17 +1,41 @@
-"""What an image shows in the site's registry: its tag while the drop is active, its digests while the drop is kept."""
+"""Images at the site: what one shows in the embedded registry, and an external registry that is filled in its place.
+
+In the embedded registry a tag is seen while the drop is active, a digest while the drop is kept. An external one gets
+blobs under no name, then manifests by digest, and tags last of all.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-from airlift import reference
-from airlift.errors import BundleError, ManifestError
-from airlift.site.oci_listing import oci_listing
+from airlift import oci, reference
+from airlift.errors import BundleError, DeliveryError, ManifestError, PartialDeliveryError, StoreError
+from airlift.site import mirror
+from airlift.site.oci_listing import blobs_of, children_first, is_foreign, oci_listing
+from airlift.transport.credentials import Credentials
+from airlift.transport.http import HttpClient
+from airlift.transport.push import delivering
+from airlift.transport.registry import RegistryClient
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from airlift.artifact import Artifact
-    from airlift.site.listing import Listing
+    from airlift.digest import Digest
+    from airlift.oci import Descriptor, Manifest
+    from airlift.progress import Progress
+    from airlift.reference import Reference
+    from airlift.site.config import Site
+    from airlift.site.listing import Listing, Name
     from airlift.store import Store
+    from airlift.transport.settings import HttpSettings
+
+_WORKERS: Final = 4
 
 
 def listing(artifact: Artifact, store: Store) -> Listing:
@@ -22,10 +46,190 @@ def listing(artifact: Artifact, store: Store) -> Listing:
         IntegrityError: a manifest is malformed.
         StoreError: the store does not have it.
     """
+    name = _reference(artifact)
+    return oci_listing(name.path, name.tag, artifact.root, store)
+
+
+def _reference(artifact: Artifact) -> Reference:
     try:
         name = reference.parse(artifact.name)
     except ManifestError as error:
         raise BundleError(f"the drop's config: {error.message}") from None
     if str(name) != artifact.name or (name.digest is not None and name.digest != artifact.root.digest):
         raise BundleError(f"the drop's config: {artifact.name} is not the complete name of {artifact.root.digest}")
-    return oci_listing(name.path, name.tag, artifact.root, store)
+    return name
+
+
+def path_of(artifact: Artifact) -> str:
+    """Return the mirror path of an image or chart: its repository below the site's registry."""
+    name = artifact.name.partition("@")[0]
+    repository, colon, tag = name.rpartition(":")
+    registry, slash, rest = (repository if colon and "/" not in tag else name).partition("/")
+    return f"{registry.replace(':', '_')}{slash}{rest}"
+
+
+def connect(site: Site, http: HttpSettings, progress: Progress) -> RegistryClient:
+    """Return a client of the registry that site.yaml names.
+
+    Raises:
+        StoreError: the file with the password cannot be read.
+    """
+    config = site.config.registry
+    if config is None:
+        raise ValueError("site.yaml names no registry")
+    settings = replace(http, ca_bundle=site.at(config.ca) or http.ca_bundle)
+    login = Credentials(config.username, site.password()) if config.username else None
+    is_plain = config.url.startswith("http://")
+    return RegistryClient(config.host, http=HttpClient(settings, progress), credentials=login, plain_http=is_plain)
+
+
+@dataclass(slots=True)
+class _Home:
+    """Where a blob belongs."""
+
+    size: int
+    repositories: dict[str, None] = field(default_factory=dict)
+
+
+class RegistryTarget:
+    """An external registry.
+
+    Args:
+        client: the registry.
+        repository: gives the repository of a mirror path.
+    """
+
+    def __init__(self, client: RegistryClient, repository: Callable[[str], str]) -> None:
+        self._client = client
+        self._repository = repository
+        self._homes: dict[Digest, _Home] = {}
+        self._trees: list[tuple[str, list[tuple[Descriptor, Manifest]]]] = []
+
+    def check(self) -> None:
+        """Ask whether the registry is there and lets us in.
+
+        Raises:
+            DeliveryError: it is not, or does not.
+        """
+        with delivering(self._client.registry):
+            self._client.ping()
+
+    def expect(self, artifacts: Iterable[Artifact], store: Store) -> None:
+        """Learn from the manifests in `store` which blob belongs where.
+
+        Raises:
+            BundleError, IntegrityError: a manifest is missing or malformed.
+        """
+        for artifact in artifacts:
+            repository = self._repository(path_of(artifact))
+            tree = children_first(artifact.root, store, subject=artifact.name)
+            self._trees.append((repository, tree))
+            for _, manifest in tree:
+                for blob in blobs_of(manifest):
+                    if not is_foreign(blob):
+                        home = self._homes.setdefault(blob.digest, _Home(blob.size))
+                        home.repositories.setdefault(repository)
+
+    def is_wanted(self, digest: Digest) -> bool:
+        """Say whether an expected artifact has this blob."""
+        return digest in self._homes
+
+    def upload(self, digest: Digest, size: int) -> AbstractContextManager[mirror.Upload] | None:
+        """Begin to take a wanted blob into the first of its repositories; None when that has it.
+
+        Raises:
+            DeliveryError: the registry refuses.
+        """
+        repository = next(iter(self._homes[digest].repositories))
+        if self._client.has_blob(repository, digest):
+            return None
+        return self._client.blob_upload(repository, digest, size)
+
+    def publish(self, store: Store, progress: Progress) -> None:
+        """Complete the expected artifacts: blobs that are still missing, then manifests by digest, children first.
+
+        Raises:
+            PartialDeliveryError: the registry stopped taking things; nothing has a name yet.
+            StoreError: what is to be sent is not in the store.
+        """
+        blobs = [partial(self._fill, digest, home, store) for digest, home in self._homes.items()]
+        # Two artifacts may share a child in one repository: both bring it, and the second finds it there.
+        trees = [partial(self._push_tree, repository, tree) for repository, tree in self._trees]
+        with _partly("nothing of the drop has a name there"):
+            progress.start("filling the registry", len(blobs) + len(trees), unit="objects")
+            _side_by_side(blobs, progress)
+            _side_by_side(trees, progress)
+            progress.finish()
+
+    def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
+        """Let tags point at what was published; those that do already are left alone.
+
+        Raises:
+            PartialDeliveryError: the registry stopped taking them; some point at this drop already.
+            StoreError: a manifest is not in the store.
+        """
+        moves = [
+            partial(self._tag, self._repository(path), tag, digest, store) for path, tag, digest in mirror.tags(names)
+        ]
+        with _partly("some tags of the drop have moved already"):
+            progress.start("moving tags", len(moves), unit="tags")
+            _side_by_side(moves, progress)
+            progress.finish()
+
+    def _fill(self, digest: Digest, home: _Home, store: Store) -> None:
+        """Let all repositories have a blob: by mount, else from the store, else from the first that has it."""
+        first, *others = home.repositories
+        if store.has(digest):
+            self._client.push_blob(first, digest, home.size, lambda: store.chunks(digest, home.size))
+        elif not self._client.has_blob(first, digest):
+            raise StoreError(
+                f"{digest} is neither in the registry nor in {store.root}", hint="import the bundle once more"
+            )
+        for repository in others:
+            if self._client.has_blob(repository, digest) or self._client.mount(repository, digest, first):
+                continue
+            if store.has(digest):
+                self._client.push_blob(repository, digest, home.size, lambda: store.chunks(digest, home.size))
+            else:
+                with delivering(self._client.registry), self._client.blob_upload(repository, digest, home.size) as to:
+                    self._client.blob(first, digest, home.size, to)
+                    to.commit()
+
+    def _push_tree(self, repository: str, tree: list[tuple[Descriptor, Manifest]]) -> None:
+        for descriptor, manifest in tree:
+            self._client.push_manifest(repository, descriptor.digest, manifest.data, manifest.media_type)
+
+    def _tag(self, repository: str, tag: str, digest: Digest, store: Store) -> None:
+        manifest = oci.parse_manifest(store.read(digest), subject=f"{repository}:{tag}")
+        self._client.push_manifest(repository, tag, manifest.data, manifest.media_type)
+
+
+def _side_by_side(calls: Sequence[Callable[[], None]], progress: Progress) -> None:
+    """Make the calls, a few at a time; the first failure ends it."""
+
+    def one(call: Callable[[], None]) -> None:
+        call()
+        progress.advance(1)
+
+    with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="registry") as pool:
+        waiting = [pool.submit(one, call) for call in calls]
+        try:
+            for future in waiting:
+                future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextlib.contextmanager
+def _partly(state: str) -> Iterator[None]:
+    """Say with a refusal what it leaves."""
+    try:
+        yield
+    except DeliveryError as error:
+        raise PartialDeliveryError(
+            f"{error.message}; {state}",
+            mirror=error.mirror,
+            temporary=error.temporary,
+            hint=error.hint or "run the same command again; it goes on where this one ended",
+        ) from None

@@ -1,0 +1,135 @@
+"""The drops of a site: what is there, what each holds, and which one clients see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from airlift import limits
+from airlift.artifact import DropConfig, decode_drop_config
+from airlift.errors import StoreError, UsageError
+from airlift.progress import Progress, Silent
+from airlift.site.config import Site
+from airlift.site.importer import activate as switch
+from airlift.site.importer import refuse_clashes, target_of
+from airlift.site.journal import READY, Drop
+from airlift.transport.settings import HttpSettings
+
+_SHORTEST: Final = 6
+
+
+def list_drops(site: Site) -> list[Drop]:
+    """Return all releases that the site knows, by channel and sequence; those that are not complete too.
+
+    Raises:
+        StoreError: the journal cannot be read.
+    """
+    with site.journal() as journal:
+        return journal.drops()
+
+
+def find(site: Site, release: str) -> Drop:
+    """Return the release that a person means.
+
+    Args:
+        site: where.
+        release: its digest, or the beginning of that, with or without ``sha256:``; or ``CHANNEL/SEQUENCE``.
+
+    Raises:
+        UsageError: none is meant, or more than one.
+    """
+    drops = list_drops(site)
+    found = [drop for drop in drops if release in (drop.release, f"{drop.channel}/{drop.sequence}")]
+    if not found and len(release.rpartition(":")[2]) >= _SHORTEST:
+        found = [
+            drop
+            for drop in drops
+            if drop.release.startswith(release) or drop.release.partition(":")[2].startswith(release)
+        ]
+    if not found:
+        raise UsageError(
+            f"no drop {release!r} at {site.root}",
+            hint=f"see airlift drops list; {_SHORTEST} or more digits of the release, or CHANNEL/SEQUENCE, are enough",
+        )
+    if len(found) > 1:
+        raise UsageError(f"{release!r} is the beginning of {len(found)} releases", hint="give more digits")
+    return found[0]
+
+
+def load_drop(site: Site, release: str) -> DropConfig:
+    """Return what a drop holds.
+
+    Raises:
+        UsageError: there is none.
+        StoreError: it is not complete, or its config cannot be read.
+    """
+    drop = find(site, release)
+    if drop.state != READY:
+        raise StoreError(
+            f"drop {drop.release} is not complete", hint="run airlift import with its bundle again; it goes on"
+        )
+    return decode_drop_config(site.store.read(drop.config, limit=limits.INDEX_DOCUMENT))
+
+
+def active_drops(site: Site) -> list[DropConfig]:
+    """Return what the active drops hold, by channel.
+
+    Raises:
+        StoreError: a config cannot be read.
+    """
+    return [load_drop(site, drop.release) for drop in list_drops(site) if drop.active]
+
+
+def activate(site: Site, release: str, *, progress: Progress | None = None, http: HttpSettings | None = None) -> Drop:
+    """Let clients see a kept drop's names in place of those of its channel's present one.
+
+    Digests of all kept drops stay served, so nothing that runs by digest notices.
+
+    Args:
+        site: where.
+        release: see `find`.
+        progress: hears of the tags that move in an external registry.
+        http: how to reach it.
+
+    Raises:
+        UsageError: there is no such drop.
+        StoreError: it is not complete, or another import or activation is running.
+        PolicyError: a name of it belongs to another channel.
+        DeliveryError: the external registry refuses.
+    """
+    progress = progress or Silent()
+    with site.locked("activating"):
+        drop = find(site, release)
+        if drop.state != READY:
+            raise StoreError(
+                f"drop {drop.release} is not complete", hint="run airlift import with its bundle again; it goes on"
+            )
+        with site.journal() as journal:
+            if not drop.active or drop.pending:
+                refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
+                switch(site, journal, drop, target_of(site, http or HttpSettings(), progress), progress)
+            return journal.drop(drop.release) or drop
+
+
+def status(site: Site) -> Mapping[str, Any]:
+    """Return a site's state, as ``airlift status --json`` gives it.
+
+    Raises:
+        StoreError: the journal cannot be read.
+    """
+    registry = site.config.registry
+    return {
+        "url": site.config.url,
+        "listen": site.config.listen,
+        "registry": None if registry is None else registry.url,
+        "trust": site.trust.fingerprint,
+        "channels": {
+            channel: {"sequence": sequence, "release": release} for channel, (sequence, release) in _seen(site).items()
+        },
+        "drops": [drop.to_json() for drop in list_drops(site)],
+    }
+
+
+def _seen(site: Site) -> dict[str, tuple[int, str]]:
+    with site.journal() as journal:
+        return journal.seen()

@@ -1,0 +1,300 @@
+"""Importing a bundle: verified whole before anything of it is seen, in one pass over its bytes.
+
+The order fails closed: signatures, channel, expiry and sequence by the gate; data key and commitment; every frame;
+every blob's digest; attest; completeness; names. Only then do digests become visible, and then names, in one
+transaction. Whatever ends it earlier leaves at most unnamed blobs, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from airlift import artifact, fs
+from airlift.bundle.reader import BundleReader
+from airlift.digest import Digest
+from airlift.errors import BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError
+from airlift.progress import Progress
+from airlift.site import contents
+from airlift.site.config import Site
+from airlift.site.contents import Contents
+from airlift.site.intake import Intake
+from airlift.site.journal import READY, STAGING, Drop, Journal, part_of
+from airlift.site.listing import Listing, Name
+from airlift.site.mirror import Target
+from airlift.site.mirrors import images
+from airlift.transport.settings import HttpSettings
+from airlift.trust.gate import Gate, Verified
+from airlift.trust.keys import Passphrase, load_identity
+from airlift.trust.fields import format_time
+
+_REFUSALS: Final = (BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError)
+"""What no re-run of the same command changes; what such an import brought is taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an import does to one name.
+
+    Attributes:
+        name: such as ``v2/docker.io/library/redis:7.4`` or ``simple/numpy/numpy-2.0-cp312-...whl``.
+        digest: what it points at afterwards; of a name that goes, what it pointed at.
+        change: ``new``, ``changed``, ``same`` or ``gone``.
+    """
+
+    name: str
+    digest: Digest
+    change: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return what ``--json`` says of it."""
+        return {"name": self.name, "digest": self.digest, "change": self.change}
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did, or in a dry run would do.
+
+    Attributes:
+        drop: the release, as it is now known to the site.
+        summary: what the signers say of the bundle, with the content-id.
+        was_here: whether the release was complete before.
+        changes: name by name, sorted; empty when the release was complete before.
+        new_blobs, new_bytes: what was not in the store yet.
+    """
+
+    drop: Drop
+    summary: Mapping[str, Any]
+    was_here: bool
+    changes: tuple[Change, ...] = ()
+    new_blobs: int = 0
+    new_bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--json`` says of it."""
+        return {
+            **self.summary,
+            "already_imported": self.was_here,
+            "new_blobs": self.new_blobs,
+            "new_bytes": self.new_bytes,
+            "changes": [item.to_json() for item in self.changes],
+            "drops": [self.drop.to_json()],
+        }
+
+
+def import_bundle(
+    site: Site,
+    bundle: Path,
+    *,
+    now: datetime | None,
+    passphrase: Passphrase,
+    progress: Progress,
+    http: HttpSettings | None = None,
+    dry_run: bool = False,
+) -> Imported:
+    """Verify a bundle, take it in and activate it.
+
+    Args:
+        site: where to.
+        bundle: the file.
+        now: the time, with its zone; None where there is no clock, then nothing expires.
+        passphrase: opens the site's identity, if it has one.
+        progress: hears of the bytes.
+        http: how to reach the registry that site.yaml names.
+        dry_run: verify everything, say what would change, and write nothing.
+
+    Raises:
+        BundleError, IntegrityError: the bundle is malformed, damaged, or not for this site.
+        TrustError: the site does not accept it.
+        PolicyError: a name of it belongs to another channel.
+        StoreError: the disk refuses, or another import is running.
+        DeliveryError: the external registry refuses.
+    """
+    importing = _Import(site, bundle, now, passphrase, progress, http or HttpSettings())
+    if dry_run:
+        with site.journal() as journal:
+            return importing.run(journal, is_dry=True)
+    with site.locked(f"importing {bundle}"):
+        site.store.create().clear_ingest()
+        with site.journal() as journal:
+            return importing.run(journal, is_dry=False)
+
+
+@dataclass(slots=True)
+class _Import:
+    site: Site
+    bundle: Path
+    now: datetime | None
+    passphrase: Passphrase
+    progress: Progress
+    http: HttpSettings
+    target: Target | None = field(default=None, init=False)
+
+    def run(self, journal: Journal, *, is_dry: bool) -> Imported:
+        with BundleReader(self.bundle) as reader:
+            verified = Gate(self.site.trust, now=self.now, seen=journal.seen()).admit(reader.envelope, reader.roots)
+            for key_id in verified.unknown_signers:
+                self.progress.warn(f"a signature by {key_id} counts for nothing: the trust file does not list this key")
+            known = journal.drop(verified.release.digest)
+            if known is not None and known.state == READY and self._is_whole(journal, known):
+                return self._again(journal, known, reader.summary(verified), is_dry=is_dry)
+            return self._take(journal, reader, verified, is_dry=is_dry)
+
+    def _is_whole(self, journal: Journal, drop: Drop) -> bool:
+        """Say whether the store still has what the drop shows; where it does not, the bundle mends it."""
+        store = self.site.store
+        return all(
+            store.has(digest) and store.size(digest) == size for digest, size in journal.held_blobs(drop.release)
+        )
+
+    def _again(self, journal: Journal, drop: Drop, summary: Mapping[str, Any], *, is_dry: bool) -> Imported:
+        if not is_dry and (not drop.active or drop.pending):
+            activate(self.site, journal, drop, self._target(), self.progress)
+        after = journal.drop(drop.release) or drop
+        return Imported(after, {**summary, "content_id": drop.content_id}, was_here=True)
+
+    def _target(self) -> Target | None:
+        if self.target is None:
+            self.target = target_of(self.site, self.http, self.progress)
+        return self.target
+
+    def _take(self, journal: Journal, reader: BundleReader, verified: Verified, *, is_dry: bool) -> Imported:
+        path = self.site.identity
+        identity = None if path is None else load_identity(path, self.passphrase)
+        opened = reader.unlock(verified, identity)
+        release = verified.release
+        drop = Drop(
+            release=release.digest,
+            channel=release.channel,
+            sequence=release.sequence,
+            state=STAGING,
+            content_id=opened.content_id,
+            name="",
+            config=Digest(""),
+            artifacts=len(artifact.drop_entry(opened.index())[1]),
+            imported="" if self.now is None else format_time(self.now),
+            active=False,
+        )
+        target = self._target()
+        if target is not None:
+            target.check()
+        known = journal.drop(drop.release)
+        is_mending = known is not None and known.state == READY
+        if not is_dry and not is_mending:
+            journal.stage(drop)
+        summary = {**reader.summary(verified), "content_id": drop.content_id}
+        self.progress.start("importing", opened.payload_size)
+        with Intake(self.site.store, target, self.progress, is_dry=is_dry) as intake:
+            try:
+                found = intake.run(opened)
+                attest = opened.attest()
+                self.progress.finish()
+                drop, listing = self._checked(journal, drop, found, intake)
+                changes = tuple(_changes(journal, drop.channel, listing.names))
+            except _REFUSALS:
+                if not is_dry and not is_mending:
+                    intake.discard()
+                    with journal.transaction():
+                        journal.forget(drop.release)
+                raise
+        result = Imported(
+            drop,
+            summary,
+            was_here=False,
+            changes=changes,
+            new_blobs=len(intake.new),
+            new_bytes=sum(intake.new.values()),
+        )
+        if is_dry:
+            return result
+        self._keep_attest(drop, attest)
+        self._publish(journal, drop, listing, target, intake)
+        return replace(result, drop=journal.drop(drop.release) or drop)
+
+    def _checked(self, journal: Journal, drop: Drop, found: Contents, intake: Intake) -> tuple[Drop, Listing]:
+        if found.config.channel != drop.channel:
+            raise BundleError(f"the drop is made for channel {found.config.channel}, the bundle for {drop.channel}")
+        listing = contents.list_all(found, intake.payload, is_embedded=self.site.config.registry is None)
+        refuse_clashes(journal, drop.channel, listing.names)
+        return replace(drop, name=found.config.name, config=found.config_digest), listing
+
+    def _keep_attest(self, drop: Drop, attest: Mapping[str, bytes]) -> None:
+        folder = self.site.drops_dir / drop.release
+        with fs.guarded("creating"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, data in attest.items():
+            fs.write(folder / name, data)
+        with fs.guarded("syncing"):
+            fs.sync_directory(self.site.drops_dir)
+
+    def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None, intake: Intake) -> None:
+        if target is None:
+            with journal.transaction():
+                journal.accept(drop)
+                journal.publish(drop, listing.names, listing.held)
+                journal.activate(drop)
+            return
+        with journal.transaction():
+            journal.accept(drop)
+        target.publish(self.site.store, self.progress)
+        with journal.transaction():
+            journal.publish(drop, listing.names, listing.held)
+        activate(self.site, journal, drop, target, self.progress)
+
+
+def refuse_clashes(journal: Journal, channel: str, names: Iterable[Name]) -> None:
+    """Compare names with those of the other channels' active drops.
+
+    Raises:
+        PolicyError: one name would have two contents.
+    """
+    problems = [
+        f"{contents.shown(one.service, one.key, one.part)} is {one.digest} in channel {one.channel}"
+        for one in journal.clashes(channel, names)
+    ]
+    if problems:
+        raise PolicyError(
+            f"channel {channel} would give other contents to names of another channel",
+            violations=problems,
+            hint="ship one content under one name, or use another tag or version",
+        )
+
+
+def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, progress: Progress) -> None:
+    """Let clients see a ready drop's names in place of those of its channel's present one.
+
+    Raises:
+        StoreError: the journal cannot be written.
+        DeliveryError: the external registry refuses; the journal knows that the tags are on their way.
+    """
+    if target is not None:
+        with journal.transaction():
+            journal.announce(drop)
+        target.activate(journal.names_of(drop.release), site.store, progress)
+    with journal.transaction():
+        journal.activate(drop)
+
+
+def target_of(site: Site, http: HttpSettings, progress: Progress) -> Target | None:
+    """Return the external registry that site.yaml names, or None.
+
+    Raises:
+        StoreError: the file with its password cannot be read.
+    """
+    if site.config.registry is None:
+        return None
+    return images.RegistryTarget(images.connect(site, http, progress), site.config.registry.repository)
+
+
+def _changes(journal: Journal, channel: str, names: Iterable[Name]) -> Iterable[Change]:
+    before = journal.name_digests(channel)
+    after = {(name.service.value, name.key, part_of(name)): str(name.value["digest"]) for name in names}
+    for key in sorted(before.keys() | after.keys()):
+        if key not in after:
+            yield Change(contents.shown(*key), Digest(before[key]), "gone")
+        else:
+            change = "new" if key not in before else "same" if before[key] == after[key] else "changed"
+            yield Change(contents.shown(*key), Digest(after[key]), change)

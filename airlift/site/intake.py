@@ -1,0 +1,194 @@
+"""A bundle's payload on its way in: one pass, each blob to where it belongs, nothing of it visible yet.
+
+Blobs of images and charts go straight to the external registry where the site has one; everything else, and all
+that is small, goes to the store. What is already there is read (its frames are checked) and not written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Final, Self
+
+from airlift import limits, oci
+from airlift.bundle.reader import Opened, PayloadMember
+from airlift.digest import Digest
+from airlift.errors import BundleError, StoreError
+from airlift.progress import Progress
+from airlift.site import contents
+from airlift.site.contents import Contents, Payload
+from airlift.site.mirror import Target
+from airlift.store import BlobWriter, Store
+
+_SYNCING: Final = 8
+"""Blobs that wait for the disk while the next ones are read already."""
+
+
+class Intake:
+    """Takes one payload. Use it as a context manager: leaving it ends what is under way."""
+
+    def __init__(self, store: Store, target: Target | None, progress: Progress, *, is_dry: bool) -> None:
+        """Begin.
+
+        Args:
+            store: where blobs go.
+            target: the external registry, if the site has one.
+            progress: hears of the bytes.
+            is_dry: check everything and write nothing.
+        """
+        self.payload = Payload(store)
+        self.new: dict[Digest, int] = {}
+        self._store = store
+        self._target = target
+        self._progress = progress
+        self._is_dry = is_dry
+        self._is_routed = False
+        self._index = b""
+        self._local: frozenset[Digest] = frozenset()
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sync")
+        self._syncing: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+
+    def run(self, opened: Opened) -> Contents:
+        """Take everything, and compare it with what the drop's manifests name.
+
+        Raises:
+            IntegrityError: a frame, digest or manifest is wrong.
+            BundleError: the payload is malformed, or holds too much or too little.
+            StoreError: the disk refuses.
+            DeliveryError: the external registry refuses.
+        """
+        members = opened.payload()
+        with contextlib.closing(members):
+            for member in members:
+                self._take(member)
+        self._settle()
+        found = self.contents()
+        contents.check_complete(found, self.payload)
+        self._route()
+        if not self._is_dry:
+            self._store.sync()
+        return found
+
+    def contents(self) -> Contents:
+        """Read the drop's own artifact, which comes first of all.
+
+        Raises:
+            BundleError, IntegrityError: it is missing or malformed.
+        """
+        return contents.read(self._index, self.payload)
+
+    def discard(self) -> None:
+        """Take back what this run brought into the store. The caller knows that nothing refers to it."""
+        for digest in self.new:
+            with contextlib.suppress(StoreError):
+                self._store.delete(digest)
+
+    def _take(self, member: PayloadMember) -> None:
+        if member.digest is None:
+            data = b"".join(self._chunks(member))
+            if member.name == "index.json":
+                self._index = data
+            elif data != oci.LAYOUT_FILE:
+                raise BundleError(f"payload: {member.name} is of another version of the OCI layout")
+            return
+        self._take_blob(member, member.digest)
+        self.payload.sizes[member.digest] = member.size
+
+    def _take_blob(self, member: PayloadMember, digest: Digest) -> None:
+        if self._is_for_target(member, digest):
+            self._deliver(member, digest)
+        elif self._is_here(digest, member.size):
+            self._drain(member)
+        elif self._is_dry:
+            self.new[digest] = member.size
+            self._remember(member, digest)
+        else:
+            self._write(member, digest)
+            self.new[digest] = member.size
+
+    def _is_here(self, digest: Digest, size: int) -> bool:
+        return self._store.has(digest) and self._store.size(digest) == size
+
+    def _is_for_target(self, member: PayloadMember, digest: Digest) -> bool:
+        # All manifests are small and come before the first large blob, so by then it is known where that goes.
+        if self._target is None or member.size <= limits.SMALL_BLOB:
+            return False
+        self._route()
+        return self._target.is_wanted(digest) and digest not in self._local
+
+    def _route(self) -> None:
+        if self._target is None or self._is_routed:
+            return
+        self._is_routed = True
+        self._settle()
+        artifacts = self.contents().config.artifacts
+        self._target.expect([item for item in artifacts if item.kind in contents.REGISTRY_KINDS], self.payload)
+        others = [item for item in artifacts if item.kind not in contents.REGISTRY_KINDS]
+        self._local = frozenset(
+            blob.digest for item in (*others, self.contents().artifact) for blob, _ in contents.tree(item, self.payload)
+        )
+
+    def _deliver(self, member: PayloadMember, digest: Digest) -> None:
+        if self._target is None or self._is_dry:
+            self._drain(member)
+            return
+        upload = self._target.upload(digest, member.size)
+        if upload is None:
+            self._drain(member)
+            return
+        with upload as sink:
+            for chunk in self._chunks(member):
+                sink.write(chunk)
+            sink.commit()
+
+    def _remember(self, member: PayloadMember, digest: Digest) -> None:
+        """Keep what may be a manifest or config: without it a dry run could not read on."""
+        if member.size > limits.SMALL_BLOB:
+            self._drain(member)
+            return
+        data = b"".join(self._chunks(member))
+        if data.startswith(b"{"):
+            self.payload.memory[digest] = data
+
+    def _write(self, member: PayloadMember, digest: Digest) -> None:
+        writer = self._store.writer(digest, member.size)
+        try:
+            for chunk in self._chunks(member):
+                writer.write(chunk)
+        except BaseException:
+            writer.discard()
+            raise
+        self._settle(_SYNCING - 1)
+        self._syncing.append(self._pool.submit(_commit, writer))
+
+    def _settle(self, most: int = 0) -> None:
+        """Wait until at most so many blobs wait for the disk."""
+        while len(self._syncing) > most:
+            self._syncing.popleft().result()
+
+    def _drain(self, member: PayloadMember) -> None:
+        for _ in self._chunks(member):
+            pass
+
+    def _chunks(self, member: PayloadMember) -> Iterator[memoryview]:
+        for chunk in member.chunks:
+            self._progress.advance(len(chunk))
+            yield chunk
+
+
+def _commit(writer: BlobWriter) -> None:
+    try:
+        writer.commit()
+    finally:
+        writer.discard()

@@ -1,0 +1,56 @@
+"""What the importer and the switch of drops ask of a registry that the site fills."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from airlift.artifact import Artifact
+from airlift.digest import Digest
+from airlift.progress import Progress
+from airlift.site.listing import Name
+from airlift.store import Store
+
+
+class Upload(Protocol):
+    """A blob on its way; it is there once `commit` has returned."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+
+    def commit(self) -> None:
+        """End it."""
+
+
+class Target(Protocol):
+    """A registry that takes images and charts. Blobs may come early; nothing has a name before `activate`.
+
+    Every method lets only `AirliftError` out and is safe to repeat after a kill.
+    """
+
+    def check(self) -> None:
+        """Refuse before the first byte where the registry can be seen to refuse later."""
+
+    def expect(self, artifacts: Iterable[Artifact], store: Store) -> None:
+        """Learn from the manifests in `store` which blob belongs where."""
+
+    def is_wanted(self, digest: Digest) -> bool:
+        """Say whether an expected artifact has this blob."""
+
+    def upload(self, digest: Digest, size: int) -> AbstractContextManager[Upload] | None:
+        """Begin to take a wanted blob, or return None when it is there."""
+
+    def publish(self, store: Store, progress: Progress) -> None:
+        """Complete the expected artifacts: blobs that are still missing, then manifests by digest, children first."""
+
+    def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
+        """Let tags point at what was published; those that do already are left alone."""
+
+
+def tags(names: Iterable[Name]) -> Iterator[tuple[str, str, Digest]]:
+    """Yield path, tag and digest of the OCI names among `names`."""
+    for name in names:
+        path, colon, tag = name.key.rpartition(":")
+        if name.service == "v2" and colon:
+            yield path, tag, Digest(name.value["digest"])

@@ -1,0 +1,130 @@
+"""`airlift serve`: all mirrors of a site on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from airlift.errors import AirliftError
+from airlift.site.catalog import Catalog
+from airlift.site.config import Site, split_listen
+from airlift.site.server import charts, content, files, images, models, wheels
+
+_LOG: Final = logging.getLogger("airlift.serve")
+_GRACE_S: Final = 30
+"""How long transfers may go on after a stop was asked for."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_app(site: Site) -> web.Application:
+    """Return the application of a site.
+
+    Raises:
+        StoreError: the journal cannot be read.
+    """
+    catalog = Catalog(site.journal_path, site.store)
+    # Paths are taken as they come: a body is never read, so its size is nobody's business.
+    app = web.Application(middlewares=[_guard])
+    registry = site.config.registry
+    if registry is None:
+        app.add_routes(images.routes(catalog))
+        app.add_routes(charts.routes(catalog))
+    else:
+        app.add_routes(images.refusals(registry.url))
+    for service in (wheels, models, files):
+        app.add_routes(service.routes(catalog))
+    app.add_routes([web.get("/healthz", _health(catalog)), web.get("/", _welcome(registry is None))])
+
+    async def closing(_: web.Application) -> AsyncIterator[None]:
+        yield
+        catalog.close()
+
+    app.cleanup_ctx.append(closing)
+    return app
+
+
+async def serve(site: Site, listen: str, started: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; then let transfers that are under way end.
+
+    Args:
+        site: what to serve.
+        listen: ``HOST:PORT``; port 0 lets the system choose.
+        started: is told the address once connections are taken.
+
+    Raises:
+        AirliftError: the address is taken or not ours.
+        StoreError: the journal cannot be read.
+    """
+    host, port = split_listen(listen)
+    runner = web.AppRunner(make_app(site), access_log=None, shutdown_timeout=_GRACE_S, handle_signals=False)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port, backlog=1024).start()
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise AirliftError(
+                f"cannot listen on {listen}: {reason.lower()}",
+                hint="another program has this port; stop it, or choose another with --listen",
+            ) from None
+        address = runner.addresses[0]
+        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, stop.set)
+        started(f"http://{shown}:{address[1]}")
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Log every request, and let failures out as an answer that tells nothing of the machine."""
+    begin = time.monotonic()
+    status = 500
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    except web.HTTPException as error:
+        status = error.status
+        raise
+    except AirliftError as error:
+        _LOG.error("%s %s: %s", request.method, request.path, error.message)
+        return content.json_response({"error": "the site cannot read its own content; see its log"}, status=500)
+    except (ConnectionError, asyncio.CancelledError):
+        status = 499
+        raise
+    finally:
+        took_ms = (time.monotonic() - begin) * 1000
+        _LOG.info("%s %s %s %d %.0f ms", request.remote, request.method, request.path_qs, status, took_ms)
+
+
+def _health(catalog: Catalog) -> Handler:
+    async def health(_: web.Request) -> web.StreamResponse:
+        """Say that the journal can be read."""
+        return content.json_response({"status": "ok", "generation": catalog.generation()})
+
+    return health
+
+
+def _welcome(is_embedded: bool) -> Handler:
+    places = ["simple/", "hf/api/models", "files/", "healthz"] + (["v2/", "charts/index.yaml"] if is_embedded else [])
+
+    async def welcome(_: web.Request) -> web.StreamResponse:
+        """Say what is where."""
+        return content.json_response({"airlift": places})
+
+    return welcome
