@@ -51,7 +51,7 @@ def _check(value: object, depth: int) -> None:
         for item in value:
             _check(item, depth + 1)
     else:
-        raise ValueError(f"{type(value).__name__} has no canonical form")
+        raise ValueError(f"{type(value).__name__} has no canonical form")  # noqa: TRY004 - one error for every bad value
 
 
 def decode(data: bytes, *, limit: int, subject: str) -> Any:
