@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, HfFileSystem, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from airlift.connected.sources.models import ModelSource
@@ -125,6 +125,19 @@ def test_what_the_client_is_told_about_a_model(tmp_path: Path, shelf: Shelf, ups
         assert not api.file_exists("org/detector", "other.json")
         assert api.revision_exists("org/detector", commit)
         assert json.loads(ask(url, "/hf/api/models")[2])[0]["id"] == "org/detector"
+
+
+def test_the_clients_file_system_reads_a_model(tmp_path: Path, shelf: Shelf, upstream: Hub) -> None:
+    shelf.publish(bring(tmp_path, shelf, DETECTOR, upstream)[1])
+    with served(shelf.catalog, hub_server.routes) as url:
+        system = HfFileSystem(endpoint=f"{url}/hf", skip_instance_cache=True)
+        assert sorted(map(str, system.ls("org/detector", detail=False))) == [
+            f"org/detector/{name}" for name in ("README.md", "config.json", "model.safetensors", "onnx")
+        ]
+        assert system.info("org/detector/onnx/config.json")["size"] == 2
+        with system.open("org/detector/model.safetensors", block_size=50_000) as stream:
+            stream.seek(250_000)
+            assert stream.read(100) == WEIGHTS[250_000:250_100]
 
 
 def test_each_thing_that_is_missing_has_its_own_error(tmp_path: Path, shelf: Shelf, upstream: Hub) -> None:
