@@ -39,6 +39,11 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.er
     sandbox = "{pause}"
   [plugins."io.containerd.cri.v1.images".registry]
     config_path = "{certs}"
+[plugins."io.containerd.transfer.v1.local"]
+  [[plugins."io.containerd.transfer.v1.local".unpack_config]]
+    platform = "linux/amd64"
+    snapshotter = "{snapshotter}"
+    differ = "walking"
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
   disable_apparmor = true
@@ -91,13 +96,12 @@ class Containerd:
         return done.stdout
 
     def hosts(self, registry: str, endpoint: str, *, override_path: bool = False) -> None:
-        """Send pulls of a registry to an endpoint, as K3s writes it."""
-        folder = self.certs / registry.replace(":", "_") if ":" not in registry else self.certs / registry
+        """Send pulls of a registry to an endpoint and nowhere else, as K3s writes it."""
+        folder = self.certs / registry
         folder.mkdir(parents=True, exist_ok=True)
+        path = f"override_path = {str(override_path).lower()}"
         (folder / "hosts.toml").write_text(
-            f'server = "{endpoint}"\n'
-            f'[host."{endpoint}"]\n  capabilities = ["pull", "resolve"]\n  skip_verify = true\n'
-            + ("  override_path = true\n" if override_path else "")
+            f'server = "{endpoint}"\n{path}\n[host."{endpoint}"]\n  capabilities = ["pull", "resolve"]\n  {path}\n'
         )
 
     @contextlib.contextmanager
@@ -124,8 +128,7 @@ class Cri:
 
     def run(self, image: str, command: Sequence[str], *, seconds: float = 30) -> tuple[int, str]:
         """Run a pod of one container to its end, and return exit code and output."""
-        logs = self.containerd.home / "logs"
-        logs.mkdir(exist_ok=True)
+        logs = Path(tempfile.mkdtemp(dir=self.containerd.home, prefix="logs-"))
         options = cri.NamespaceOption(network=cri.NODE, pid=cri.CONTAINER, ipc=cri.POD)
         pod = cri.PodSandboxConfig(
             metadata=cri.PodSandboxMetadata(name="p", uid=f"u{time.monotonic_ns()}", namespace="default", attempt=0),
