@@ -14,6 +14,7 @@ import pickletools
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -164,15 +165,18 @@ def _check_safetensors(head: bytes, size: int, subject: str) -> None:
     # The format demands the brace first: without it the file could be another format's as well.
     if len(raw) != length or not raw.startswith(b"{"):
         raise _wrong(subject, "a safetensors header that starts with '{'", raw[:20])
+    spans = []
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        for name, value in _members(raw.decode("utf-8")):
+            if name == "__metadata__":
+                if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+                    raise _wrong(subject, "metadata from text to text", value)
+            else:
+                spans.append(_span(name, value, subject))
     except (ValueError, RecursionError) as error:
         raise _wrong(subject, "a safetensors header in JSON, each key once", str(error)) from None
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(item, str) for item in metadata.values()):
-        raise _wrong(subject, "metadata from text to text", metadata)
     position = 0
-    for start, end, name in sorted(_span(name, tensor, subject) for name, tensor in header.items()):
+    for start, end, name in sorted(spans):
         if start != position:
             raise IntegrityError(
                 f"{subject}, tensor {name}"[:300], expected=f"its data at offset {position}", actual=f"offset {start}"
@@ -180,6 +184,41 @@ def _check_safetensors(head: bytes, size: int, subject: str) -> None:
         position = end
     if 8 + length + position != size:
         raise IntegrityError(subject, expected=f"{8 + length + position} bytes by its header", actual=f"{size} bytes")
+
+
+def _members(text: str) -> Iterator[tuple[str, Any]]:
+    """Yield a JSON object's members one by one: as a whole, a header in memory takes twenty times its size."""
+    decoder = json.JSONDecoder(object_pairs_hook=_unique)
+    seen: set[str] = set()
+    _, position = _mark(text, 0, "{")
+    mark, position = _mark(text, position, '"}')
+    while mark != "}":
+        name, position = decoder.raw_decode(text, position - 1)
+        if name in seen:
+            raise ValueError("a key is there twice")
+        seen.add(name)
+        _, position = _mark(text, position, ":")
+        value, position = decoder.raw_decode(text, _after_space(text, position))
+        yield name, value
+        mark, position = _mark(text, position, ",}")
+        if mark == ",":
+            mark, position = _mark(text, position, '"')
+    if _after_space(text, position) != len(text):
+        raise ValueError(f"something follows its end at character {position}")
+
+
+def _mark(text: str, position: int, wanted: str) -> tuple[str, int]:
+    position = _after_space(text, position)
+    mark = text[position : position + 1]
+    if not mark or mark not in wanted:
+        raise ValueError(f"{mark!r} at character {position}")
+    return mark, position + 1
+
+
+def _after_space(text: str, position: int) -> int:
+    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
+        position += 1
+    return position
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

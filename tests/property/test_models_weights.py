@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 import pytest
@@ -55,6 +56,21 @@ def test_cut_and_lengthened_safetensors_are_refused(data: bytes, cut: int, tail:
     assert verdict("m.safetensors", data, 4096) == "danger: None"
     for wrong in (data[: max(0, len(data) - cut)], data + tail):
         assert "danger" not in verdict("m.safetensors", wrong, 4096)
+
+
+@given(
+    header=st.dictionaries(
+        st.text(max_size=4).filter(lambda name: name != "__metadata__"),
+        st.just({"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}),
+    ),
+    indent=st.sampled_from([None, 1, "\t"]),
+    ascii_only=st.booleans(),
+)
+def test_any_spelling_of_a_right_header_is_accepted(
+    header: dict[str, object], indent: int | str | None, ascii_only: bool
+) -> None:
+    raw = json.dumps(header, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    assert verdict("m.safetensors", safetensors(raw), 4096) == "danger: None"
 
 
 @given(path=st.text(max_size=20), head=st.binary(max_size=300))

@@ -63,8 +63,23 @@ def test_a_scalar_and_an_empty_tensor_are_right() -> None:
             "m.safetensors: expected a safetensors header that starts with '{', got b' {\"a\":1}'",
         ),
         (
-            safetensors(b'{"a":1,"a":2}'),
+            safetensors(b'{"__metadata__":{},"__metadata__":{}}'),
             "m.safetensors: expected a safetensors header in JSON, each key once, got 'a key is there twice'",
+        ),
+        (
+            safetensors(b'{"w":{"dtype":"U8","dtype":"U8"}}'),
+            "m.safetensors: expected a safetensors header in JSON, each key once, got 'a key is there twice'",
+        ),
+        (
+            safetensors(b"{} {}"),
+            (
+                "m.safetensors: expected a safetensors header in JSON, each key once, got "
+                "'something follows its end at character 2'"
+            ),
+        ),
+        (
+            safetensors(b"{1:2}"),
+            "m.safetensors: expected a safetensors header in JSON, each key once, got \"'1' at character 1\"",
         ),
         (
             safetensors({"__metadata__": {"a": 1}}),
@@ -113,6 +128,12 @@ def test_wrong_safetensors_are_refused_with_what_is_wrong(data: bytes, message: 
     with pytest.raises(IntegrityError) as caught:
         inspect("m.safetensors", data)
     assert caught.value.message == message
+
+
+def test_white_space_around_a_header_is_fine() -> None:
+    header = b'{ "w" : {"dtype":"U8","shape":[1],"data_offsets":[0,1]} ,\n"__metadata__": {} }      '
+    inspect("m.safetensors", safetensors(header, b"x"))
+    inspect("m.safetensors", safetensors(b"{}  "))
 
 
 def test_a_safetensors_header_of_the_size_of_the_disk_is_not_read() -> None:
