@@ -50,3 +50,6 @@ ARCHIVE_UNPACKED: Final = 512 * MIB
 
 ERROR_BODY: Final = 64 * KIB
 """What is read of a server's error answer or token answer."""
+
+IMAGE_MANIFESTS: Final = 5_000
+"""Manifests and indexes of one image with all that refers to it."""

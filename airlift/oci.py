@@ -88,6 +88,7 @@ class Descriptor:
     annotations: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
     artifact_type: str | None = None
+    urls: tuple[str, ...] = ()
 
     def to_json(self) -> JsonObject:
         """Return the OCI form."""
@@ -102,6 +103,8 @@ class Descriptor:
             value["platform"] = self.platform.to_json()
         if self.artifact_type is not None:
             value["artifactType"] = self.artifact_type
+        if self.urls:
+            value["urls"] = list(self.urls)
         return value
 
 
@@ -157,7 +160,16 @@ def parse_descriptor(value: object, *, subject: str) -> Descriptor:
         _annotations(value.get("annotations"), subject),
         _platform(value.get("platform"), subject),
         artifact_type or None,
+        _urls(value.get("urls"), subject),
     )
+
+
+def _urls(value: object, subject: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) and len(item) <= limits.KIB * 4 for item in value):
+        raise _wrong(subject, "a list of URLs", value)
+    return tuple(value)
 
 
 def _annotations(value: object, subject: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ class HttpSettings:
         retries: further attempts after a fault that may pass; a transfer that went on counts afresh.
         user_agent: what servers see.
         certs_dir: directory like docker's ``certs.d``: ``HOST[:PORT]/*.crt``, ``*.cert`` with ``*.key``; or None.
+        client_cert: PEM file with a certificate and its key, for every server that asks and has none there; or None.
     """
 
     ca_bundle: Path | None = None
@@ -30,3 +31,4 @@ class HttpSettings:
     retries: int = 5
     user_agent: str = f"airlift/{__version__}"
     certs_dir: Path | None = None
+    client_cert: Path | None = None

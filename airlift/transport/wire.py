@@ -223,6 +223,7 @@ class Wire:
 
     def _certificates(self, host: str, port: int) -> tuple[str | bool, tuple[str, str] | None]:
         bundle: str | bool = str(self._settings.ca_bundle) if self._settings.ca_bundle else True
+        own = str(self._settings.client_cert) if self._settings.client_cert else None
         if self._settings.certs_dir is not None:
             for name in (f"{host}:{port}", host):
                 folder = self._settings.certs_dir / name
@@ -231,7 +232,7 @@ class Wire:
                 if authorities or pairs:
                     pair = next(((str(c), str(k)) for c, k in pairs if k.is_file()), None)
                     return str(authorities[0]) if authorities else bundle, pair
-        return bundle, None
+        return bundle, None if own is None else (own, own)
 
     def read(self, raw: requests.Response, subject: str, limit: int, *, strict: bool) -> Iterator[bytes]:
         """Yield the body as it was sent; at most `limit` bytes, more of them is an error when `strict`."""
