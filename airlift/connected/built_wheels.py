@@ -21,7 +21,8 @@ from airlift import canonical, fs, limits
 from airlift import digest as digests
 from airlift.connected import pip_process
 from airlift.connected.pip_process import Unmet
-from airlift.connected.simple_index import Located, SimpleIndex, scratch_file
+from airlift.connected.remote_file import scratch_file
+from airlift.connected.simple_index import Located, SimpleIndex
 from airlift.connected.source import Settings
 from airlift.connected.unmet import runs_on, sdist_versions, wheel_versions
 from airlift.digest import Digest

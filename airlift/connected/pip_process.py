@@ -122,6 +122,8 @@ def load_settings(settings: Settings) -> PipSettings:
     http = settings.http
     if said["cert"]:
         http = replace(http, ca_bundle=Path(said["cert"]).expanduser())
+    if said["client_cert"]:
+        http = replace(http, client_cert=Path(said["client_cert"]).expanduser())
     if said["proxy"]:
         http = replace(http, proxies={"http": said["proxy"], "https": said["proxy"]})
     http = replace(http, timeout_s=said["timeout"])

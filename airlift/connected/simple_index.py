@@ -7,13 +7,10 @@ where there is one.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
 import io
-import os
-import secrets
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +19,7 @@ from urllib.parse import quote, unquote
 from airlift import digest as digests
 from airlift import fs, limits
 from airlift.connected.pip_process import Index, Pin, PipSettings, without_credentials
+from airlift.connected.remote_file import BLOCK, FileSink, RemoteFile, scratch_file
 from airlift.connected.simple_page import ACCEPT, IndexFile, parse_page
 from airlift.connected.source import BlobSink, Settings
 from airlift.digest import Digest
@@ -30,7 +28,6 @@ from airlift.kinds.wheels import WheelName, normalise, read_metadata
 from airlift.transport import urls
 from airlift.transport.http import HttpClient, HttpStatusError
 
-_BLOCK: Final = 128 * limits.KIB
 _GONE: Final = frozenset({403, 404, 410})
 
 
@@ -198,8 +195,7 @@ class SimpleIndex:
         if size is None:
             return None
         try:
-            with _RemoteFile(self, located, size) as stream, io.BufferedReader(stream, _BLOCK) as buffered:
-                return WheelFile(digest, size, read_metadata(buffered, wheel=wheel))
+            return WheelFile(digest, size, self._remote_metadata(located, size, wheel))
         except NoRangesError:
             return None
 
@@ -220,7 +216,12 @@ class SimpleIndex:
             return None
         return int(length)
 
-    def part(self, located: Located, start: int, size: int) -> bytes:
+    def _remote_metadata(self, located: Located, size: int, wheel: WheelName) -> bytes:
+        part = functools.partial(self._part, located)
+        with RemoteFile(part, size, subject=wheel.filename) as stream, io.BufferedReader(stream, BLOCK) as buffered:
+            return read_metadata(buffered, wheel=wheel)
+
+    def _part(self, located: Located, start: int, size: int) -> bytes:
         """Return some bytes of a file.
 
         Raises:
@@ -275,7 +276,7 @@ class SimpleIndex:
         """
         file = located.file
         with fs.guarded("writing"), path.open("wb") as stream:
-            sink = _FileSink(stream, file.size or limits.BLOB, file.filename)
+            sink = FileSink(stream, file.size or limits.BLOB, file.filename)
             self.download(located, sink, size=file.size)
         if file.size is not None and sink.written != file.size:
             raise IntegrityError(file.filename, expected=f"{file.size} bytes", actual=f"{sink.written} bytes")
@@ -312,103 +313,13 @@ class SimpleIndex:
                 f"METADATA of {file.filename}: the index neither offers it nor ranges of the wheel",
                 hint="build with the cache that resolve filled",
             )
-        with _RemoteFile(self, located, size) as stream, io.BufferedReader(stream, _BLOCK) as buffered:
-            return digests.check(read_metadata(buffered, wheel=wheel), digest, subject=f"METADATA of {file.filename}")
+        data = self._remote_metadata(located, size, wheel)
+        return digests.check(data, digest, subject=f"METADATA of {file.filename}")
 
     def digest_of(self, path: Path) -> Digest:
         """Return the digest of a file on this disk."""
         with fs.guarded("reading"), path.open("rb") as stream:
             return digests.from_hex(hashlib.file_digest(stream, "sha256").hexdigest())
-
-
-class _FileSink:
-    """Takes a download into a file and hashes it."""
-
-    def __init__(self, stream: io.BufferedWriter, most: int, subject: str) -> None:
-        self._stream = stream
-        self._most = most
-        self._subject = subject
-        self._hash = hashlib.sha256()
-        self._written = 0
-
-    @property
-    def written(self) -> int:
-        return self._written
-
-    @property
-    def digest(self) -> Digest:
-        return digests.from_hex(self._hash.hexdigest())
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._written += len(data)
-        if self._written > self._most:
-            raise IntegrityError(self._subject, expected=f"{self._most} bytes", actual="more")
-        self._hash.update(data)
-        self._stream.write(data)
-
-
-class _RemoteFile(io.RawIOBase):
-    """A file on a server, read by ranges; at most `limits.REMOTE_DIRECTORY` bytes in all."""
-
-    def __init__(self, index: SimpleIndex, located: Located, size: int) -> None:
-        super().__init__()
-        self._index = index
-        self._located = located
-        self._size = size
-        self._position = 0
-        self._fetched = 0
-        self._blocks: dict[int, bytes] = {}
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError("before the beginning")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill from one block. Blocks are counted from the end, so that the directory is in the first."""
-        if self._position >= self._size:
-            return 0
-        number = (self._size - 1 - self._position) // _BLOCK
-        start = max(0, self._size - (number + 1) * _BLOCK)
-        block = self._block(number, start, self._size - number * _BLOCK - start)
-        data = block[self._position - start :][: len(buffer)]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def _block(self, number: int, start: int, size: int) -> bytes:
-        if number not in self._blocks:
-            self._fetched += size
-            if self._fetched > limits.REMOTE_DIRECTORY:
-                raise IntegrityError(
-                    self._located.file.filename,
-                    expected=f"a directory and METADATA of at most {limits.REMOTE_DIRECTORY} bytes",
-                    actual="more",
-                )
-            self._blocks[number] = self._index.part(self._located, start, size)
-        return self._blocks[number]
-
-
-@contextlib.contextmanager
-def scratch_file(work: Path) -> Iterator[Path]:
-    """Lend a file name in `work`; what lies there at the end is removed."""
-    path = work / f"fetch-{secrets.token_hex(8)}"
-    try:
-        yield path
-    finally:
-        with fs.guarded("removing"):
-            path.unlink(missing_ok=True)
 
 
 def _auth(located: Located) -> str | None:

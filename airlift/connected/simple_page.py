@@ -153,7 +153,8 @@ def _digest(value: object) -> Digest | None:
 
 def _text(value: object, *, empty: str | None = None) -> str | None:
     text = " ".join(value.split())[: limits.NAME] if isinstance(value, str) else ""
-    return text or empty
+    # JSON can spell lone surrogates, which have no UTF-8.
+    return text.encode("utf-8", "replace").decode() or empty
 
 
 def _time(value: object) -> str | None:

@@ -125,7 +125,8 @@ def parse_metadata(data: bytes, *, wheel: WheelName) -> Metadata:
         first = str(error).partition("\n")[0]
         raise IntegrityError(subject, expected="valid requirements", actual=first) from None
     text = raw.get("license", "").strip()
-    licence = raw.get("license_expression") or (text if len(text) <= _LICENCE_LENGTH and "\n" not in text else None)
+    said = raw.get("license_expression") or text
+    licence = said.encode("utf-8", "replace").decode() if len(said) <= _LICENCE_LENGTH and "\n" not in said else None
     return Metadata(wheel.project, version, requires_python or None, requires, licence or None)
 
 

@@ -48,7 +48,7 @@ from airlift.oci import Descriptor
 
 SOURCE: Final = "pypi"
 
-_PARALLEL_TARGETS: Final = 2
+_WORKERS: Final = 2
 _PARALLEL_FILES: Final = 8
 _BUILDS_MOST: Final = 100
 
@@ -75,6 +75,8 @@ class WheelSource:
         self._settings = settings
         self._lock = threading.Lock()
         self._index_client: SimpleIndex | None = None
+        # A worker takes up to 260 MB; sets of one manifest share these places.
+        self._places = threading.BoundedSemaphore(_WORKERS)
 
     def _index(self) -> SimpleIndex:
         with self._lock:
@@ -104,7 +106,7 @@ class WheelSource:
         with fs.guarded("creating"):
             self._settings.work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="wheels-", dir=self._settings.work) as work:
-            run = _Resolve(self._settings, index, request, requirements, Path(work))
+            run = _Resolve(self._settings, index, request, requirements, work=Path(work), places=self._places)
             pins = run.pin(targets)
             wheels = run.look_into(pins)
         return _entry(request, requirements, targets, pins, wheels)
@@ -149,32 +151,41 @@ class _Resolve:
     """One run of `WheelSource.resolve`."""
 
     def __init__(
-        self, settings: Settings, index: SimpleIndex, request: Python, requirements: Requirements, work: Path
+        self,
+        settings: Settings,
+        index: SimpleIndex,
+        request: Python,
+        requirements: Requirements,
+        *,
+        work: Path,
+        places: threading.BoundedSemaphore,
     ) -> None:
         self._settings = settings
         self._index = index
         self._request = request
         self._requirements = requirements
         self._work = work
+        self._places = places
         self._built = BuiltWheels(settings, index, work)
 
     def pin(self, targets: Sequence[WheelTarget]) -> list[list[Pin]]:
         """Return the pins of each target."""
         # A wheel that one target's build adds may change another's answer, so builds go one target after the other.
-        with ThreadPoolExecutor(1 if self._request.allow_sdist else _PARALLEL_TARGETS) as pool:
+        with ThreadPoolExecutor(1 if self._request.allow_sdist else _WORKERS) as pool:
             return list(pool.map(self._pin_one, targets))
 
     def _pin_one(self, target: WheelTarget) -> list[Pin]:
         for _ in range(_BUILDS_MOST):
             try:
-                return pip_process.resolve(
-                    self._settings,
-                    self._index.pip,
-                    target,
-                    self._requirements,
-                    work=self._work,
-                    built=self._built.folder if self._request.allow_sdist else None,
-                )
+                with self._places:
+                    return pip_process.resolve(
+                        self._settings,
+                        self._index.pip,
+                        target,
+                        self._requirements,
+                        work=self._work,
+                        built=self._built.folder if self._request.allow_sdist else None,
+                    )
             except NoAnswerError as error:
                 if not (self._request.allow_sdist and self._built.add(error.unmet, target)):
                     raise explain(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?")
 _METADATA: Final = ".metadata"
+_FOR_EVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
+"""The digest is in the address."""
 
 
 def routes(catalog: Catalog) -> list[web.AbstractRouteDef]:
@@ -65,15 +67,13 @@ class _Index:
         project, filename = _project(request), request.match_info["filename"]
         wheel = self._wheel(project, request.match_info["sha256"], filename.removesuffix(_METADATA))
         if not filename.endswith(_METADATA):
-            return await content.blob_response(
-                request, self._catalog, wheel, headers={"Content-Type": "application/octet-stream"}
-            )
+            headers = {**_FOR_EVER, "Content-Type": "application/octet-stream"}
+            return await content.blob_response(request, self._catalog, wheel, headers=headers)
         metadata = self._catalog.held(Service.SIMPLE, project, wheel.facts["metadata"])
         if metadata is None:
             raise web.HTTPNotFound(text=f"no {filename}\n")
-        return await content.blob_response(
-            request, self._catalog, metadata, headers={"Content-Type": "text/plain; charset=utf-8"}
-        )
+        headers = {**_FOR_EVER, "Content-Type": "text/plain; charset=utf-8"}
+        return await content.blob_response(request, self._catalog, metadata, headers=headers)
 
     def _wheel(self, project: str, sha256: str, filename: str) -> Held:
         held = None
