@@ -36,10 +36,12 @@ def command() -> None:
 def k3s(site_dir: Path, root: Path, wanted: str | None, dry_run: bool, as_json: bool) -> None:
     """Write the files of a K3s node: images, registries.yaml, charts, releases."""
     site = load_site(site_dir)
-    registry = active.connect(site, environment.http_settings())
-    plan = active.plan_for_site(site, root=root, platform=_platform(wanted), registry=registry)
+    progress = console.progress()
+    plan = active.plan_for_site(
+        site, root=root, platform=_platform(wanted), http=environment.http_settings(), progress=progress
+    )
     if not dry_run:
-        deployment.write(plan, progress=console.progress())
+        deployment.write(plan, progress=progress)
     for note in plan.notes:
         console.say(f"note: {note}")
     if as_json:

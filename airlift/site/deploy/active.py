@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Final
 from urllib.parse import urlsplit
 
 from airlift import digest, fs, limits
-from airlift.artifact import Artifact, DropConfig, decode_drop_config
+from airlift.artifact import Artifact
 from airlift.errors import DeployError
 from airlift.oci import Platform
+from airlift.progress import Progress
 from airlift.site.config import Site
 from airlift.site.deploy import k3s
 from airlift.site.deploy.blobs import BlobSource, FirstOf, StoreBlobs
 from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.registries import Endpoint, site_endpoint
 from airlift.site.deploy.registry_blobs import RegistryBlobs
-from airlift.transport.credentials import Credentials
-from airlift.transport.http import HttpClient
-from airlift.transport.registry import RegistryClient
+from airlift.site.drops import active_drops
+from airlift.site.mirrors import images
 from airlift.transport.settings import HttpSettings
 
-CA_FOLDER = PurePosixPath("etc/rancher/k3s")
+CA_FOLDER: Final = PurePosixPath("etc/rancher/k3s")
 
 
-def plan_for_site(site: Site, *, root: Path, platform: Platform, registry: RegistryClient | None) -> Plan:
+def plan_for_site(site: Site, *, root: Path, platform: Platform, http: HttpSettings, progress: Progress) -> Plan:
     """Check everything and say what would be written; nothing is.
 
     Args:
         site: the site.
         root: what stands for ``/`` of the node.
         platform: the node's.
-        registry: a client of the registry that site.yaml names, or None where it names none.
+        http: how to reach the registry that site.yaml names, where it names one.
+        progress: listener.
 
     Raises:
         DeployError: no drop is active, or see `k3s.make_plan`.
@@ -43,46 +43,27 @@ def plan_for_site(site: Site, *, root: Path, platform: Platform, registry: Regis
         raise DeployError(
             f"no drop is active at {site.root}", hint="import a bundle, or activate one with: airlift drops activate"
         )
-    blobs: BlobSource = StoreBlobs(site.store)
-    if registry is not None:
-        blobs = FirstOf(blobs, RegistryBlobs(registry, lambda artifact: repository(site, artifact)))
     return k3s.make_plan(
-        drops, root=root, endpoint=endpoint(site), platform=platform, blobs=blobs, values=site.store.read
+        drops,
+        root=root,
+        endpoint=endpoint(site),
+        platform=platform,
+        blobs=_blobs(site, http, progress),
+        values=site.store.read,
     )
 
 
-def connect(site: Site, settings: HttpSettings) -> RegistryClient | None:
-    """Return a client of the registry that site.yaml names, or None where it names none. Nothing is asked yet.
-
-    Args:
-        site: the site.
-        settings: proxies and time-outs; certificates too, where site.yaml names none.
-
-    Raises:
-        StoreError: the password cannot be read.
-    """
+def _blobs(site: Site, http: HttpSettings, progress: Progress) -> BlobSource:
     registry = site.config.registry
+    store = StoreBlobs(site.store)
     if registry is None:
-        return None
-    parts = urlsplit(registry.url)
-    where = endpoint(site)
-    credentials = None
-    if where.username is not None:
-        credentials = Credentials(where.username, where.password or "")
-    http = HttpClient(replace(settings, ca_bundle=site.at(registry.ca) or settings.ca_bundle))
-    return RegistryClient(parts.netloc, http=http, credentials=credentials, plain_http=parts.scheme == "http")
+        return store
 
+    def repository(artifact: Artifact) -> str:
+        return registry.repository(images.path_of(artifact))
 
-def active_drops(site: Site) -> Sequence[DropConfig]:
-    """Return the configs of the active drops, by channel.
-
-    Raises:
-        StoreError: the journal or store cannot be read.
-        IntegrityError, BundleError: a config is damaged.
-    """
-    with site.journal() as journal:
-        active = [drop for drop in journal.drops() if drop.active]
-    return [decode_drop_config(site.store.read(drop.config, limit=limits.INDEX_DOCUMENT)) for drop in active]
+    # What the importer needed whole (manifests, small configs) is in the store, the rest is only there.
+    return FirstOf(store, RegistryBlobs(images.connect(site, http, progress), repository))
 
 
 def endpoint(site: Site) -> Endpoint:
@@ -97,32 +78,15 @@ def endpoint(site: Site) -> Endpoint:
     parts = urlsplit(registry.url)
     ca = site.at(registry.ca)
     certificates = None if ca is None else fs.read_bounded(ca, limits.DOCUMENT)
-    password_file = site.at(registry.password_file)
-    password = None
-    if password_file is not None:
-        data = fs.read_bounded(password_file, limits.ERROR_BODY)
-        password = data.split(b"\n", 1)[0].rstrip(b"\r").decode(errors="replace")
     return Endpoint(
         f"{parts.scheme}://{parts.netloc}/v2{parts.path.rstrip('/')}",
         ca_path=None if certificates is None else _ca_path(certificates),
         ca=certificates,
         username=registry.username,
-        password=password,
+        password=site.password() if registry.username is not None else None,
     )
 
 
 def _ca_path(certificates: bytes) -> PurePosixPath:
     # Named by content: a later certificate does not change what an earlier registries.yaml means.
     return CA_FOLDER / f"airlift-ca-{digest.hex_of(digest.of(certificates))[:16]}.pem"
-
-
-def repository(site: Site, artifact: Artifact) -> str:
-    """Return an artifact's repository in the registry that site.yaml names."""
-    name = artifact.name.partition("@")[0]
-    head, colon, tag = name.rpartition(":")
-    if colon and "/" not in tag:
-        name = head
-    registry, slash, path = name.partition("/")
-    external = site.config.registry
-    prefix = urlsplit(external.url).path.strip("/") if external is not None else ""
-    return f"{prefix}/{registry.replace(':', '_')}{slash}{path}".lstrip("/")

@@ -11,7 +11,7 @@ import yaml
 
 from airlift.cli.main import run
 from airlift.site.config import Site
-from airlift.site.deploy.active import active_drops
+from airlift.site.drops import active_drops
 from tests import components
 from tests.support.containerd import Containerd, containerd
 from tests.support.deployable import activate, make_site
