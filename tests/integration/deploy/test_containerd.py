@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def root(drops: Drops, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return path
+
+
+def test_skopeo_reads_a_tarball_by_the_full_name(root: Path, drops: Drops) -> None:
+    skopeo = components.require("skopeo")
+    found = {}
+    for path in sorted((root / FOLDER).iterdir()):
+        for name in (PAUSE, BUSYBOX, BUSYBOX_TOO):
+            command = [str(skopeo), "inspect", "--raw", f"oci-archive:{path}:{name}"]
+            done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+            if done.returncode == 0:
+                found[name] = f"sha256:{hashlib.sha256(done.stdout).hexdigest()}"
+
+    assert found == {name: digest_of(drops, name) for name in (PAUSE, BUSYBOX, BUSYBOX_TOO)}
 
 
 @pytest.fixture(scope="module")
