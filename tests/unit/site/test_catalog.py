@@ -8,7 +8,7 @@ import pytest
 
 from airlift import digest as digests
 from airlift.site.catalog import Catalog
-from airlift.site.journal import Journal
+from airlift.site.journal import Drop, Journal
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.store import Store
 from tests.support.sites import drop, journal_of, publish
@@ -80,11 +80,8 @@ def test_what_was_begun_and_not_ended_is_undone(path: Path, catalog: Catalog) ->
     second = drop(2)
     with Journal(path) as journal:
         journal.stage(second)
-        with pytest.raises(RuntimeError), journal.transaction():
-            journal.accept(second)
-            journal.publish(second, shows(TWO).names, shows(TWO).held)
-            journal.activate(second)
-            raise RuntimeError
+        with pytest.raises(RuntimeError):
+            _half(journal, second)
         assert journal.seen()["stable"][0] == 1
     assert catalog.names(Service.FILES, "k3s") == [{"digest": ONE, "size": 3}]
     assert catalog.held(Service.FILES, "k3s", TWO) is None
@@ -102,3 +99,11 @@ def test_an_older_sequence_does_not_lower_what_was_seen(path: Path) -> None:
     publish(path, [], drop(3))
     with Journal(path) as journal:
         assert journal.seen() == {"stable": (5, newer.release)}
+
+
+def _half(journal: Journal, item: Drop) -> None:
+    with journal.transaction():
+        journal.accept(item)
+        journal.publish(item, shows(TWO).names, shows(TWO).held)
+        journal.activate(item)
+        raise RuntimeError

@@ -1,0 +1,133 @@
+"""Whole bundles of small drops, and sites that take them: for tests of the importer and of what it serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from airlift import artifact, oci
+from airlift.artifact import Artifact, DropConfig, Kind
+from airlift.bundle.layout import Member, PayloadPlan
+from airlift.bundle.writer import BundleWriter
+from airlift.digest import Digest
+from airlift.digest import of as digest_of
+from airlift.oci import Descriptor
+from airlift.progress import Progress, Silent
+from airlift.site.config import RegistryConfig, Site, SiteConfig, init_site
+from airlift.site.importer import Imported, import_bundle
+from airlift.trust.keys import write_key
+from airlift.trust.roots import dump_trust
+from airlift.trust.signing import Release
+from tests.support.bundles import ANN, NOW, SITE, trust
+
+URL = "http://mirror.example:8080"
+SBOM = b'{"bomFormat":"CycloneDX","specVersion":"1.6"}'
+
+
+def compact(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+@dataclass
+class Cargo:
+    """A drop being made: blobs in the payload's order, artifacts in the index's."""
+
+    channel: str = "stable"
+    small: dict[Digest, bytes] = field(default_factory=dict)
+    large: dict[Digest, bytes] = field(default_factory=dict)
+    artifacts: list[Artifact] = field(default_factory=list)
+
+    def put(self, data: bytes, media_type: str, *, large: bool = False, **more: Any) -> Descriptor:
+        (self.large if large else self.small)[digest_of(data)] = data
+        return Descriptor(media_type, digest_of(data), len(data), **more)
+
+    def reserve(self, descriptor_of: Mapping[str, Any], media_type: str, **more: Any) -> Descriptor:
+        """A manifest; it stands before what was put after this call only."""
+        return self.put(compact(descriptor_of), media_type, **more)
+
+    def image_manifest(self, *layers: bytes, **extra: Any) -> Descriptor:
+        config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+        body = {
+            "schemaVersion": 2,
+            "mediaType": oci.MANIFEST,
+            "config": self.put(compact({**config, "n": len(self.artifacts)}), oci.CONFIG).to_json(),
+            "layers": [self.put(layer, oci.LAYER, large=True).to_json() for layer in layers],
+            **extra,
+        }
+        return self.reserve(body, oci.MANIFEST)
+
+    def image(self, name: str, *layers: bytes, **extra: Any) -> Artifact:
+        return self.add(Kind.IMAGE, name, self.image_manifest(*layers, **extra))
+
+    def index(self, name: str, *children: Descriptor, absent: int = 0) -> Artifact:
+        listed = [child.to_json() for child in children]
+        listed += [oci.describe(f"absent {number}".encode(), oci.MANIFEST).to_json() for number in range(absent)]
+        return self.add(
+            Kind.IMAGE, name, self.reserve({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": listed}, oci.INDEX)
+        )
+
+    def file(self, name: str, data: bytes) -> Artifact:
+        body = {
+            "schemaVersion": 2,
+            "mediaType": oci.MANIFEST,
+            "artifactType": artifact.FILE_TYPE,
+            "config": self.put(oci.EMPTY_CONFIG, oci.EMPTY).to_json(),
+            "layers": [self.put(data, "application/octet-stream", large=True, annotations={oci.TITLE: name}).to_json()],
+        }
+        full = f"files/{name}:{digest_of(data)[7:19]}"
+        return self.add(Kind.FILE, full, self.reserve(body, oci.MANIFEST), {"name": name, "source": "local"})
+
+    def add(self, kind: Kind, name: str, root: Descriptor, facts: Mapping[str, Any] | None = None) -> Artifact:
+        item = Artifact(kind, name, root, facts or {})
+        self.artifacts.append(item)
+        return item
+
+    def config(self) -> DropConfig:
+        return DropConfig("vision", self.channel, {}, self.artifacts, (), {"preload": []})
+
+    def members(self) -> dict[str, bytes]:
+        layout = artifact.lay_out(self.config(), [])
+        first = [layout.manifest, layout.config, oci.EMPTY_CONFIG]
+        blobs = {digest_of(data): data for data in first} | self.small | self.large
+        named = {f"blobs/sha256/{digest[7:]}": data for digest, data in blobs.items()}
+        return {"oci-layout": oci.LAYOUT_FILE, "index.json": layout.index, **named}
+
+
+def seal(members: Mapping[str, bytes], path: Path, *, sequence: int = 1, channel: str = "stable") -> Release:
+    """Make a bundle of exactly these members."""
+    plan = PayloadPlan([Member(name, len(data)) for name, data in members.items()])
+    with BundleWriter(path, plan, encrypted=True) as writer:
+        for name, data in members.items():
+            with writer.member(name) as sink:
+                sink.write(data)
+        return writer.finish(
+            channel=channel,
+            sequence=sequence,
+            attest_files={"sbom.cdx.json": SBOM},
+            signers=[ANN],
+            recipients=[SITE.recipient],
+        )
+
+
+def ship(cargo: Cargo, path: Path, *, sequence: int = 1) -> Path:
+    seal(cargo.members(), path, sequence=sequence, channel=cargo.channel)
+    return path
+
+
+def make_site(root: Path, *, registry: RegistryConfig | None = None, channels: tuple[str, ...] = ("stable",)) -> Site:
+    """A site that believes ann, with the identity that `ship` seals for."""
+    keys = root.with_name(f"{root.name}.keys")
+    keys.mkdir()
+    key, _ = write_key(keys, "site", SITE, passphrase=None)
+    document = json.loads(dump_trust(trust()))
+    document["channels"] = {name: {"min_sequence": 1} for name in channels}
+    (keys / "trust.json").write_text(json.dumps(document))
+    config = SiteConfig(url=URL, identity=str(key), registry=registry)
+    return init_site(root, keys / "trust.json", config)
+
+
+def take(site: Site, bundle: Path, *, dry_run: bool = False, progress: Progress | None = None) -> Imported:
+    return import_bundle(site, bundle, now=NOW, passphrase=b"", progress=progress or Silent(), dry_run=dry_run)
