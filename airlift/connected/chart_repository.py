@@ -9,14 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from airlift import digest, limits, oci, reference
 from airlift.canonical import JsonObject
 from airlift.digest import Digest
 from airlift.errors import IntegrityError, ResolveError
-from airlift.kinds import chart_yaml, charts, semver
+from airlift.kinds import chart_index, charts, semver
 from airlift.kinds.chart_metadata import Chart
 from airlift.reference import Reference
 from airlift.transport import credentials, urls
@@ -64,16 +64,12 @@ class Pulled:
         data: the archive.
         provenance: its provenance file, or None.
         url: where the archive is, as the index says it (HTTP only).
-        name: its full reference (OCI only).
-        manifest: its own manifest (OCI only).
     """
 
     chart: Chart
     data: bytes
     provenance: bytes | None = None
     url: str = ""
-    name: Reference | None = None
-    manifest: oci.Manifest | None = None
 
 
 def choose(versions: Iterable[str], wanted: str, *, subject: str) -> str:
@@ -151,7 +147,7 @@ class HttpRepositories:
     http: HttpClient
     docker_config: JsonObject
     environment: Mapping[str, str]
-    _indexes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _indexes: dict[str, bytes] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def pull(self, repository: str, name: str, wanted: str, *, plain_http: bool) -> Pulled:
@@ -175,7 +171,7 @@ class HttpRepositories:
                 hint=f"take it out, and run docker login {parts.hostname}: airlift reads docker's configuration",
             )
         subject = f"chart {name} of {repository}"
-        releases = self._releases(repository, name, plain_http=plain_http)
+        releases = chart_index.releases(self._index(repository, plain_http=plain_http), name, subject=repository)
         version = choose(releases, wanted, subject=subject)
         subject = f"chart {name} {version} of {repository}"
         release = releases[version]
@@ -236,31 +232,15 @@ class HttpRepositories:
         is_signed = charts.check_provenance(data, place.path.rpartition("/")[2], archive, subject=subject)
         return data if is_signed else None
 
-    def _releases(self, repository: str, name: str, *, plain_http: bool) -> dict[str, Mapping[str, Any]]:
-        index = self._index(repository, plain_http=plain_http)
-        entries = index.get(name)
-        if not isinstance(entries, list):
-            close = sorted(str(key) for key in index if name.lower() in str(key).lower())[:_SHOWN]
-            raise ResolveError(
-                f"{repository}: no chart is called {name!r}", hint=f"there are {', '.join(close)}" if close else None
-            )
-        found: dict[str, Mapping[str, Any]] = {}
-        for item in entries:
-            if isinstance(item, dict) and isinstance(item.get("version"), str | int | float):
-                found.setdefault(str(item["version"]), item)
-        return found
-
-    def _index(self, repository: str, *, plain_http: bool) -> Mapping[str, Any]:
+    def _index(self, repository: str, *, plain_http: bool) -> bytes:
         with self._lock:  # entries of one repository wait for one download
             if repository not in self._indexes:
-                url = resolve_url(repository, "index.yaml")
-                subject = f"index of {repository}"
-                data = self._get(url, limits.INDEX_DOCUMENT, plain_http=plain_http, subject=subject)
-                value = chart_yaml.load(data, subject=subject, limit=limits.INDEX_DOCUMENT)
-                entries = value.get("entries") if isinstance(value, dict) else None
-                if not isinstance(value, dict) or "apiVersion" not in value or not isinstance(entries, dict | None):
-                    raise IntegrityError(subject, expected="a chart repository's index", actual=repr(value)[:100])
-                self._indexes[repository] = entries or {}
+                self._indexes[repository] = self._get(
+                    resolve_url(repository, "index.yaml"),
+                    limits.INDEX_DOCUMENT,
+                    plain_http=plain_http,
+                    subject=f"index of {repository}",
+                )
             return self._indexes[repository]
 
 
@@ -271,8 +251,8 @@ def _index_digest(value: object, subject: str) -> Digest | None:
     return digest.from_hex(str(value).lower().removeprefix("sha256:"), subject=f"{subject}: the index's digest")
 
 
-def pull_oci(client: RegistryClient, ref: Reference, wanted: str | None) -> Pulled:
-    """Fetch a chart from a registry.
+def pull_oci(client: RegistryClient, ref: Reference, wanted: str | None) -> tuple[Pulled, Reference]:
+    """Fetch a chart from a registry; return it with its name, pinned by digest.
 
     Args:
         client: for the reference's registry.
@@ -294,7 +274,14 @@ def pull_oci(client: RegistryClient, ref: Reference, wanted: str | None) -> Pull
     archive, _ = charts.layers_of(manifest, subject=subject)
     data = _blob(client, ref, archive, subject)
     chart = charts.read_archive(data, subject=subject)
-    return Pulled(chart, data, name=ref, manifest=manifest)
+    if manifest.config is not None:
+        # The site's index is made from the config, so it has to tell the truth.
+        if manifest.config.size > limits.SMALL_BLOB:
+            raise IntegrityError(
+                subject, expected=f"a config of at most {limits.SMALL_BLOB} bytes", actual=f"{manifest.config.size}"
+            )
+        charts.check_config(_blob(client, ref, manifest.config, subject), chart, subject=subject)
+    return Pulled(chart, data), ref.with_digest(manifest.descriptor.digest)
 
 
 def _blob(client: RegistryClient, ref: Reference, descriptor: oci.Descriptor, subject: str) -> bytes:

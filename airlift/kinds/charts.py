@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -124,6 +125,35 @@ def version_of(tag: str) -> str:
 def config_blob(chart: Chart) -> bytes:
     """Return the config blob that we give to a chart."""
     return canonical.encode(chart.metadata)
+
+
+def parse_config(data: bytes, *, subject: str) -> Chart:
+    """Read a config blob.
+
+    Raises:
+        IntegrityError: it is not what Chart.yaml says, in JSON.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        raise _wrong(f"{subject}, config", "JSON", data[:40]) from None
+    return parse_metadata(value, subject=f"{subject}, config")
+
+
+def check_config(data: bytes, chart: Chart, *, subject: str) -> None:
+    """Compare a registry's config blob with the chart itself.
+
+    Raises:
+        IntegrityError: it speaks of another chart or version.
+    """
+    config = parse_config(data, subject=subject)
+    if (config.name, config.version) != (chart.name, chart.version):
+        raise IntegrityError(
+            f"{subject}, config",
+            expected=f"{chart.name} {chart.version}, as in the archive",
+            actual=f"{config.name} {config.version}",
+            hint="it was not pushed by helm; push it again with helm push",
+        )
 
 
 def wrap(chart: Chart, archive: oci.Descriptor, provenance: oci.Descriptor | None) -> bytes:

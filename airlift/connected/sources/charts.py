@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from airlift import canonical, digest, fs, limits, oci
 from airlift.artifact import HELM_CONFIG, Artifact, Kind
 from airlift.canonical import JsonObject
-from airlift.connected import chart_directory, chart_repository, helm
+from airlift.connected import chart_directory, chart_repository, helm, image_tree
 from airlift.connected.chart_directory import Assembled
 from airlift.connected.chart_repository import HttpRepositories
+from airlift.connected.image_origin import RegistryOrigin
 from airlift.connected.source import BlobSink, Settings
-from airlift.errors import IntegrityError, ResolveError
+from airlift.errors import ResolveError
 from airlift.kinds import charts, podspecs
 from airlift.kinds.chart_metadata import Chart, Dependency
 from airlift.lock import Component, LockedArtifact, LockedBlob, LockedEntry, made
@@ -57,9 +59,9 @@ class ChartSource:
             return self._registry(request, request.ref, request.version)
         repository, name, version = str(request.repo), str(request.name), str(request.version)
         pulled = self._repositories.pull(repository, name, version, plain_http=request.plain_http)
-        origin = {"repository": repository, "url": pulled.url}
+        origin = {"index": repository, "url": pulled.url}
         if request.plain_http:
-            origin["plain_http"] = "yes"
+            origin["plain_http"] = "true"
         return self._wrapped(
             request, pulled.chart, pulled.data, provenance=pulled.provenance, source=repository, origin=origin
         )
@@ -73,16 +75,16 @@ class ChartSource:
         """
         origin = blob.origin
         subject = f"chart {entry.name}"
-        plain_http = origin.get("plain_http") == "yes"
-        if "registry" in origin:
-            client = self._client(origin["registry"], plain_http=plain_http)
+        plain_http = origin.get("plain_http") == "true"
+        if "repository" in origin:
+            client = self._client(entry.source, plain_http=plain_http)
             if blob.media_type in oci.MANIFEST_TYPES:
                 _rest(client.manifest(origin["repository"], blob.digest).data, sink)
             else:
                 client.blob(origin["repository"], blob.digest, blob.size, sink)
-        elif "repository" in origin:
+        elif "index" in origin:
             self._repositories.fetch(
-                origin["repository"], origin["url"], sink, size=blob.size, plain_http=plain_http, subject=subject
+                origin["index"], origin["url"], sink, size=blob.size, plain_http=plain_http, subject=subject
             )
         elif "pins" in origin:
             pins = json.loads(origin["pins"])
@@ -107,7 +109,7 @@ class ChartSource:
         self._keep(packed.data)
         origin = {"path": path, "pins": canonical.encode(dict(packed.pins)).decode()}
         if request.plain_http:
-            origin["plain_http"] = "yes"
+            origin["plain_http"] = "true"
         return self._wrapped(request, packed.chart, packed.data, provenance=None, source=_LOCAL, origin=origin)
 
     def _assemble(self, path: str, *, plain_http: bool, pins: Mapping[str, str] | None) -> Assembled:
@@ -115,7 +117,7 @@ class ChartSource:
             if dependency.repository.startswith("oci://"):
                 ref, _ = chart_repository.parse_oci(f"{dependency.repository.rstrip('/')}/{dependency.name}")
                 client = self._client(ref.registry, plain_http=plain_http)
-                pulled = chart_repository.pull_oci(client, ref, wanted)
+                pulled, _ = chart_repository.pull_oci(client, ref, wanted)
             else:
                 pulled = self._repositories.pull(dependency.repository, dependency.name, wanted, plain_http=plain_http)
             return pulled.chart, pulled.data
@@ -148,25 +150,15 @@ class ChartSource:
             raise ResolveError(f"chart {text}: it has a version, and `version: {version}` beside it", hint="drop one")
         client = self._client(ref.registry, plain_http=request.plain_http)
         wanted = None if is_exact else version or "*"
-        pulled = chart_repository.pull_oci(client, ref, wanted)
-        manifest, ref = pulled.manifest, pulled.name or ref
-        if manifest is None or manifest.config is None:
-            raise IntegrityError(f"chart oci://{ref}", expected="a manifest with a config", actual="none")
-        if max(len(manifest.data), manifest.config.size) > limits.SMALL_BLOB:
-            raise IntegrityError(f"chart oci://{ref}", expected=f"a config of {limits.SMALL_BLOB} bytes", actual="more")
-        origin = {"registry": ref.registry, "repository": ref.repository}
-        if request.plain_http:
-            origin["plain_http"] = "yes"
-        blobs = {item.digest: item for item in (manifest.config, *manifest.layers)}
-        locked = [_blob(item, origin) for item in blobs.values()]
-        artifact = Artifact(
-            Kind.CHART,
-            str(ref.without_digest()),
-            manifest.descriptor,
-            self._facts(request, pulled.chart, pulled.data),
+        pulled, name = chart_repository.pull_oci(client, ref, wanted)
+        origin = RegistryOrigin(client, name, plain_http=request.plain_http)
+        # Pinned like an image, with its signatures and whatever else refers to it.
+        own, *referring = image_tree.pin(
+            origin, name.without_digest(), None, is_pinned=True, progress=self._settings.progress
         )
-        item = LockedArtifact(artifact, (_blob(manifest.descriptor, origin), locked[0]), tuple(locked[1:]))
-        return _entry(request, pulled.chart, pulled.data, ref.registry, item)
+        facts = self._facts(request, pulled.chart, pulled.data)
+        item = replace(own, artifact=replace(own.artifact, kind=Kind.CHART, facts=facts))
+        return _entry(request, pulled.chart, pulled.data, ref.registry, (item, *referring))
 
     # What all have
 
@@ -193,7 +185,7 @@ class ChartSource:
             Kind.CHART, charts.artifact_name(chart), manifest.descriptor, self._facts(request, chart, data)
         )
         small = (manifest, made(charts.config_blob(chart), HELM_CONFIG))
-        return _entry(request, chart, data, source, LockedArtifact(artifact, small, tuple(large)))
+        return _entry(request, chart, data, source, (LockedArtifact(artifact, small, tuple(large)),))
 
     def _facts(self, request: ChartRequest, chart: Chart, data: bytes) -> JsonObject:
         if chart.missing:
@@ -248,9 +240,11 @@ def _signature_of(place: str) -> str:
     return f"{head}.prov{question}{query}"
 
 
-def _entry(request: ChartRequest, chart: Chart, data: bytes, source: str, item: LockedArtifact) -> LockedEntry:
+def _entry(
+    request: ChartRequest, chart: Chart, data: bytes, source: str, items: tuple[LockedArtifact, ...]
+) -> LockedEntry:
     name = request.ref or (request.name if request.repo else None) or chart.name
-    return LockedEntry(Kind.CHART, name, {}, source, (item,), _components(chart, data))
+    return LockedEntry(Kind.CHART, name, {}, source, items, _components(chart, data))
 
 
 def _components(chart: Chart, data: bytes) -> tuple[Component, ...]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from airlift import oci
 from airlift.artifact import Artifact
 from airlift.errors import IntegrityError
 from airlift.kinds import charts
-from airlift.kinds.chart_metadata import parse_metadata
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.site.oci_listing import oci_listing
 from airlift.store import Store
@@ -31,11 +28,7 @@ def listing(artifact: Artifact, store: Store) -> Listing:
     archive, provenance = charts.layers_of(manifest, subject=subject)
     if manifest.config is None:
         raise IntegrityError(subject, expected="a config", actual="none")
-    try:
-        document = json.loads(store.read(manifest.config.digest))
-    except (ValueError, RecursionError):
-        raise IntegrityError(f"{subject}, config", expected="JSON", actual="something else") from None
-    chart = parse_metadata(document, subject=f"{subject}, config")
+    chart = charts.parse_config(store.read(manifest.config.digest), subject=subject)
     name, at, _ = artifact.name.partition("@")
     repository, colon, tag = name.rpartition(":")
     has_tag = bool(colon) and "/" not in tag

@@ -135,3 +135,61 @@ def test_what_is_not_there_or_no_chart_is_said(here: Setting) -> None:
     subprocess.run([str(skopeo), "--insecure-policy", *arguments], check=True, capture_output=True, timeout=60)
     with pytest.raises(IntegrityError, match="expected a Helm chart"):
         here.resolve(ref=f"oci://{here.registry}/org/image:1.0.0")
+
+
+def _put(registry: str, repository: str, data: bytes) -> dict[str, object]:
+    start = requests.post(f"http://{registry}/v2/{repository}/blobs/uploads/", timeout=10)
+    headers = {"Content-Type": "application/octet-stream"}
+    place = start.headers["Location"]
+    requests.put(place, params={"digest": digest.of(data)}, data=data, headers=headers, timeout=10).raise_for_status()
+    return {"mediaType": "application/octet-stream", "digest": digest.of(data), "size": len(data)}
+
+
+def _put_manifest(registry: str, repository: str, tag: str, manifest: dict[str, object]) -> str:
+    data = json.dumps(manifest).encode()
+    headers = {"Content-Type": "application/vnd.oci.image.manifest.v1+json"}
+    url = f"http://{registry}/v2/{repository}/manifests/{tag}"
+    requests.put(url, data=data, headers=headers, timeout=10).raise_for_status()
+    return digest.of(data)
+
+
+def test_the_signature_of_a_chart_is_carried_with_it(here: Setting) -> None:
+    here.push("app", "1.0.0")
+    root = here.resolve(ref=f"oci://{here.registry}/org/app:1.0.0").artifacts[0].artifact.root
+    config = _put(here.registry, "org/app", b"{}") | {"mediaType": "application/vnd.oci.image.config.v1+json"}
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config}
+    tag = f"sha256-{digest.hex_of(root.digest)}.sig"
+    signature = _put_manifest(
+        here.registry, "org/app", tag, {**manifest, "layers": [_put(here.registry, "org/app", b"s")]}
+    )
+    entry = here.resolve(ref=f"oci://{here.registry}/org/app:1.0.0")
+    own, signed = entry.artifacts
+    assert (own.artifact.kind.value, own.artifact.facts["name"]) == ("chart", "app")
+    assert (signed.artifact.kind.value, signed.artifact.name) == ("image", f"{here.registry}/org/app:{tag}")
+    assert signed.artifact.root.digest == signature
+    sink = Taken()
+    ChartSource(here.settings).fetch(entry, signed.large[0], sink)
+    assert bytes(sink.data) == b"s"
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (b'{"apiVersion":"v2","name":"other","version":"1.0.0"}', "expected app 1.0.0, as in the archive, got other"),
+        (b"{}", "config, apiVersion"),
+        (b"", "config: expected JSON"),
+    ],
+)
+def test_a_config_that_does_not_speak_of_its_chart_is_refused(here: Setting, config: bytes, said: str) -> None:
+    layer = _put(here.registry, "org/odd", chart("app", "1.0.0")) | {"mediaType": charts.CHART_LAYER}
+    kind = "application/vnd.cncf.helm.config.v1+json"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": _put(here.registry, "org/odd", config) | {"mediaType": kind},
+        "layers": [layer],
+    }
+    _put_manifest(here.registry, "org/odd", "1.0.0", manifest)
+    with pytest.raises(IntegrityError) as caught:
+        here.resolve(ref=f"oci://{here.registry}/org/odd:1.0.0")
+    assert said in str(caught.value)
