@@ -111,8 +111,14 @@ def docker_config() -> dict[str, Any]:
     return value
 
 
+def cache_folder(folder: Path | None) -> Path:
+    """Return the given folder, else ``$XDG_CACHE_HOME/airlift``, else ``~/.cache/airlift``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return folder or (Path(base) if base else Path.home() / ".cache") / "airlift"
+
+
 def cache(folder: Path | None, *, disabled: bool) -> Store | None:
-    """Return the cache's store: the given folder, else ``$XDG_CACHE_HOME/airlift``; None when it is switched off.
+    """Return the cache's store (see `cache_folder`), or None when it is switched off.
 
     Raises:
         UsageError: a folder is given and the cache is switched off.
@@ -122,5 +128,4 @@ def cache(folder: Path | None, *, disabled: bool) -> Store | None:
         if folder is not None:
             raise UsageError("--cache and --no-cache exclude each other")
         return None
-    base = os.environ.get("XDG_CACHE_HOME")
-    return Store(folder or (Path(base) if base else Path.home() / ".cache") / "airlift").create()
+    return Store(cache_folder(folder)).create()

@@ -9,7 +9,7 @@ import click
 from airlift import fs
 from airlift import lock as locks
 from airlift import manifest as manifests
-from airlift.cli import console, options
+from airlift.cli import console, environment, options
 from airlift.connected import places, resolver
 from airlift.errors import UsageError
 
@@ -45,8 +45,7 @@ def command(
     else:
         lock = resolver.resolve(asked, settings, previous=old, update=update)
         data = lock.encode()
-        if settings.cache is not None:
-            places.remember(settings.cache, data, manifest.parent)
+        places.remember(environment.cache_folder(cache_dir), data, manifest.parent)
         if old is None or old.encode() != data:
             fs.write(target, data)
     artifacts = list(lock.artifacts())

@@ -22,7 +22,7 @@ from airlift.connected.source import Settings, Source
 from airlift.digest import Digest
 from airlift.errors import AirliftError, IntegrityError, ResolveError, UsageError
 from airlift.evidence.sbom import sbom
-from airlift.lock import Lock, LockedBlob, LockedEntry
+from airlift.lock import Lock, LockedBlob
 from airlift.store import BlobWriter, Store
 from airlift.trust.keys import Recipient, Signer
 from airlift.trust.signing import Release
@@ -247,7 +247,7 @@ class _Build:
         pool = ThreadPoolExecutor(_PARALLEL)
         futures: list[Future[None]] = []
         try:
-            futures = [pool.submit(self._one, writer, blob, small.get(blob.digest)) for blob in blobs]
+            futures = [pool.submit(self._named, writer, blob, small.get(blob.digest)) for blob in blobs]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
@@ -256,6 +256,14 @@ class _Build:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _named(self, writer: BundleWriter, blob: LockedBlob, data: bytes | None) -> None:
+        try:
+            self._one(writer, blob, data)
+        except AirliftError as error:
+            if (entry := self._entries.get(blob.digest)) and entry.name not in error.message:
+                error.message = f"{entry.name}: {error.message}"
+            raise
 
     def _one(self, writer: BundleWriter, blob: LockedBlob, data: bytes | None) -> None:
         cache = self._settings.cache
@@ -289,16 +297,7 @@ class _Build:
             sink.write(digest.check(data, blob.digest, subject=self._values[blob.digest].origin["path"]))
             return
         entry = self._entries[blob.digest]
-        try:
-            self._sources[entry.kind].fetch(entry, blob, sink)
-        except AirliftError as error:
-            _name(error, entry)
-            raise
-
-
-def _name(error: AirliftError, entry: LockedEntry) -> None:
-    if entry.name not in error.message:
-        error.message = f"{entry.name}: {error.message}"
+        self._sources[entry.kind].fetch(entry, blob, sink)
 
 
 def _cached(cache: Store, blob: LockedBlob) -> bytes:

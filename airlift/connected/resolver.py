@@ -223,7 +223,13 @@ def _previous(lock: Lock | None) -> dict[tuple[Kind, str], LockedEntry]:
         Kind.MODEL: "models",
         Kind.FILE: "files",
     }
-    models = {Kind.IMAGE: Image, Kind.WHEELS: Python, Kind.CHART: Chart, Kind.MODEL: ModelWeights, Kind.FILE: File}
+    models: Mapping[Kind, type[Model]] = {
+        Kind.IMAGE: Image,
+        Kind.WHEELS: Python,
+        Kind.CHART: Chart,
+        Kind.MODEL: ModelWeights,
+        Kind.FILE: File,
+    }
     found: dict[tuple[Kind, str], LockedEntry] = {}
     for entry in lock.entries if lock else ():
         model = models[entry.kind].model_validate(entry.request["entry"])

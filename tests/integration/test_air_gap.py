@@ -15,7 +15,7 @@ import pytest
 from tests.components import require
 from tests.integration.test_main_job import drop
 from tests.support.cli import ROOT, Desk, desk, ok
-from tests.support.weights import silero_weights
+from tests.support.weights import real_weights
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     text = (folder / "drop.yaml").read_text()
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     (folder / "drop.yaml").write_text(text.replace('python: "3.11"', f'python: "{version}"'))
-    shutil.copy(silero_weights(), folder / "model" / "model.safetensors")
+    (folder / "model" / "model.safetensors").write_bytes(real_weights()["model.safetensors"])
     require("helm")
     ok("resolve", folder / "drop.yaml", home=made.home)
     ok(
@@ -118,7 +118,7 @@ def test_helm_pulls_the_same_chart_both_ways(site: tuple[Path, dict[str, Any]]) 
 def test_the_model_hub_gives_a_snapshot(site: tuple[Path, dict[str, Any]]) -> None:
     assert site[1]["model"] == ["config.json", "model.safetensors"]
     (weights,) = (site[0] / "hf").rglob("snapshots/*/model.safetensors")
-    assert weights.read_bytes() == silero_weights().read_bytes()
+    assert weights.read_bytes() == real_weights()["model.safetensors"]
 
 
 def test_skopeo_gets_the_digest_that_the_lock_names(office: Desk, site: tuple[Path, dict[str, Any]]) -> None:

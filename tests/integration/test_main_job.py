@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -59,6 +60,13 @@ def opened(office: Desk, bundle: Path) -> bytes:
     return target.read_bytes()
 
 
+def payload(bundle: Path) -> bytes:
+    with tarfile.open(bundle) as archive:
+        member = archive.extractfile("payload")
+        assert member is not None
+        return member.read()
+
+
 def test_a_second_resolve_writes_the_same_lock(office: Desk) -> None:
     first = (office.home / "drop.lock.json").read_bytes()
     other = office.home / "elsewhere.lock.json"
@@ -84,10 +92,10 @@ def test_two_builds_of_one_lock_open_to_the_same_bytes_and_share_no_payload_byte
         cwd=tmp_path,
     )
     assert opened(office, here) == opened(office, there)
-    one, two = here.read_bytes(), there.read_bytes()
+    one, two = payload(here), payload(there)
     assert len(one) == len(two)
-    middle = slice(len(one) // 2, len(one) // 2 + 4096)
-    assert one[middle] != two[middle]
+    same = sum(a == b for a, b in zip(one, two, strict=True))
+    assert same < len(one) / 100, "random bytes are the same in one of 256 places"
 
 
 def test_two_plain_builds_are_the_same_file(office: Desk, tmp_path: Path) -> None:
@@ -228,7 +236,7 @@ def test_a_full_disk_ends_the_build_with_16_and_leaves_nothing(office: Desk, tmp
         lock = office.home / "drop.lock.json"
         ran = airlift("build", lock, "-o", small / "x", *SEQUENCE, *office.signers, "--plain", home=office.home)
         assert ran.code == 16, ran.err
-        assert "No space left on device" in ran.err
+        assert "bytes are needed, 1048576 are free" in ran.err
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", small], check=True)
