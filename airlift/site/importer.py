@@ -27,9 +27,9 @@ from airlift.site.listing import Listing, Name
 from airlift.site.mirror import Target
 from airlift.site.mirrors import images
 from airlift.transport.settings import HttpSettings
+from airlift.trust.fields import format_time
 from airlift.trust.gate import Gate, Verified
 from airlift.trust.keys import Passphrase, load_identity
-from airlift.trust.fields import format_time
 
 _REFUSALS: Final = (BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError)
 """What no re-run of the same command changes; what such an import brought is taken back."""
@@ -211,7 +211,7 @@ class _Import:
         if is_dry:
             return result
         self._keep_attest(drop, attest)
-        self._publish(journal, drop, listing, target, intake)
+        self._publish(journal, drop, listing, target)
         return replace(result, drop=journal.drop(drop.release) or drop)
 
     def _checked(self, journal: Journal, drop: Drop, found: Contents, intake: Intake) -> tuple[Drop, Listing]:
@@ -230,7 +230,7 @@ class _Import:
         with fs.guarded("syncing"):
             fs.sync_directory(self.site.drops_dir)
 
-    def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None, intake: Intake) -> None:
+    def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None) -> None:
         if target is None:
             with journal.transaction():
                 journal.accept(drop)

@@ -1,41 +1,43 @@
-"""``airlift serve`` as a process of its own."""
+"""A site that is served by ``airlift serve``, as a process of its own."""
 
 from __future__ import annotations
 
-import contextlib
+import re
+import signal
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.cli import environment
-from tests.support.registry import free_port
 
 
-@contextlib.contextmanager
-def airlift_serve(site: Path, *, port: int = 0) -> Iterator[str]:
-    """Serve a site on loopback until the block ends; gives the URL."""
-    port = port or free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "airlift", "serve", "--site", str(site), "--listen", f"127.0.0.1:{port}"]
-    log = site.parent / "serve.log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment(site.parent), cwd=site.parent)
+@contextmanager
+def serving(root: Path, *, listen: str = "127.0.0.1:0", prefix: Sequence[str] = ()) -> Iterator[str]:
+    """Serve a site and yield its address; it has to end well when it is asked to."""
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-m", "airlift", "serve", "--site", str(root), "--listen", listen],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(root.parent),
+    )
+    assert process.stderr is not None
+    seen = []
     try:
-        deadline = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/healthz", timeout=5):
+        for line in process.stderr:
+            seen.append(line)
+            if found := re.search(r"serving .* at (http://\S+)", line):
+                yield found[1]
                 break
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        yield url
+        else:
+            raise AssertionError("".join(seen))
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            _, rest = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            raise
+    assert process.returncode == 0, "".join(seen) + rest
+    assert "Traceback" not in rest, rest

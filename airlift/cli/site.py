@@ -1,0 +1,78 @@
+"""``airlift site``: make the directory that a site lives in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+
+from airlift.cli import console, options
+from airlift.errors import UsageError
+from airlift.site.config import DEFAULT_LISTEN, RegistryConfig, SiteConfig, init_site
+
+
+@click.group()
+def command() -> None:
+    """Make the directory that a site lives in."""
+
+
+@command.command()
+@click.argument("folder", metavar="DIR", type=options.FOLDER)
+@click.option("--trust", "trust_file", type=options.FILE, required=True, help="Whom to believe; it is pinned.")
+@click.option("--url", required=True, help="Where clients reach the site, such as http://mirror.example:8080.")
+@click.option("--identity", type=options.FILE, help="The site's private key; not needed for plain bundles.")
+@click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="For airlift serve.")
+@click.option("--registry", help="A registry that takes images and charts in place of the embedded one.")
+@click.option("--registry-ca", type=options.FILE, help="Certificates that the registry is checked against.")
+@click.option("--registry-username")
+@click.option("--registry-password-file", type=options.FILE, help="Its first line is the password.")
+@options.passphrase
+def init(
+    folder: Path,
+    trust_file: Path,
+    url: str,
+    identity: Path | None,
+    listen: str,
+    registry: str | None,
+    registry_ca: Path | None,
+    registry_username: str | None,
+    registry_password_file: Path | None,
+    passphrase_file: Path | None,
+) -> None:
+    """Make a site in DIR and print the fingerprint of whom it believes.
+
+    Compare the fingerprint with the one on paper. The key and the other files stay where they are.
+    """
+    for given in (registry_ca, registry_username, registry_password_file):
+        if given is not None and registry is None:
+            raise UsageError("an option for the registry was given without --registry URL")
+    for path in (identity, registry_ca, registry_password_file, passphrase_file):
+        if path is not None and not path.is_file():
+            raise UsageError(f"{path}: no such file")
+    try:
+        config = SiteConfig(
+            url=url,
+            listen=listen,
+            identity=_absolute(identity),
+            passphrase_file=_absolute(passphrase_file),
+            registry=None
+            if registry is None
+            else RegistryConfig(
+                url=registry,
+                ca=_absolute(registry_ca),
+                username=registry_username,
+                password_file=_absolute(registry_password_file),
+            ),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "--registry" if first["loc"] == ("url",) and first["input"] == registry else f"--{first['loc'][-1]}"
+        raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+    site = init_site(folder, trust_file, config)
+    console.say(f"site {folder} for channel {', '.join(sorted(site.trust.channels))}; compare with paper:")
+    console.answer(f"fingerprint {site.trust.fingerprint}")
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())

@@ -1,0 +1,38 @@
+"""``airlift status``: what a site is, what it has, and what clients need to know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from airlift.cli import console, options
+from airlift.cli.drops import line
+from airlift.site import drops
+from airlift.site.clients import CLIENTS, client_config
+from airlift.site.config import load_site
+
+
+@click.command()
+@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
+@click.option("--client", type=click.Choice(list(CLIENTS)), help="Print this client's configuration instead.")
+@options.as_json
+def command(folder: Path, client: str | None, as_json: bool) -> None:
+    """Say what the site is and has, or how a client is configured for it."""
+    site = load_site(folder)
+    if client is not None:
+        text = client_config(site, client)
+        if as_json:
+            console.result_json({"client": client, "config": text})
+        else:
+            console.answer(text)
+        return
+    state = drops.status(site)
+    if as_json:
+        console.result_json(state)
+        return
+    console.answer(f"site {folder} at {state['url']}, trust {state['trust']}")
+    if state["registry"]:
+        console.answer(f"  images and charts are in {state['registry']}")
+    for drop in drops.list_drops(site):
+        console.answer(line(drop))
