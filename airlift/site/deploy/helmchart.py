@@ -206,30 +206,6 @@ def resource(release: Release, chart_file_name: str, values_content: str) -> dic
     }
 
 
-def check_stems(root: Path, planned: Sequence[Release]) -> None:
-    """Accept a folder of manifests in which no other file has the AddOn name of one of ours.
-
-    An AddOn's name ends at the file's first dot, in sub-folders, too; of two files with one name the later deletes
-    what the earlier made.
-
-    Raises:
-        DeployError: with all files that clash.
-        StoreError: the disk cannot be read.
-    """
-    folder = locate(root, MANIFESTS / "x").parent
-    wanted = {release.stem: folder / release.path.name for release in planned}
-    clashes = []
-    for path in sorted(folder.rglob("*")):
-        stem = path.name.partition(".")[0].lower()
-        if stem in wanted and path != wanted[stem] and path.is_file() and path.suffix in (".yaml", ".yml", ".json"):
-            clashes.append(f"  {path} and {wanted[stem].name}")
-    if clashes:
-        raise DeployError(
-            "\n".join(["two files under server/manifests would have one AddOn name", *clashes]),
-            hint="rename or move the other file; K3s takes a name up to its first dot",
-        )
-
-
 def kept(root: Path, planned: Sequence[Release]) -> tuple[PurePosixPath, ...]:
     """Return the manifests of earlier drops that stay though these drops do not deploy them.
 

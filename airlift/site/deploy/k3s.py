@@ -21,6 +21,7 @@ from airlift.progress import Progress, Silent
 from airlift.site.deploy import files, helmchart, tarball
 from airlift.site.deploy.blobs import BlobSource
 from airlift.site.deploy.files import Action, PlannedFile
+from airlift.site.deploy.foreign import check_foreign
 from airlift.site.deploy.images import Images, NodeImage, Wanted, require, shown_by
 from airlift.site.deploy.registries import PATH as REGISTRIES
 from airlift.site.deploy.registries import Endpoint, plan_registries, source_registries
@@ -114,7 +115,7 @@ def make_plan(
     nodes = [images.on_node(artifact, platform) for artifact in _distinct(preload.values())]
     others = images.fitting(_distinct(running.values()), platform)
     _one_name_each(root, nodes, others)
-    helmchart.check_stems(root, releases)
+    check_foreign(root, releases)
     registries = plan_registries(root, source_registries(drops), endpoint)
     tarballs = tarball.plan_tarballs(root, nodes, others, blobs)
     archives = {name: helmchart.plan_chart(root, chart, blobs) for name, chart in charts.items()}

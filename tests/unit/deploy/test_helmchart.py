@@ -296,3 +296,62 @@ def test_a_chart_whose_name_is_no_file_name_is_refused(drops: Drops, deploy, roo
         deploy()
 
     assert not root.exists()
+
+
+CONFIG = """\
+apiVersion: helm.cattle.io/v1
+kind: HelmChartConfig
+metadata: {name: site, namespace: kube-system}
+spec: {valuesContent: "a: 1"%s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (CONFIG % "", "HelmChartConfig site has failurePolicy reinstall"),
+        (CONFIG % ", failurePolicy: retry", "HelmChartConfig site has failurePolicy retry"),
+        ("a: 1\n---\n" + CONFIG % "", "HelmChartConfig site has failurePolicy reinstall"),
+        (
+            "kind: List\nitems:\n- " + (CONFIG % "").replace("\n", "\n  "),
+            "HelmChartConfig site has failurePolicy reinstall",
+        ),
+        (CONFIG.replace("HelmChartConfig", "HelmChart") % "", "another HelmChart site"),
+    ],
+)
+def test_a_manifest_of_others_that_would_change_our_release_is_refused(
+    site: Drops, deploy, root, text: str, problem: str
+) -> None:
+    site.release("site")
+    path = root / MANIFESTS / "theirs.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+    with pytest.raises(DeployError) as caught:
+        deploy()
+
+    assert str(caught.value) == f"other manifests would change releases of the drop\n  {path}: {problem}"
+    assert [item.name for item in root.rglob("*") if item.is_file()] == ["theirs.yaml"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CONFIG % ", failurePolicy: abort",
+        (CONFIG % "").replace("name: site", "name: other"),
+        (CONFIG % "").replace("kube-system", "elsewhere"),
+        "not: [yaml",
+        "\xff",
+        "- list",
+        "",
+    ],
+)
+def test_other_manifests_of_others_are_left_alone(site: Drops, deploy, root, text: str) -> None:
+    site.release("site")
+    path = root / MANIFESTS / "theirs.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text.encode("latin-1"))
+
+    deploy()
+
+    assert path.read_bytes() == text.encode("latin-1")
