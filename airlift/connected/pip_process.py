@@ -131,7 +131,9 @@ def load_settings(settings: Settings) -> PipSettings:
     passwords = {unquote(urlsplit(url).password or "") for url in urls_}
     passwords |= {quote(word, safe="") for word in passwords}
     secrets = tuple(sorted(passwords - {""}, key=len, reverse=True))
-    return PipSettings(indexes, http, {**said, "cert": cert}, secrets, tuple(said["find_links"]))
+    return PipSettings(
+        indexes, http, {**said, "cert": cert, "retries": http.retries}, secrets, tuple(said["find_links"])
+    )
 
 
 def _index(name: str, url: str, trusted: frozenset[str]) -> Index:

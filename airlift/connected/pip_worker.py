@@ -90,6 +90,7 @@ def _index_args(task: Task) -> list[str]:
     where = task["indexes"]
     args = ["--isolated", "--disable-pip-version-check", "--no-input", "--keyring-provider", "disabled"]
     args += ["--index-url", where["index_url"], "--timeout", str(where["timeout"])]
+    args += ["--retries", str(where["retries"])]
     for url in where["extra_index_urls"]:
         args += ["--extra-index-url", url]
     for host in where["trusted_hosts"]:

@@ -17,6 +17,7 @@ from airlift.kinds.wheel_targets import WheelTarget
 from airlift.kinds.wheels import parse_filename
 
 _SHOWN: Final = 8
+_CONFLICT: Final = "it conflicts with the other requirements"
 
 
 def explain(
@@ -31,6 +32,8 @@ def explain(
             continue
         asked = f"{item.wanted} (for {item.by})" if item.by else item.wanted
         reason, advice = _reason(item, index.files(item.project), target)
+        if reason == _CONFLICT and len(error.unmet) == 1:
+            reason = "a constraint (-c) or a --hash excludes it, or the index did not answer pip"
         lines.append(f"{asked}: {reason}")
         if advice and not allow_sdist:
             hint = advice
@@ -72,7 +75,7 @@ def _unfit(wheels: Sequence[tuple[Version, IndexFile]], target: WheelTarget) -> 
     if not any(runs_on(file, target) for _, file in fit):
         said = _some(sorted({file.requires_python or "" for _, file in fit}))
         return f"no release for Python {target.python}; they want Python {said}"
-    return "it conflicts with the other requirements"
+    return _CONFLICT
 
 
 def wheel_versions(files: Iterable[IndexFile]) -> list[tuple[Version, IndexFile]]:

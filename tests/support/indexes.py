@@ -8,6 +8,7 @@ import hashlib
 import html
 import io
 import json
+import ssl
 import tarfile
 import threading
 import zipfile
@@ -258,15 +259,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is not worth a traceback."""
+
+
 @contextlib.contextmanager
-def running_index(**options: Any) -> Iterator[FakeIndex]:
-    """Run an index on an ephemeral port."""
+def running_index(*, tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[FakeIndex]:
+    """Run an index on an ephemeral port, with TLS when a context is given."""
     index = FakeIndex(**options)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"index": index}))
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"index": index}))
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    index.url = f"http://127.0.0.1:{server.server_port}/simple/"
+    index.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}/simple/"
     try:
         yield index
     finally:

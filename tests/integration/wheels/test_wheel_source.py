@@ -316,6 +316,16 @@ def test_constraints_limit_versions_and_bring_nothing_along(tmp_path: Path, benc
     ]
 
 
+def test_a_constraint_that_excludes_everything_is_named(tmp_path: Path, bench: Bench, index: FakeIndex) -> None:
+    index.wheel("lib", "2.0")
+    (tmp_path / "r.txt").write_text("lib>=2\n-c limits.txt\n")
+    (tmp_path / "limits.txt").write_text("lib<2\n")
+    with pytest.raises(ResolveError) as caught:
+        bench.resolve(requirements=["r.txt"])
+    assert "lib" in caught.value.message
+    assert "constraint" in caught.value.message
+
+
 def test_extras_bring_their_requirements(bench: Bench, index: FakeIndex) -> None:
     index.wheel("app", "1.0", requires=["plain", 'fancy; extra == "more"', 'never; extra == "other"'])
     index.wheel("plain", "1.0")
