@@ -32,7 +32,6 @@ def make_app(site: Site) -> web.Application:
         StoreError: the journal cannot be read.
     """
     catalog = Catalog(site.journal_path, site.store)
-    # Paths are taken as they come: a body is never read, so its size is nobody's business.
     app = web.Application(middlewares=[_guard])
     registry = site.config.registry
     if registry is None:
@@ -42,7 +41,7 @@ def make_app(site: Site) -> web.Application:
         app.add_routes(images.refusals(registry.url))
     for service in (wheels, models, files):
         app.add_routes(service.routes(catalog))
-    app.add_routes([web.get("/healthz", _health(catalog)), web.get("/", _welcome(registry is None))])
+    app.add_routes([web.get("/healthz", _health(catalog)), web.get("/", _welcome(is_embedded=registry is None))])
 
     async def closing(_: web.Application) -> AsyncIterator[None]:
         yield
@@ -97,7 +96,6 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         response = await handler(request)
         status = response.status
-        return response
     except web.HTTPException as error:
         status = error.status
         raise
@@ -107,6 +105,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except (ConnectionError, asyncio.CancelledError):
         status = 499
         raise
+    else:
+        return response
     finally:
         took_ms = (time.monotonic() - begin) * 1000
         _LOG.info("%s %s %s %d %.0f ms", request.remote, request.method, request.path_qs, status, took_ms)
@@ -120,7 +120,7 @@ def _health(catalog: Catalog) -> Handler:
     return health
 
 
-def _welcome(is_embedded: bool) -> Handler:
+def _welcome(*, is_embedded: bool) -> Handler:
     places = ["simple/", "hf/api/models", "files/", "healthz"] + (["v2/", "charts/index.yaml"] if is_embedded else [])
 
     async def welcome(_: web.Request) -> web.StreamResponse:

@@ -1,8 +1,8 @@
 """The registry: the pull half of the OCI distribution specification 1.1, with containerd's ``?ns=``.
 
-A repository is asked for as ``/v2/<registry>/<repository>`` (``host:port`` is written ``host_port``), or as a mirror is:
-by ``/v2/<repository>`` with the registry in ``ns``. Without either, docker.io is meant. Tags are those of the active
-drops, digests those of the kept ones.
+A repository is asked for as ``/v2/<registry>/<repository>`` (``host:port`` is written ``host_port``), or as mirrors
+are: by ``/v2/<repository>`` with the registry in ``ns``. Without either, docker.io is meant. Tags are those of the
+active drops, digests those of the kept ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from airlift.site.listing import Held
 
 _CALL: Final = re.compile(r"(.+)/(?:(manifests|blobs|referrers)/([^/]+)|(tags)/list)")
-_NAME: Final = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*", re.I)
+_PART: Final = r"[A-Za-z0-9]+(?:(?:[._]|__|-+)[A-Za-z0-9]+)*"
+_NAME: Final = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _VERSION: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
 _MAX_NAME: Final = 512
@@ -83,18 +84,19 @@ class _Registry:
         name, what, reference, _ = match.groups()
         if len(name) > _MAX_NAME or _NAME.fullmatch(name) is None:
             return _error(400, "NAME_INVALID", f"{name[:80]!r} is not a repository name")
-        namespace = request.query.get("ns", "")
-        scopes = [scope for scope in _scopes(name, namespace) if self._catalog.has_scope(Service.OCI, scope)]
+        paths = _scopes(name, request.query.get("ns", ""))
+        scopes = [path for path in paths if self._catalog.has_scope(Service.OCI, path)]
         if what == "referrers":
             return self._referrers(request, reference, scopes)
         if not scopes:
             return _error(404, "NAME_UNKNOWN", f"no repository {name} in a kept drop")
-        if what is None:
-            tags = sorted({tag for scope in scopes for tag in self._catalog.tags(scope)})
-            return _page(request, "tags", {"name": name}, tags)
-        if what == "blobs":
-            return await self._blob(request, reference, scopes)
-        return await self._manifest(request, reference, scopes)
+        answers = {"blobs": self._blob, "manifests": self._manifest}
+        return await answers.get(what, self._tags)(request, reference, scopes)
+
+    async def _tags(self, request: web.Request, _: str, scopes: list[str]) -> web.StreamResponse:
+        tags = sorted({tag for scope in scopes for tag in self._catalog.tags(scope)})
+        name = request.match_info["tail"].removesuffix("/tags/list")
+        return _page(request, "tags", {"name": name}, tags)
 
     async def _blob(self, request: web.Request, reference: str, scopes: list[str]) -> web.StreamResponse:
         digest = _digest(reference)
