@@ -13,7 +13,7 @@ import shutil
 import subprocess  # noqa: TID251 - this file drives helm
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -47,13 +47,13 @@ class Helm:
         self._work = work
         self._path = path
 
-    def render(self, chart: Chart, archive: bytes, values: Sequence[Path]) -> bytes:
+    def render(self, chart: Chart, archive: bytes, values: Mapping[str, bytes]) -> bytes:
         """Return what ``helm template`` prints for a chart: with its CRDs, hooks and tests.
 
         Args:
             chart: the chart, read from `archive`.
             archive: the .tgz.
-            values: values files, later ones win.
+            values: content of values files by the name that the user gave them; later ones win.
 
         Raises:
             ResolveError: helm refuses, in its own words; or it takes too long or prints too much.
@@ -61,20 +61,28 @@ class Helm:
         """
         subject = f"chart {chart.name} {chart.version}"
         with self._home() as home:
-            place = home / chart.file_name
-            fs.write(place, archive)
+            # Relative names: helm splits a values file's name at commas, and a directory may have one.
+            fs.write(home / chart.file_name, archive)
             arguments = [
                 self.program,
                 "template",
                 _RELEASE,
-                str(place),
+                f"./{chart.file_name}",
                 "--include-crds",
                 "--kube-version",
                 kube_version(chart.kube_version, subject=subject),
             ]
-            for name in values:
-                arguments += ["--values", str(name)]
-            return self._run(arguments, home, subject)
+            names: dict[str, str] = {}
+            for number, (name, content) in enumerate(values.items()):
+                names[f"values-{number}.yaml"] = name
+                fs.write(home / f"values-{number}.yaml", content)
+                arguments += ["--values", f"values-{number}.yaml"]
+            code, output, said = self._run(arguments, home, subject)
+            if code:
+                for ours, theirs in names.items():
+                    said = said.replace(ours, theirs)
+                raise _refusal(subject, said.replace(f"{home}/", ""), code)
+            return output
 
     @contextlib.contextmanager
     def _home(self) -> Iterator[Path]:
@@ -84,7 +92,7 @@ class Helm:
         with home as name:
             yield Path(name)
 
-    def _run(self, arguments: list[str], home: Path, subject: str) -> bytes:
+    def _run(self, arguments: list[str], home: Path, subject: str) -> tuple[int, bytes, str]:
         talk = home / "stderr"
         with fs.guarded("writing"), talk.open("wb") as err:
             # A pipe, because helm does not notice when a file could not take all that it prints.
@@ -117,11 +125,8 @@ class Helm:
             process.communicate()
         if late.is_set():
             raise ResolveError(f"{subject}: helm did not finish in {_TIMEOUT_S} s")
-        if code:
-            with fs.guarded("reading"), talk.open("rb") as stream:
-                said = stream.read(limits.ERROR_BODY).decode("utf-8", "replace").replace(f"{home}/", "")
-            raise _refusal(subject, said, code)
-        return output
+        with fs.guarded("reading"), talk.open("rb") as stream:
+            return code, output, stream.read(limits.ERROR_BODY).decode("utf-8", "replace")
 
 
 def _environment(home: Path, path: str) -> dict[str, str]:

@@ -6,11 +6,12 @@ import unicodedata
 from collections.abc import Iterable
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airlift.errors import IntegrityError
-from airlift.kinds import chart_archive, chart_pack, chart_yaml, charts, podspecs, semver
+from airlift.kinds import chart_archive, chart_index, chart_pack, chart_yaml, charts, podspecs, semver
 from tests.support.charts import chart
 
 pytestmark = pytest.mark.property
@@ -75,3 +76,29 @@ def test_any_bytes_are_yaml_or_an_integrity_error(data: bytes) -> None:
     ):
         with contextlib.suppress(IntegrityError):
             read()
+
+
+_TEXT = st.text("ab: -#'\"\n{}[]&*|>%@", max_size=30)
+_RELEASE = st.fixed_dictionaries(
+    {"version": st.from_regex(r"[0-9]\.[0-9]\.[0-9]", fullmatch=True), "description": _TEXT},
+    optional={"keywords": st.lists(_TEXT, max_size=3), "annotations": st.dictionaries(_TEXT, _TEXT, max_size=2)},
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["app", "app-extra", "web", "entries"]), st.lists(_RELEASE, min_size=1, max_size=3)
+    ),
+    st.booleans(),
+    st.sampled_from([40, 80, 10_000]),
+)
+def test_a_charts_own_lines_say_what_the_whole_index_says(
+    charts_of: dict[str, list[dict[str, object]]], flow: bool, width: int
+) -> None:
+    entries = {name: [{**item, "name": name} for item in items] for name, items in charts_of.items()}
+    text = yaml.safe_dump(
+        {"apiVersion": "v1", "entries": entries, "z": "end"}, width=width, allow_unicode=flow
+    ).encode()
+    for name in entries:
+        cut = chart_index._cut(text, name)
+        assert cut is None or cut == chart_index._whole(text, name, "x")

@@ -10,7 +10,6 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from airlift import canonical, digest, fs, limits, oci
@@ -210,13 +209,13 @@ class ChartSource:
                 f"{subject}: its images are not known, because there is no helm on the PATH; deploy will refuse it"
             )
             return None
-        values: list[Path] = []
+        values: dict[str, bytes] = {}
         for name in request.values:
-            values.append((self._settings.base / name).absolute())
-            if not values[-1].is_file():
+            if not (self._settings.base / name).is_file():
                 raise ResolveError(
                     f"{subject}: values file {name}: not there", hint="paths are relative to the manifest"
                 )
+            values[name] = fs.read_bounded(self._settings.base / name, limits.DOCUMENT)
         seen = podspecs.find(self._helm.render(chart, data, values), subject=f"{subject}, rendered")
         for item in seen:
             if not item.is_reference:

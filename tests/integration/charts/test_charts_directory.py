@@ -210,3 +210,40 @@ def test_ours_and_helms_package_hold_the_same_files(here: Settings, tmp_path: Pa
     ours, theirs = _content(here, _resolve(here)), (tmp_path / "site-0.1.0.tgz").read_bytes()
     assert sorted(_names(ours)) == sorted(_names(theirs))
     assert charts.read_archive(ours, subject="x").metadata == charts.read_archive(theirs, subject="x").metadata
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "*.md\n",
+        "/*.md\n",
+        "docs/\n",
+        "docs\n",
+        "docs/*.md\n",
+        "*/a.md\n",
+        "[a-b].md\n",
+        "[^a].md\n",
+        "?.md\n",
+        "\\*.md\n",
+        "  docs/  \n# *.yaml\n",
+        "templates/a.*\n",
+        ".helmignore\n",
+        "/docs/deep\n",
+    ],
+)
+def test_helmignore_leaves_out_what_helm_leaves_out(here: Settings, tmp_path: Path, rules: str) -> None:
+    names = ["a.md", "b.md", "long.md", "docs/a.md", "docs/deep/a.md", "deep/docs/b.md", "templates/a.yaml", ".dot"]
+    _write(tmp_path / "site", "site", **{".helmignore": rules, **dict.fromkeys(names, "# x\n")})
+    helm("package", tmp_path / "site", "-d", tmp_path)
+    assert sorted(_names(_content(here, _resolve(here)))) == sorted(_names((tmp_path / "site-1.0.0.tgz").read_bytes()))
+
+
+@pytest.mark.parametrize("rules", ["!a.md\n", "!templates/\n", "*\n"])
+def test_rules_that_leave_out_the_chart_itself_are_refused_by_helm_and_by_us(
+    here: Settings, tmp_path: Path, rules: str
+) -> None:
+    _write(tmp_path / "site", "site", **{".helmignore": rules, "a.md": "x"})
+    with pytest.raises(AssertionError, match=r"Chart\.yaml"):
+        helm("package", tmp_path / "site", "-d", tmp_path)
+    with pytest.raises(IntegrityError, match=r"no Chart\.yaml in it"):
+        _resolve(here)

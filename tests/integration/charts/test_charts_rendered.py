@@ -61,6 +61,12 @@ def test_values_files_of_the_request_are_rendered_with(here: Settings) -> None:
         _images(here, data, values=["gone.yaml"])
 
 
+def test_a_values_file_that_is_no_yaml_is_said_by_the_name_that_the_user_gave_it(here: Settings) -> None:
+    (here.base / "odd, name.yaml").write_text("a: [")
+    with pytest.raises(ResolveError, match=r"chart app 1\.0\.0 cannot be rendered: .*odd, name\.yaml"):
+        _images(here, chart(), values=["odd, name.yaml"])
+
+
 def test_a_required_value_that_is_missing_is_said_in_helms_words(here: Settings) -> None:
     data = chart(files={"templates/a.yaml": pod('{{ required "image.tag is required for the app" .Values.tag }}')})
     with pytest.raises(ResolveError) as caught:
@@ -138,4 +144,4 @@ def test_a_helm_that_does_not_end_is_stopped(here: Settings, tmp_path: Path, mon
     assert found is not None
     data = chart()
     with pytest.raises(ResolveError, match="helm did not finish"):
-        found.render(charts.read_archive(data, subject="x"), data, [])
+        found.render(charts.read_archive(data, subject="x"), data, {})
