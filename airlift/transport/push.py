@@ -32,6 +32,7 @@ _SLOWEST: Final = 10 * limits.MIB
 _HINTS: Final = {
     401: "give the registry's username and password_file in site.yaml",
     403: "the account may not write here, the registry is read-only, or its quota is used up",
+    405: "the registry is read-only, or does not take uploads at this address",
     412: "the tag is immutable and holds other content; take it away at the registry, or use another tag",
     413: "a proxy in front of the registry limits the size of requests",
 }
