@@ -20,7 +20,7 @@ from airlift.store import Store
 from tests.components import require
 from tests.support.catalog import Routes, Shelf, carry, served
 from tests.support.chart_servers import docker_registry, helm, nginx
-from tests.support.charts import chart, pod
+from tests.support.charts import archive, chart, pod
 from tests.support.sources import settings
 
 
@@ -71,6 +71,39 @@ def test_helm_takes_the_index_and_pulls_the_exact_bytes(tmp_path: Path, shelf: S
         helm("pull", "app", "--repo", f"{url}/charts/", "--version", "1.9.0", "-d", tmp_path)
         assert (tmp_path / "app-1.9.0.tgz").read_bytes() == old
         assert "image: a:1" in helm("template", "r", "app", "--repo", f"{url}/charts", "--version", "^1.10.0")
+
+
+def test_helms_strict_parser_reads_every_field_that_a_chart_may_have(tmp_path: Path, shelf: Shelf) -> None:
+    require("helm")
+    more = """dependencies:
+  - name: sub
+    version: ^1
+    repository: https://example.com
+    alias: other
+    condition: other.on
+    tags: [a, b]
+    enabled: true
+    import-values: [plain, {child: a, parent: b}]
+tags: x
+condition: y
+"""
+    new = chart("app", "1.0.0", {"charts/sub-1.0.0.tgz": chart("sub", "1.0.0")}, more=more)
+    old = archive(
+        {
+            "Chart.yaml": "apiVersion: v1\nname: old\nversion: 0.1.0\nengine: gotpl\ntillerVersion: '>=2'\n",
+            "requirements.yaml": "dependencies: [{name: sub, version: '*', repository: ''}]",
+            "charts/sub/Chart.yaml": "apiVersion: v1\nname: sub\nversion: 0.1.0\n",
+        },
+        top="old",
+    )
+    _publish(shelf, *(_entry(tmp_path, shelf.store, f"{n}.tgz", d) for n, d in (("app", new), ("old", old))))
+    with served(shelf.catalog, server.routes) as url:
+        helm("repo", "add", "strict", f"{url}/charts", "--force-update")
+        listed = helm("search", "repo", "strict/")
+        assert "strict/app" in listed
+        assert "strict/old" in listed
+        helm("pull", "old", "--repo", f"{url}/charts", "--version", "0.1.0", "-d", tmp_path)
+        assert (tmp_path / "old-0.1.0.tgz").read_bytes() == old
 
 
 def test_the_index_is_the_same_every_time_and_has_exact_digests_and_relative_links(
