@@ -70,8 +70,10 @@ def _unfit(wheels: Sequence[tuple[Version, IndexFile]], target: WheelTarget) -> 
     fit = [(version, file) for version, file in wheels if parse_filename(file.filename).tags & supported]
     if not fit:
         newest = max(version for version, _ in wheels)
-        tags = {str(tag) for version, file in wheels if version == newest for tag in parse_filename(file.filename).tags}
-        return f"no wheel for the target; version {newest} has wheels for {_some(sorted(tags))}"
+        tags = {tag for version, file in wheels if version == newest for tag in parse_filename(file.filename).tags}
+        own = {tag.interpreter for tag in supported}
+        shown = (str(tag) for tag in sorted(tags, key=lambda tag: (tag.interpreter not in own, str(tag))))
+        return f"no wheel for the target; version {newest} has wheels for {_some(shown)}"
     if not any(runs_on(file, target) for _, file in fit):
         said = _some(sorted({file.requires_python or "" for _, file in fit}))
         return f"no release for Python {target.python}; they want Python {said}"
