@@ -134,7 +134,7 @@ class Cri:
             metadata=cri.PodSandboxMetadata(name="p", uid=f"u{time.monotonic_ns()}", namespace="default", attempt=0),
             log_directory=str(logs),
             linux=cri.LinuxPodSandboxConfig(
-                cgroup_parent="/airlift-test",
+                cgroup_parent=f"/{self.containerd.home.name}",
                 security_context=cri.LinuxSandboxSecurityContext(namespace_options=options),
             ),
         )
@@ -214,6 +214,9 @@ def containerd(*, pause: str, snapshotter: str = "native") -> Iterator[Container
             process.kill()
             process.wait()
         _unmount_below(home)
+        for group in Path("/sys/fs/cgroup").glob(f"**/{home.name}"):
+            with contextlib.suppress(OSError):
+                group.rmdir()
         shutil.rmtree(home, ignore_errors=True)
 
 
