@@ -88,7 +88,7 @@ def clients(url: str, work: Path) -> dict[str, Any]:
     snapshot = Path(run(sys.executable, "-c", code, "demo/vad", env=hub).strip())
     found["model"] = sorted(path.name for path in snapshot.iterdir())
     image = f"docker://{host}/registry.example.com/demo/kubectl:1.0"
-    run("skopeo", "copy", "--src-tls-verify=false", image, f"oci:{work / 'image'}:x")
+    run("skopeo", "copy", "--preserve-digests", "--src-tls-verify=false", image, f"oci:{work / 'image'}:x")
     found["image"] = json.loads((work / "image" / "index.json").read_text())["manifests"][0]["digest"]
     inspected = json.loads(run("skopeo", "inspect", "--tls-verify=false", image))
     found["inspected"] = inspected["Digest"]
