@@ -284,8 +284,11 @@ def _deployments(
             values.setdefault(blob.digest, blob)
             files.append({"name": PurePosixPath(name).name, "digest": blob.digest})
         release = item.release or str(chart["release"])
-        if any((d["namespace"], d["release"]) == (item.namespace, release) for d in deploy):
-            raise ResolveError(f"{where}: release {release} in namespace {item.namespace} is there twice")
+        if any(other["release"] == release for other in deploy):
+            raise ResolveError(
+                f"{where}: release {release} is there twice",
+                hint="K3s names a release by its HelmChart resource, whatever the namespace; give one of them `release:`",
+            )
         deploy.append({"chart": chart["artifact"], "namespace": item.namespace, "release": release, "values": files})
     return tuple(deploy), tuple(values.values())
 
