@@ -130,6 +130,7 @@ class FakeIndex:
         json: whether it can answer in JSON.
         ranges: whether it gives ranges.
         users: who may read; None when everybody may.
+        failing: status that every answer has, or None.
         requests: (method, path, Authorization, Range) of every request.
     """
 
@@ -138,6 +139,7 @@ class FakeIndex:
     json: bool = True
     ranges: bool = True
     users: Mapping[str, str] | None = None
+    failing: int | None = None
     requests: list[tuple[str, str, str | None, str | None]] = field(default_factory=list)
 
     def add(self, project: str, filename: str, data: bytes, **said: Any) -> IndexedFile:
@@ -211,6 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
         index, path = self.index, unquote(urlsplit(self.path).path)
         said = self.headers.get("Authorization")
         index.requests.append((self.command, path, said, self.headers.get("Range")))
+        if index.failing is not None:
+            self.answer(index.failing, b"not today", {})
+            return
         if index.users is not None:
             good = {f"Basic {base64.b64encode(f'{u}:{p}'.encode()).decode()}" for u, p in index.users.items()}
             if said not in good:

@@ -147,6 +147,18 @@ def _check_targets(targets: Sequence[WheelTarget], name: str) -> None:
         seen.add(str(target))
 
 
+def _check_case(names: Sequence[str], set_name: str) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise IntegrityError(
+                f"{set_name}: file names",
+                expected="names that differ in more than case",
+                actual=f"{other!r} and {name!r}",
+            )
+
+
 class _Resolve:
     """One run of `WheelSource.resolve`."""
 
@@ -206,6 +218,7 @@ class _Resolve:
                 raise IntegrityError(
                     pin.filename, expected=f"sha256:{other.sha256}", actual=f"sha256:{pin.sha256} for another target"
                 )
+        _check_case(list(once), self._request.name)
         with ThreadPoolExecutor(_PARALLEL_FILES) as pool:
             wheels = list(pool.map(self._look_into_one, once.values()))
         self._check_hashes(wheels)

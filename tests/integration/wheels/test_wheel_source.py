@@ -469,6 +469,33 @@ def test_a_bad_wheel_is_refused_and_nothing_is_left(
     assert list(bench.cache.digests()) == []
 
 
+def test_file_names_that_differ_in_case_alone_are_refused(bench: Bench, index: FakeIndex) -> None:
+    index.wheel("app", "1.0", python="<3.12", tags="py3-none-any", said={"requires_python": "<3.12"})
+    index.wheel("App", "1.0", python=">=3.12", tags="py3-none-any", said={"requires_python": ">=3.12"})
+    with pytest.raises(IntegrityError, match=r"expected names that differ in more than case, got 'App-1.0"):
+        bench.resolve("app", targets=[GLIBC, MUSL])
+
+
+def test_a_name_that_leaves_its_place_is_not_taken_from_a_page(bench: Bench, index: FakeIndex) -> None:
+    index.add("app", "..\\app-1.0-py3-none-any.whl", make_wheel("app", "1.0"))
+    index.add("app", "app-1.0-py3-none-any.whl/../../x-1.0-py3-none-any.whl", make_wheel("app", "1.0"))
+    with pytest.raises(AirliftError):
+        bench.resolve("app")
+
+
+def test_an_index_that_refuses_or_is_down_is_named(tmp_path: Path, bench: Bench, index: FakeIndex) -> None:
+    index.wheel("app", "1.0")
+    entry = bench.resolve("app")
+    for status, message in ((503, "answered 503"), (429, "answered 429"), (404, "no index has that project")):
+        index.failing = status
+        with pytest.raises(AirliftError) as caught:
+            bench.resolve("app")
+        assert message in caught.value.message
+    index.failing = 403
+    with pytest.raises(FetchError, match="does not have it"):
+        carry(entry, bench.source(), Store(tmp_path / "s").create(), None)
+
+
 def test_unknown_platforms_and_doubled_targets_are_refused_before_any_request(bench: Bench, index: FakeIndex) -> None:
     with pytest.raises(ResolveError, match="no wheel tags are known for the platform windows/amd64"):
         bench.resolve("app", targets=[GLIBC.model_copy(update={"platform": "windows/amd64"})])
