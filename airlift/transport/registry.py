@@ -196,7 +196,9 @@ class RegistryClient(PushHalf):
 
     def _pages(self, repository: str, path: str, accept: tuple[int, ...]) -> Iterator[Response]:
         url = self.url(path)
-        for _ in range(_MAX_PAGES):
+        seen: set[str] = set()
+        while len(seen) < _MAX_PAGES:
+            seen.add(url)
             answer = self.http.exchange(
                 "GET",
                 url,
@@ -210,10 +212,9 @@ class RegistryClient(PushHalf):
             match = _NEXT.search(answer.headers.get("Link") or "")
             if answer.status != _OK or match is None:
                 return
-            following = self.own(urljoin(url, match[1]))
-            if following == url:
-                return
-            url = following
+            url = self.own(urljoin(url, match[1]))
+            if url in seen:
+                raise FetchError(f"{self.registry}/{repository}: the pages of {urls.shown(url)} turn in circles")
         raise FetchError(f"{self.registry}/{repository}: more than {_MAX_PAGES} pages")
 
     def ping(self) -> None:

@@ -193,6 +193,7 @@ class FrontHandler(BaseHTTPRequestHandler):
     """One request; faults use `answer`, `pass_on` and the base class."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     front: Front
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
@@ -302,12 +303,18 @@ class FrontHandler(BaseHTTPRequestHandler):
         self.answer(status, data, headers)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing: clients that break off are part of the tests."""
+
+
 @contextlib.contextmanager
 def running_front(behind: Registry | None = None, *, host: str = "127.0.0.1") -> Iterator[Front]:
     """Run a front until the block ends."""
     front = Front(behind=behind)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (FrontHandler,), {"front": front}))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), type("Bound", (FrontHandler,), {"front": front}))
     front.host = f"{host}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
