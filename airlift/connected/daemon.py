@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import posixpath
 import tarfile
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,7 @@ _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _LAYER_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
 _TIMEOUT_S: Final = 600
+_MAX_LINKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,10 @@ class Saved:
     def __init__(self, name: str, file: IO[bytes]) -> None:
         self.name = name
         self._file = file
+        self._closing = weakref.finalize(self, file.close)
         try:
-            self._archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - lives as long as the object
-            self._members = {member.name.removeprefix("./"): member for member in _bounded(self._archive, name)}
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                self._members = {member.name.removeprefix("./"): member for member in _bounded(archive, name)}
         except tarfile.TarError as error:
             raise IntegrityError(
                 f"docker-daemon:{name}", expected="a tar from docker save", actual=str(error)
@@ -73,25 +78,27 @@ class Saved:
             )
         return value
 
-    def _open(self, member: str) -> IO[bytes]:
-        found = self._members.get(member)
-        try:
-            # Older daemons write a layer once and link to it.
-            stream = self._archive.extractfile(found) if found is not None else None
-        except (KeyError, tarfile.TarError, RecursionError):
-            stream = None
-        if stream is None:
-            raise IntegrityError(f"docker-daemon:{self.name}", expected=f"a member {member}", actual="none")
-        return stream
+    def _place(self, name: str) -> tarfile.TarInfo:
+        """Return the regular member that a name stands for; older daemons write a layer once and link to it."""
+        wanted = name
+        for _ in range(_MAX_LINKS):
+            found = self._members.get(wanted)
+            if found is None or found.isreg():
+                break
+            folder = posixpath.dirname(wanted) if found.issym() else ""
+            wanted = posixpath.normpath(posixpath.join(folder, found.linkname))
+        else:
+            found = None
+        if found is None:
+            raise IntegrityError(f"docker-daemon:{self.name}", expected=f"a member {name}", actual="none")
+        return found
 
-    def _small(self, member: str) -> bytes:
-        with self._open(member) as stream:
-            data = stream.read(limits.SMALL_BLOB + 1)
-        if len(data) > limits.SMALL_BLOB:
+    def _small(self, name: str) -> bytes:
+        if self._place(name).size > limits.SMALL_BLOB:
             raise IntegrityError(
-                f"docker-daemon:{self.name}, {member}", expected=f"at most {limits.SMALL_BLOB} bytes", actual="more"
+                f"docker-daemon:{self.name}, {name}", expected=f"at most {limits.SMALL_BLOB} bytes", actual="more"
             )
-        return data
+        return b"".join(self.chunks(name))
 
     def _layer(self, member: str) -> Part:
         size, start = 0, b""
@@ -104,11 +111,16 @@ class Saved:
         kind = oci.LAYER_GZIP if start.startswith(_GZIP) else _LAYER_ZSTD if start.startswith(_ZSTD) else oci.LAYER
         return Part(Descriptor(kind, digest, size), member)
 
-    def chunks(self, member: str, start: int = 0) -> Iterator[bytes]:
-        """Yield a member's content from `start`."""
-        with fs.guarded("reading"), self._open(member) as stream:
-            stream.seek(start)
-            while chunk := stream.read(limits.CHUNK):
+    def chunks(self, name: str, start: int = 0) -> Iterator[bytes]:
+        """Yield a member's content from `start`; several threads may do so at once."""
+        place = self._place(name)
+        at, end = place.offset_data + start, place.offset_data + place.size
+        with fs.guarded("reading a work file"):
+            while at < end:
+                chunk = os.pread(self._file.fileno(), min(limits.CHUNK, end - at), at)
+                if not chunk:
+                    raise IntegrityError(f"docker-daemon:{self.name}", expected="a whole archive", actual="a cut one")
+                at += len(chunk)
                 yield chunk
 
     def put_into(self, store: Store) -> None:
@@ -129,9 +141,8 @@ class Saved:
         return next((part for part in (self.config, *self.layers) if part.descriptor.digest == digest), None)
 
     def close(self) -> None:
-        """Forget the work file."""
-        self._archive.close()
-        self._file.close()
+        """Forget the work file, which happens at the latest when the object goes."""
+        self._closing()
 
 
 def _bounded(archive: tarfile.TarFile, name: str) -> Iterator[tarfile.TarInfo]:
