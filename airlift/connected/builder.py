@@ -6,7 +6,8 @@ run side by side, each filling frames at its own offset. Nothing but the lock de
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -222,9 +223,13 @@ class _Build:
         wanted = {b.digest: b for item in self._lock.artifacts() for b in item.small if b.text is None}
         self._settings.progress.start("fetching manifests", len(wanted), unit="documents")
         with ThreadPoolExecutor(_PARALLEL) as pool:
-            found = dict(zip(wanted, pool.map(self._small, wanted.values()), strict=True))
+            found = dict(zip(wanted, pool.map(self._named_small, wanted.values()), strict=True))
         self._settings.progress.finish()
         return found
+
+    def _named_small(self, blob: LockedBlob) -> bytes:
+        with self._naming(blob):
+            return self._small(blob)
 
     def _small(self, blob: LockedBlob) -> bytes:
         if blob.size > limits.SMALL_BLOB:
@@ -258,8 +263,14 @@ class _Build:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _named(self, writer: BundleWriter, blob: LockedBlob, data: bytes | None) -> None:
-        try:
+        with self._naming(blob):
             self._one(writer, blob, data)
+
+    @contextlib.contextmanager
+    def _naming(self, blob: LockedBlob) -> Iterator[None]:
+        """Let every error say which entry it is about: a digest tells a person nothing."""
+        try:
+            yield
         except AirliftError as error:
             if (entry := self._entries.get(blob.digest)) and entry.name not in error.message:
                 error.message = f"{entry.name}: {error.message}"
