@@ -115,13 +115,18 @@ def make_trust(
         min_sequence: the lowest sequence that is accepted.
         allow_plain: whether bundles without encryption are accepted.
 
+    Returns:
+        The trust; it accepts the suites of these keys.
+
     Raises:
         UsageError: a key cannot be read, is held twice, or the threshold cannot be reached.
     """
     persons: dict[str, list[str]] = {}
+    accepted: set[str] = set()
     for person, pems in signers:
         for pem in pems:
             key = load_signer_public(pem)
+            accepted.add(key.suite)
             persons.setdefault(person, []).append(key.pem.decode("ascii"))
     document = {
         "apiVersion": API_VERSION,
@@ -129,7 +134,7 @@ def make_trust(
         "signers": [{"person": person, "keys": keys} for person, keys in persons.items()],
         "threshold": threshold,
         "channels": {channel: {"min_sequence": min_sequence}},
-        "suites": [suites.DEFAULT],
+        "suites": sorted(accepted) or [suites.DEFAULT],
         "allow_plain": allow_plain,
     }
     try:

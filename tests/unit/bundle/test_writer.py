@@ -308,6 +308,45 @@ def test_a_slow_first_member_makes_the_others_wait_and_not_stop(
     assert most <= 5
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("how", ["a member fails", "abort"])
+def test_who_waits_for_memory_hears_of_the_end(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assembly, "MAX_BUFFERS", 4)
+    content = members([noise("slow", 20 * 2**20), *(noise(f"w{index}", 2 * 2**20) for index in range(40))])
+    slow = list(content)[2]
+    heard: list[BaseException] = []
+    ended = threading.Event()
+    with BundleWriter(tmp_path / "x", plan(content), encrypted=True) as writer:
+
+        def one(item: tuple[str, bytes]) -> None:
+            name, data = item
+            with writer.member(name) as sink:
+                sink.write(data)
+
+        def first() -> None:
+            with writer.member(slow) as sink:
+                sink.write(content[slow][: 9 * 2**20])
+                ended.wait(1)
+                raise FetchError("the line was cut")
+
+        rest = [item for item in content.items() if item[0] != slow]
+        for item in rest[:2]:
+            one(item)
+        with ThreadPoolExecutor(8) as pool:
+            futures = [pool.submit(first), *(pool.submit(one, item) for item in rest[2:])]
+            if how == "abort":
+                time.sleep(0.5)
+                writer.abort()
+                ended.set()
+            for future in futures:
+                try:
+                    future.result()
+                except (FetchError, BundleError) as error:
+                    heard.append(error)
+    assert heard
+    assert names(tmp_path) == []
+
+
 def test_never_more_frames_in_memory_than_promised(tmp_path: Path) -> None:
     blobs = [noise(f"m{index}", 5 * 2**20) for index in range(30)]
     content = members(blobs)
