@@ -43,7 +43,7 @@ class Artifact:
         name: full reference (``docker.io/library/redis:7.4``, ``charts/site:1.0.0``, ``python/inference:set``,
             ``models/acme/fraud:<revision>``, ``files/k3s:<12 hex>``); what ``org.opencontainers.image.ref.name`` says.
         root: descriptor of its manifest or index.
-        facts: what its kind has to say to the site, JSON: for a chart ``images`` (list of {image, where} or null), for a
+        facts: what its kind says to the site, JSON: for a chart ``images`` (list of {image, where} or null), for a
             set of wheels ``targets`` (list of {target, wheels: [digest of each manifest]}), for a model ``id``,
             ``revision``, ``branch``, ``licence``; for a file ``name``.
     """

@@ -26,4 +26,3 @@ def _home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
         monkeypatch.setenv(name, str(home / "helm"))
     for name in ("SOURCE_DATE_EPOCH", "AIRLIFT_PASSPHRASE"):
         monkeypatch.delenv(name, raising=False)
-

@@ -287,7 +287,7 @@ def _deployments(
         if any(other["release"] == release for other in deploy):
             raise ResolveError(
                 f"{where}: release {release} is there twice",
-                hint="K3s names a release by its HelmChart resource, whatever the namespace; give one of them `release:`",
+                hint="K3s names a release by its HelmChart, whatever the namespace; give one of them `release:`",
             )
         deploy.append({"chart": chart["artifact"], "namespace": item.namespace, "release": release, "values": files})
     return tuple(deploy), tuple(values.values())
