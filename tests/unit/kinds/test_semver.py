@@ -39,7 +39,9 @@ def test_versions_are_ordered_by_precedence() -> None:
         "1.1",
     ]
     versions = [semver.parse_version(text) for text in texts]
-    assert sorted(reversed(versions)) == versions
+    backwards = versions[::-1]
+    backwards.sort()
+    assert backwards == versions
 
 
 def test_a_v_short_forms_and_build_metadata_do_not_matter_for_equality() -> None:
