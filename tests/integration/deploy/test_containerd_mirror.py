@@ -17,7 +17,7 @@ from tests.support.containerd import Containerd, containerd
 from tests.support.deployable import activate, make_site
 from tests.support.drops import AMD64, ARM64, Drops
 from tests.support.registry import Front, Registry, free_port, running_front
-from tests.support.serving import airlift_serve
+from tests.support.serving import serving
 
 PAUSE = "docker.io/airlift/pause:1"
 BUSYBOX = "docker.io/library/busybox:1.36"
@@ -51,7 +51,10 @@ def shipped(site: Site, name: str) -> str:
 def front(site: Site) -> Iterator[Front]:
     """`airlift serve` behind something that writes down what containerd asks."""
     port = free_port()
-    with airlift_serve(site.root, port=port), running_front(Registry(f"127.0.0.1:{port}", site.root)) as running:
+    with (
+        serving(site.root, listen=f"127.0.0.1:{port}"),
+        running_front(Registry(f"127.0.0.1:{port}", site.root)) as running,
+    ):
         yield running
 
 
