@@ -12,7 +12,7 @@ import pytest
 
 from airlift.artifact import Artifact
 from airlift.digest import of as digest_of
-from airlift.errors import BundleError, IntegrityError
+from airlift.errors import BundleError, IntegrityError, PartialDeliveryError
 from airlift.progress import Silent
 from airlift.site import drops
 from airlift.site.config import RegistryConfig, Site
@@ -21,7 +21,7 @@ from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
 from tests.components import require
-from tests.support.registry import Registry, running_registry
+from tests.support.registry import Registry, refuse, running_front, running_registry
 from tests.support.serving import serving
 from tests.support.site_bundles import Cargo, make_site, seal, ship, take
 
@@ -211,3 +211,25 @@ def test_large_layers_for_an_external_registry_are_not_kept_twice(backend: Backe
     take(backend.site, ship(made, tmp_path / "bundle"))
     assert backend.site.store.has(digest_of(BIG)) is (backend.registry is None)
     assert backend.site.store.has(digest_of(b"tool"))
+
+
+def test_a_registry_that_stops_half_way_is_said_to_have_a_part_and_is_finished_later(tmp_path: Path) -> None:
+    made, app = cargo()
+    bundle = ship(made, tmp_path / "bundle")
+    with running_registry(tmp_path / "registry") as registry, running_front(registry) as front:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=front.url))
+        client = RegistryClient(registry.host, http=HttpClient(HttpSettings(), Silent()), plain_http=True)
+        front.faults[:] = [refuse(403, match=f"/manifests/{app.root.digest}", method="PUT")]
+        with pytest.raises(PartialDeliveryError, match="nothing of the drop has a name there"):
+            take(site, bundle)
+        assert client.head(APP, "1") is None
+        assert [drop.state for drop in drops.list_drops(site)] == ["verified"]
+        front.faults[:] = [refuse(403, match="/manifests/1", method="PUT")]
+        with pytest.raises(PartialDeliveryError, match="some tags of the drop have moved already"):
+            take(site, bundle)
+        assert [(drop.state, drop.active, drop.pending) for drop in drops.list_drops(site)] == [("ready", False, True)]
+        front.faults.clear()
+        assert take(site, bundle).drop.active
+        found = client.head(APP, "1")
+        assert found is not None
+        assert found.digest == app.root.digest
