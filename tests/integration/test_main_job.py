@@ -114,9 +114,21 @@ def test_a_copy_of_lock_and_sources_builds_the_same_without_the_cache(office: De
     assert bundle.read_bytes() == here.read_bytes()
 
 
+def python_3_12() -> str:
+    """Return a Python 3.12 that starts; version managers put names on the path that do not."""
+    managed = Path.home().glob(".pyenv/versions/3.12*/bin/python3.12")
+    for candidate in (shutil.which("python3.12"), *map(str, managed)):
+        if (
+            candidate
+            and subprocess.run([candidate, "-c", "import venv"], capture_output=True, check=False).returncode == 0
+        ):
+            return candidate
+    pytest.skip("there is no Python 3.12 beside the one that runs the tests")
+
+
 @pytest.mark.slow
 def test_another_python_builds_the_same_file(office: Desk, tmp_path: Path) -> None:
-    python = require("python3.12")
+    python = python_3_12()
     subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True, capture_output=True)
     other = tmp_path / "venv" / "bin" / "python"
     subprocess.run(
