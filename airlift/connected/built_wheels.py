@@ -65,7 +65,16 @@ class BuiltWheels:
             self.folder.mkdir()
 
     def get(self, filename: str) -> BuiltWheel:
-        """Return a wheel of `folder`."""
+        """Return a wheel of `folder`.
+
+        Raises:
+            ResolveError: it is not one that was built here: an index's page led pip to a file of this machine.
+        """
+        if filename not in self._found:
+            raise ResolveError(
+                f"{filename}: a page of an index points to a file of this machine, which is not taken",
+                hint="tell the index's owner; an index has no reason to do that",
+            )
         return self._found[filename]
 
     def add(self, unmet: Sequence[Unmet], target: WheelTarget) -> bool:

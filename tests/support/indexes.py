@@ -118,6 +118,7 @@ class IndexedFile:
     sha256: str | None = ""
     size: int | None = -1
     upload_time: str | None = "2026-01-02T03:04:05.678901Z"
+    url: str | None = None
 
 
 @dataclass
@@ -181,7 +182,7 @@ def _json_file(project: str, item: IndexedFile) -> dict[str, Any]:
     sha256 = hashlib.sha256(item.data).hexdigest() if item.sha256 == "" else item.sha256
     value: dict[str, Any] = {
         "filename": item.filename,
-        "url": f"../../files/{project}/{quote(item.filename)}",
+        "url": item.url or f"../../files/{project}/{quote(item.filename)}",
         "hashes": {"sha256": sha256} if sha256 else {},
     }
     if item.size is not None:

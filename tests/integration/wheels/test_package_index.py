@@ -150,6 +150,15 @@ def test_files_know_ranges_head_and_etags(url: str, upstream: FakeIndex) -> None
     assert same.status_code == 304
 
 
+def test_files_are_served_under_every_spelling_of_their_project(url: str, upstream: FakeIndex) -> None:
+    address = wheel_url(url, "acme-torch")
+    for spelling in ("acme_torch", "Acme.Torch", "ACME--torch"):
+        other = address.replace("/simple/acme-torch/", f"/simple/{spelling}/")
+        assert get(other).content == upstream.files["acme-torch"][0].data
+        assert get(other + ".metadata").content == get(address + ".metadata").content
+        assert requests.head(other + ".metadata", timeout=10).status_code == 200
+
+
 def test_metadata_has_the_digest_that_the_page_says(url: str) -> None:
     file = get(f"{url}/simple/acme-torch/").json()["files"][0]
     metadata = get(f"{url}/simple/acme-torch/{file['url']}.metadata").content

@@ -483,6 +483,16 @@ def test_a_name_that_leaves_its_place_is_not_taken_from_a_page(bench: Bench, ind
         bench.resolve("app")
 
 
+def test_a_page_that_points_to_files_of_this_machine_is_refused(tmp_path: Path, bench: Bench, index: FakeIndex) -> None:
+    local = tmp_path / "app-1.0-py3-none-any.whl"
+    local.write_bytes(make_wheel("app", "1.0"))
+    index.add("app", local.name, local.read_bytes(), url=local.as_uri())
+    with pytest.raises(AirliftError, match=r"app-1\.0-py3-none-any\.whl"):
+        bench.resolve("app")
+    with pytest.raises(AirliftError, match=r"app-1\.0-py3-none-any\.whl"):
+        bench.resolve("app", allow_sdist=True)
+
+
 def test_an_index_that_refuses_or_is_down_is_named(tmp_path: Path, bench: Bench, index: FakeIndex) -> None:
     index.wheel("app", "1.0")
     entry = bench.resolve("app")
