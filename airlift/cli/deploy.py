@@ -38,7 +38,13 @@ def k3s(site_dir: Path, root: Path, wanted: str | None, dry_run: bool, as_json: 
     site = load_site(site_dir)
     progress = console.progress()
     plan = active.plan_for_site(
-        site, root=root, platform=_platform(wanted), http=environment.http_settings(), progress=progress
+        site,
+        root=root,
+        platform=_platform(wanted),
+        http=environment.http_settings(),
+        progress=progress,
+        environment=environment.variables(),
+        architecture=_platform(None).architecture,
     )
     if not dry_run:
         deployment.write(plan, progress=progress)

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from airlift import canonical, digest, fs, limits, oci
+from airlift import canonical, digest, fs, helm, limits, oci
 from airlift.artifact import HELM_CONFIG, Artifact, Kind
 from airlift.canonical import JsonObject
-from airlift.connected import chart_directory, chart_repository, helm, image_tree
+from airlift.connected import chart_directory, chart_repository, image_tree
 from airlift.connected.chart_directory import Assembled
 from airlift.connected.chart_repository import HttpRepositories
 from airlift.connected.image_origin import RegistryOrigin

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
 
 from airlift import digest, fs, limits
-from airlift.artifact import Artifact
+from airlift.artifact import Artifact, DropConfig
 from airlift.errors import DeployError
 from airlift.oci import Platform
 from airlift.progress import Progress
@@ -17,6 +18,7 @@ from airlift.site.deploy.blobs import BlobSource, FirstOf, StoreBlobs
 from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.registries import Endpoint, site_endpoint
 from airlift.site.deploy.registry_blobs import RegistryBlobs
+from airlift.site.deploy.rendered import Renderer, helm_at_site
 from airlift.site.drops import active_drops
 from airlift.site.mirrors import images
 from airlift.transport.settings import HttpSettings
@@ -24,7 +26,16 @@ from airlift.transport.settings import HttpSettings
 CA_FOLDER: Final = PurePosixPath("etc/rancher/k3s")
 
 
-def plan_for_site(site: Site, *, root: Path, platform: Platform, http: HttpSettings, progress: Progress) -> Plan:
+def plan_for_site(
+    site: Site,
+    *,
+    root: Path,
+    platform: Platform,
+    http: HttpSettings,
+    progress: Progress,
+    environment: Mapping[str, str] | None = None,
+    architecture: str | None = None,
+) -> Plan:
     """Check everything and say what would be written; nothing is.
 
     Args:
@@ -33,27 +44,48 @@ def plan_for_site(site: Site, *, root: Path, platform: Platform, http: HttpSetti
         platform: the node's.
         http: how to reach the registry that site.yaml names, where it names one.
         progress: listener.
+        environment: the process's, where a helm may be found; None looks in the drop alone.
+        architecture: of the machine that this runs on, where it is not the node's.
 
     Raises:
         DeployError: no drop is active, or see `k3s.make_plan`.
         IntegrityError, StoreError, FetchError: as there.
+    """
+    drops = required_drops(site)
+    source = blobs(site, http, progress)
+    with helm_at_site(drops, site.store, environment or {}, architecture or platform.architecture) as program:
+        return k3s.make_plan(
+            drops,
+            root=root,
+            endpoint=endpoint(site),
+            platform=platform,
+            blobs=source,
+            values=site.store.read,
+            shown=None if program is None else Renderer(program, source, site.store.read),
+        )
+
+
+def required_drops(site: Site) -> list[DropConfig]:
+    """Return the active drops, at least one.
+
+    Raises:
+        DeployError: none is active.
+        StoreError: one cannot be read.
     """
     drops = active_drops(site)
     if not drops:
         raise DeployError(
             f"no drop is active at {site.root}", hint="import a bundle, or activate one with: airlift drops activate"
         )
-    return k3s.make_plan(
-        drops,
-        root=root,
-        endpoint=endpoint(site),
-        platform=platform,
-        blobs=_blobs(site, http, progress),
-        values=site.store.read,
-    )
+    return drops
 
 
-def _blobs(site: Site, http: HttpSettings, progress: Progress) -> BlobSource:
+def blobs(site: Site, http: HttpSettings, progress: Progress) -> BlobSource:
+    """Return where the content of the site's images and charts is read.
+
+    Raises:
+        StoreError: the certificates or the password of its registry cannot be read.
+    """
     registry = site.config.registry
     store = StoreBlobs(site.store)
     if registry is None:

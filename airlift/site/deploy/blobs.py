@@ -127,6 +127,18 @@ def read_small(source: BlobSource, artifact: Artifact, blob: Descriptor) -> byte
     return bytes(buffer.data)
 
 
+def read_archive(source: BlobSource, artifact: Artifact, blob: Descriptor) -> bytes:
+    """Return a chart's archive, checked; the caller bounds its size.
+
+    Raises:
+        IntegrityError: it is damaged.
+        StoreError, FetchError: it cannot be read.
+    """
+    buffer = _Buffer()
+    copy_checked(source, artifact, blob, buffer)
+    return bytes(buffer.data)
+
+
 def read_manifest(source: BlobSource, artifact: Artifact, blob: Descriptor) -> Manifest:
     """Return a manifest or index of an artifact, checked and parsed.
 

@@ -133,6 +133,19 @@ def plan_chart(root: Path, chart: Artifact, source: BlobSource) -> PlannedFile:
         IntegrityError: it is damaged.
         StoreError, FetchError: it cannot be read.
     """
+    layer = archive_of(chart, source)
+    path = CHARTS / chart_file(chart, layer)
+    return plan_stream(root, path, lambda sink: copy_checked(source, chart, layer, sink), mode=_CHART_MODE)
+
+
+def archive_of(chart: Artifact, source: BlobSource) -> Descriptor:
+    """Return the layer that is a chart's archive.
+
+    Raises:
+        DeployError: it is not a chart, or the archive is not at this site.
+        IntegrityError: its manifest is damaged.
+        StoreError, FetchError: it cannot be read.
+    """
     manifest = read_manifest(source, chart, chart.root)
     layers = [layer for layer in manifest.layers if layer.media_type == CHART_LAYER]
     if manifest.config is None or manifest.config.media_type != HELM_CONFIG or len(layers) != 1:
@@ -143,8 +156,7 @@ def plan_chart(root: Path, chart: Artifact, source: BlobSource) -> PlannedFile:
             f"{chart.name}: its archive {layer.digest} is not at this site",
             hint="import the bundle again; airlift mends the gap",
         )
-    path = CHARTS / chart_file(chart, layer)
-    return plan_stream(root, path, lambda sink: copy_checked(source, chart, layer, sink), mode=_CHART_MODE)
+    return layer
 
 
 def chart_file(chart: Artifact, layer: Descriptor) -> str:

@@ -34,6 +34,11 @@ apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 imagePullCredentialsVerificationPolicy: NeverVerify"""
 
+_UNRENDERED: Final = (
+    "no helm is at the site, so releases were not rendered again with the values under `deploy:`; what was checked are "
+    "the images that the connected side saw (carry helm as a file of the drop, or install it)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -91,6 +96,7 @@ def make_plan(
     platform: Platform,
     blobs: BlobSource,
     values: Callable[[Digest], bytes],
+    shown: Callable[[helmchart.Release], Sequence[Wanted]] | None = None,
 ) -> Plan:
     """Check everything and say what would be written; nothing is.
 
@@ -101,6 +107,7 @@ def make_plan(
         platform: the node's.
         blobs: content of images and charts.
         values: gives a values file of a drop.
+        shown: which images a release runs, from rendering it here; None takes the connected side's word.
 
     Raises:
         DeployError: an image that is to run is not in the drops, or a file cannot be written as asked.
@@ -110,7 +117,11 @@ def make_plan(
     images = Images(drops, blobs)
     releases = helmchart.releases(drops)
     charts = {release.chart.name: release.chart for release in releases}
-    running = require(images, [*_preloaded(drops), *(item for chart in charts.values() for item in shown_by(chart))])
+    if shown is None:
+        seen = [item for chart in charts.values() for item in shown_by(chart)]
+    else:
+        seen = [item for release in releases for item in shown(release)]
+    running = require(images, [*_preloaded(drops), *seen])
     preload = {item.image: running[item.image] for item in _preloaded(drops)}
     nodes = [images.on_node(artifact, platform) for artifact in _distinct(preload.values())]
     others = images.fitting(_distinct(running.values()), platform)
@@ -127,12 +138,14 @@ def make_plan(
         *manifests,
     )
     restart = any(item.action is not Action.UNCHANGED for item in registries)
+    unrendered = [_UNRENDERED] if releases and shown is None else []
+    notes = (*_skipped(root, releases), *unrendered, *_notes(drops, releases, restart=restart, images=images))
     return Plan(
         root,
         planned,
         (*tarball.kept(root, tarballs), *helmchart.kept(root, releases)),
         {name: artifact.root.digest for name, artifact in sorted(running.items())},
-        (*_skipped(root, releases), *_notes(drops, releases, restart=restart, images=images)),
+        notes,
         restart,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from airlift.connected import helm
+from airlift import helm
 from airlift.connected.source import Settings
 from airlift.connected.sources.charts import ChartSource
 from airlift.errors import ResolveError

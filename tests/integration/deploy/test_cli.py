@@ -34,6 +34,12 @@ def fill(drops: Drops) -> None:
     drops.preload = [REDIS]
 
 
+@pytest.fixture(autouse=True)
+def _without_helm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The charts of these tests are none that helm could render."""
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     made = make_site(tmp_path / "site")

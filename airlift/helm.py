@@ -47,13 +47,23 @@ class Helm:
         self._work = work
         self._path = path
 
-    def render(self, chart: Chart, archive: bytes, values: Mapping[str, bytes]) -> bytes:
+    def render(
+        self,
+        chart: Chart,
+        archive: bytes,
+        values: Mapping[str, bytes],
+        *,
+        release: str = _RELEASE,
+        namespace: str | None = None,
+    ) -> bytes:
         """Return what ``helm template`` prints for a chart: with its CRDs, hooks and tests.
 
         Args:
             chart: the chart, read from `archive`.
             archive: the .tgz.
             values: content of values files by the name that the user gave them; later ones win.
+            release: its name in the cluster.
+            namespace: where its objects go; None is helm's own default.
 
         Raises:
             ResolveError: helm refuses, in its own words; or it takes too long or prints too much.
@@ -66,12 +76,14 @@ class Helm:
             arguments = [
                 self.program,
                 "template",
-                _RELEASE,
+                release,
                 f"./{chart.file_name}",
                 "--include-crds",
                 "--kube-version",
                 kube_version(chart.kube_version, subject=subject),
             ]
+            if namespace is not None:
+                arguments += ["--namespace", namespace]
             names: dict[str, str] = {}
             for number, (name, content) in enumerate(values.items()):
                 names[f"values-{number}.yaml"] = name
@@ -171,6 +183,11 @@ def find(environment: Mapping[str, str], work: Path) -> Helm | None:
     path = environment.get("PATH", "")
     program = shutil.which("helm", path=path) if path else None
     return Helm(program, work, path) if program else None
+
+
+def at(program: Path, work: Path) -> Helm:
+    """Return the helm that lies in a file, such as one that a drop carries."""
+    return Helm(str(program), work, str(program.parent))
 
 
 def kube_version(wanted: str, *, subject: str) -> str:
