@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from airlift import canonical, fs
 from airlift.cli import console, environment, options
-from airlift.site import drops
+from airlift.errors import UsageError
+from airlift.site import drops, retention
 from airlift.site.config import load_site
 from airlift.site.journal import READY, Drop
 
@@ -45,6 +47,81 @@ def activate(folder: Path, release: str, as_json: bool) -> None:
         console.result_json({"drops": [item.to_json() for item in drops.list_drops(site)]})
     else:
         console.answer(line(drop))
+
+
+@command.command()
+@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
+@click.option("--channel", help="Needed where the site has more than one.")
+@options.as_json
+def rollback(folder: Path, channel: str | None, as_json: bool) -> None:
+    """Take the active drop back: clients see the kept drop before it."""
+    site = load_site(folder)
+    drop = drops.rollback(site, channel, progress=console.progress(), http=environment.http_settings())
+    if as_json:
+        console.result_json({"drops": [item.to_json() for item in drops.list_drops(site)]})
+    else:
+        console.answer(line(drop))
+
+
+@command.command()
+@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
+@click.argument("release")
+@options.as_json
+def show(folder: Path, release: str, as_json: bool) -> None:
+    """Say what RELEASE holds."""
+    site = load_site(folder)
+    found = drops.show(site, release)
+    if as_json:
+        console.result_json(found)
+    else:
+        console.answer(line(drops.find(site, release)))
+        for item in found["contents"]:
+            console.answer(f"  {item['kind']:7} {item['name']}  {item['digest']}")
+
+
+@command.command()
+@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
+@click.argument("old")
+@click.argument("new")
+@options.as_json
+def diff(folder: Path, old: str, new: str, as_json: bool) -> None:
+    """Say name by name what changes for clients from OLD to NEW."""
+    found = drops.diff(load_site(folder), old, new)
+    if as_json:
+        console.result_json({"changes": [item.to_json() for item in found]})
+    else:
+        for item in found:
+            if item.change != "same":
+                console.answer(f"{item.change:8} {item.name}  {item.digest}")
+
+
+@command.command()
+@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
+@click.option("--keep", type=click.IntRange(min=1), help="How many of each channel's newest drops stay.")
+@click.option("-o", "--output", type=options.FILE, help="Where the plan is written, for review.")
+@click.option("--execute", "planned", type=options.FILE, help="Do what this plan says.")
+@options.as_json
+def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | None, as_json: bool) -> None:
+    """Plan with --keep N -o PLAN, read the plan, then prune with --execute PLAN.
+
+    Active drops stay, with everything that they or other kept drops need. It works on a full disk.
+    """
+    if (keep is None) == (planned is None):
+        raise UsageError("prune in two steps", hint="first --keep N -o PLAN, then --execute PLAN")
+    site = load_site(folder)
+    if planned is not None:
+        done = retention.execute(site, retention.read_plan(planned), console.progress())
+    else:
+        done = retention.plan(site, keep or 1)
+        if output is not None:
+            fs.write(output, canonical.encode(done.to_json()))
+    if as_json:
+        console.result_json(done.to_json())
+    else:
+        verb = "pruned" if planned is not None else "would prune"
+        for release in done.releases:
+            console.answer(f"{verb} {release}")
+        console.answer(f"{verb} {len(done.releases)} drops and {len(done.blobs)} blobs, {console.size(done.size)}")
 
 
 def line(drop: Drop) -> str:

@@ -10,9 +10,9 @@ from airlift.artifact import DropConfig, decode_drop_config
 from airlift.errors import StoreError, UsageError
 from airlift.progress import Progress, Silent
 from airlift.site.config import Site
+from airlift.site.importer import Change, changes, refuse_clashes, target_of
 from airlift.site.importer import activate as switch
-from airlift.site.importer import refuse_clashes, target_of
-from airlift.site.journal import READY, Drop
+from airlift.site.journal import READY, Drop, part_of
 from airlift.transport.settings import HttpSettings
 
 _SHORTEST: Final = 6
@@ -109,6 +109,74 @@ def activate(site: Site, release: str, *, progress: Progress | None = None, http
                 refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
                 switch(site, journal, drop, target_of(site, http or HttpSettings(), progress), progress)
             return journal.drop(drop.release) or drop
+
+
+def rollback(
+    site: Site, channel: str | None, *, progress: Progress | None = None, http: HttpSettings | None = None
+) -> Drop:
+    """Take a channel's active drop back: clients see the kept drop before it, by sequence.
+
+    Args:
+        site: where.
+        channel: which; None where the site has one channel only.
+        progress: hears of the tags that move in an external registry.
+        http: how to reach it.
+
+    Raises:
+        UsageError: which channel is not clear, or it has no earlier complete drop.
+        StoreError, PolicyError, DeliveryError: as `activate`.
+    """
+    drops = list_drops(site)
+    active = [drop for drop in drops if drop.active and channel in (None, drop.channel)]
+    if len(active) != 1:
+        names = ", ".join(sorted({drop.channel for drop in drops})) or "none"
+        raise UsageError(
+            f"no drop of channel {channel} is active" if channel else f"{len(active)} channels have an active drop",
+            hint=f"name one with --channel; channels are {names}",
+        )
+    before = [
+        drop
+        for drop in drops
+        if drop.channel == active[0].channel and drop.sequence < active[0].sequence and drop.state == READY
+    ]
+    if not before:
+        raise UsageError(
+            f"{active[0].channel}/{active[0].sequence} is the first kept drop; there is none to go back to"
+        )
+    return activate(site, before[-1].release, progress=progress, http=http)
+
+
+def show(site: Site, release: str) -> Mapping[str, Any]:
+    """Return what a drop holds, as ``airlift drops show --json`` gives it.
+
+    Raises:
+        UsageError: there is no such drop.
+        StoreError: it is not complete, or cannot be read.
+    """
+    config = load_drop(site, release)
+    return {
+        **find(site, release).to_json(),
+        "labels": dict(config.labels),
+        "contents": [
+            {"kind": item.kind.value, "name": item.name, "digest": item.root.digest} for item in config.artifacts
+        ],
+        "deploy": list(config.deploy),
+    }
+
+
+def diff(site: Site, old: str, new: str) -> list[Change]:
+    """Return name by name what changes for clients from one drop to another.
+
+    Raises:
+        UsageError: there is no such drop.
+        StoreError: one is not complete.
+    """
+    pair = [find(site, old), find(site, new)]
+    for drop in pair:
+        load_drop(site, drop.release)
+    with site.journal() as journal:
+        before, after = ({(n.service.value, n.key, part_of(n)): n for n in journal.names_of(d.release)} for d in pair)
+    return changes({key: str(name.value["digest"]) for key, name in before.items()}, after.values())
 
 
 def status(site: Site) -> Mapping[str, Any]:

@@ -26,6 +26,7 @@ from airlift.site.journal import READY, STAGING, Drop, Journal, part_of
 from airlift.site.listing import Listing, Name
 from airlift.site.mirror import Target
 from airlift.site.mirrors import images
+from airlift.site.retention import keep_reserve
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
 from airlift.trust.gate import Gate, Verified
@@ -119,6 +120,7 @@ def import_bundle(
             return importing.run(journal, is_dry=True)
     with site.locked(f"importing {bundle}"):
         site.store.create().clear_ingest()
+        keep_reserve(site)
         with site.journal() as journal:
             return importing.run(journal, is_dry=False)
 
@@ -193,7 +195,7 @@ class _Import:
                 attest = opened.attest()
                 self.progress.finish()
                 drop, listing = self._checked(journal, drop, found, intake)
-                changes = tuple(_changes(journal, drop.channel, listing.names))
+                changed = tuple(changes(journal.name_digests(drop.channel), listing.names))
             except _REFUSALS:
                 if not is_dry and not is_mending:
                     intake.discard()
@@ -204,7 +206,7 @@ class _Import:
             drop,
             summary,
             was_here=False,
-            changes=changes,
+            changes=changed,
             new_blobs=len(intake.new),
             new_bytes=sum(intake.new.values()),
         )
@@ -289,12 +291,19 @@ def target_of(site: Site, http: HttpSettings, progress: Progress) -> Target | No
     return images.RegistryTarget(images.connect(site, http, progress), site.config.registry.repository)
 
 
-def _changes(journal: Journal, channel: str, names: Iterable[Name]) -> Iterable[Change]:
-    before = journal.name_digests(channel)
+def changes(before: Mapping[tuple[str, str, str], str], names: Iterable[Name]) -> list[Change]:
+    """Compare names with what clients see before; sorted by name.
+
+    Args:
+        before: (service, key, part) to digest.
+        names: what they see afterwards.
+    """
+    found = []
     after = {(name.service.value, name.key, part_of(name)): str(name.value["digest"]) for name in names}
     for key in sorted(before.keys() | after.keys()):
         if key not in after:
-            yield Change(contents.shown(*key), Digest(before[key]), "gone")
+            found.append(Change(contents.shown(*key), Digest(before[key]), "gone"))
         else:
             change = "new" if key not in before else "same" if before[key] == after[key] else "changed"
-            yield Change(contents.shown(*key), Digest(after[key]), change)
+            found.append(Change(contents.shown(*key), Digest(after[key]), change))
+    return found

@@ -284,6 +284,16 @@ class Journal:
         """Forget a release that never became ready. Inside `transaction`."""
         self._run("DELETE FROM releases WHERE release = ? AND state = ?", release, STAGING)
 
+    def withdraw(self, release: str) -> None:
+        """Forget a ready release that no client sees; its sequence stays the lowest bound. Inside `transaction`."""
+        for table in ("names", "held", "releases"):
+            self._run(
+                f"DELETE FROM {table} WHERE release = ? AND release NOT IN"  # noqa: S608 - the three names above
+                " (SELECT active FROM channels WHERE active IS NOT NULL"
+                " UNION SELECT pending FROM channels WHERE pending IS NOT NULL)",
+                release,
+            )
+
     def clashes(self, channel: str, names: Iterable[Name]) -> Iterator[Clash]:
         """Yield the names that an active drop of another channel gives to another digest."""
         for name in names:

@@ -1,0 +1,202 @@
+"""Prune: which kept drops go, and which blobs nobody needs afterwards. Planned first, reviewed, then executed.
+
+* An active drop, one whose tags are on their way, and the newest drops of each channel stay, with all they need.
+* Executing compares the plan with the site once more: what came or became active meanwhile is never touched.
+* The journal forgets a drop before its blobs go, so a kill leaves at most blobs that nobody names, and the next plan
+  has them. A reserve on the disk lets the journal forget even when the disk is full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from airlift import artifact, canonical, fs, limits
+from airlift.canonical import JsonObject
+from airlift.digest import Digest
+from airlift.digest import parse as parse_digest
+from airlift.errors import BundleError, UsageError
+from airlift.progress import Progress
+from airlift.site import oci_listing
+from airlift.site.config import Site
+from airlift.site.journal import READY, Drop, Journal
+
+PLAN: Final = "airlift.prune/v1"
+RESERVE: Final = 4 * limits.MIB
+"""Bytes that a site keeps aside, so that pruning can write its journal on a full disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a prune will do.
+
+    Attributes:
+        releases: drops that are forgotten, by channel and sequence.
+        blobs: digest and size of what is deleted, sorted.
+    """
+
+    releases: tuple[str, ...]
+    blobs: tuple[tuple[Digest, int], ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes that become free."""
+        return sum(size for _, size in self.blobs)
+
+    def to_json(self) -> JsonObject:
+        """Return the plan as a document."""
+        return {
+            "format": PLAN,
+            "releases": list(self.releases),
+            "blobs": [{"digest": digest, "size": size} for digest, size in self.blobs],
+            "size": self.size,
+        }
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan that `to_json` made, in canonical JSON.
+
+    Raises:
+        UsageError: it is no plan.
+        StoreError: it cannot be read.
+    """
+    try:
+        value = canonical.decode(fs.read_bounded(path, limits.LOCK), limit=limits.LOCK, subject=str(path))
+        if value["format"] != PLAN:
+            raise UsageError(f"{path}: plan of format {value['format']!r}, expected {PLAN!r}")
+        blobs = tuple((parse_digest(item["digest"]), int(item["size"])) for item in value["blobs"])
+        return Plan(tuple(str(release) for release in value["releases"]), blobs)
+    except BundleError as error:
+        raise UsageError(error.message, hint="make a plan with airlift drops prune -o PLAN") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: not a plan: {error!r}") from None
+
+
+def plan(site: Site, keep: int) -> Plan:
+    """Say what a prune would do; changes nothing.
+
+    Args:
+        site: where.
+        keep: how many of each channel's newest complete drops stay beside the active one.
+
+    Raises:
+        UsageError: `keep` is negative.
+        StoreError: the journal or a manifest cannot be read.
+    """
+    if keep < 0:
+        raise UsageError(f"--keep {keep}: expected 0 or more")
+    with spare(site), site.journal() as journal:
+        drops = journal.drops()
+        newest = {
+            drop.release
+            for channel in {drop.channel for drop in drops}
+            for drop in sorted(
+                (item for item in drops if item.channel == channel and item.state == READY),
+                key=lambda item: item.sequence,
+            )[-keep or len(drops) :]
+        }
+        going = tuple(
+            d.release for d in drops if d.state == READY and not d.active and not d.pending and d.release not in newest
+        )
+        needed = _needed(site, journal, (drop for drop in drops if drop.release not in going))
+        candidates: Iterable[Digest] = site.store.digests()
+        if any(drop.state != READY for drop in drops):
+            # What an import that was cut short has brought has no name yet; it is left for the import to go on with.
+            freed = _needed(site, journal, (drop for drop in drops if drop.release in going))
+            candidates = [digest for digest in candidates if digest in freed]
+        blobs = [(digest, site.store.size(digest)) for digest in candidates if digest not in needed]
+    return Plan(going, tuple(blobs))
+
+
+def execute(site: Site, wanted: Plan, progress: Progress) -> Plan:
+    """Do what a plan says, as far as it still holds, and return what was done.
+
+    Raises:
+        UsageError: a drop of the plan is active now, or unknown.
+        StoreError: the disk refuses, or another import or prune is running.
+    """
+    with site.locked("pruning"), spare(site), site.journal() as journal:
+        drops = {drop.release: drop for drop in journal.drops()}
+        for release in wanted.releases:
+            drop = drops.get(release)
+            if drop is not None and (drop.active or drop.pending):
+                raise UsageError(f"{release} is active now and stays", hint="make a new plan")
+        needed = _needed(site, journal, (drop for drop in drops.values() if drop.release not in wanted.releases))
+        with journal.transaction():
+            for release in wanted.releases:
+                journal.withdraw(release)
+        gone = [(digest, size) for digest, size in wanted.blobs if digest not in needed and site.store.has(digest)]
+        progress.start("pruning", len(gone), unit="blobs")
+        for digest, _ in gone:
+            site.store.delete(digest)
+            progress.advance(1)
+        progress.finish()
+        _forget_reports(site, wanted.releases)
+    return Plan(tuple(release for release in wanted.releases if release in drops), tuple(gone))
+
+
+def keep_reserve(site: Site) -> None:
+    """Set space aside; on a disk without that much left there is none, which is no fault."""
+    path = _reserve(site)
+    if path.exists():
+        return
+    with contextlib.suppress(OSError), path.open("xb") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), 0, RESERVE)
+        except OSError:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def spare(site: Site) -> Iterator[None]:
+    """Give the reserve back while the journal is open on a disk that is nearly full: SQLite needs room even to read."""
+    with fs.guarded("reading"):
+        disk = os.statvfs(site.root)
+    if disk.f_bavail * disk.f_frsize < RESERVE:
+        with contextlib.suppress(OSError):
+            _reserve(site).unlink()
+    try:
+        yield
+    finally:
+        keep_reserve(site)
+
+
+def _reserve(site: Site) -> Path:
+    return site.root / "reserve"
+
+
+def _needed(site: Site, journal: Journal, drops: Iterable[Drop]) -> set[Digest]:
+    """Return every blob that these drops need: what they serve, and what says so."""
+    found: set[Digest] = set()
+    for drop in drops:
+        if drop.state != READY:
+            continue
+        found |= {digest for digest, _ in journal.held_blobs(drop.release)}
+        found.add(drop.config)
+        config = artifact.decode_drop_config(site.store.read(drop.config, limit=limits.INDEX_DOCUMENT))
+        found |= {parse_digest(item["digest"]) for entry in config.deploy for item in _values(entry)}
+        for item in config.artifacts:
+            found.add(item.root.digest)
+            if site.store.has(item.root.digest):
+                for _, manifest in oci_listing.walk(item.root, site.store, subject=item.name):
+                    found |= {child.digest for child in manifest.manifests}
+                    found |= {blob.digest for blob in oci_listing.blobs_of(manifest)}
+    return found
+
+
+def _values(entry: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    values = entry.get("values", [])
+    return values if isinstance(values, list) else []
+
+
+def _forget_reports(site: Site, releases: Iterable[str]) -> None:
+    for release in releases:
+        folder = site.drops_dir / release
+        with contextlib.suppress(FileNotFoundError), fs.guarded("removing"):
+            for path in sorted(folder.iterdir()):
+                path.unlink()
+            folder.rmdir()

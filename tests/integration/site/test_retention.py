@@ -1,0 +1,207 @@
+"""Drops over months: shown, compared, taken back, and pruned in two steps, also on a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from airlift.cli.exit import code_of
+from airlift.digest import of as digest_of
+from airlift.errors import UsageError
+from airlift.progress import Silent
+from airlift.site import drops, retention
+from airlift.site.catalog import Catalog
+from airlift.site.config import Site
+from airlift.site.listing import Service
+from tests.components import require, require_root
+from tests.support.cli import airlift, ok
+from tests.support.site_bundles import Cargo, make_site, ship, take
+
+APP = "docker.io/library/app"
+
+
+def month(number: int, size: int = 1000) -> Cargo:
+    cargo = Cargo()
+    cargo.image(f"{APP}:1", bytes([number]) * size, b"the same every month")
+    cargo.file("tool", b"tool of month %d" % number)
+    return cargo
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    made = make_site(tmp_path / "site")
+    for number in (1, 2, 3):
+        take(made, ship(month(number), tmp_path / f"{number}.airlift", sequence=number))
+    return made
+
+
+def tag(site: Site) -> str:
+    catalog = Catalog(site.journal_path, site.store)
+    try:
+        (value,) = catalog.names(Service.OCI, f"{APP}:1")
+        return str(value["digest"])
+    finally:
+        catalog.close()
+
+
+def root(number: int) -> str:
+    return month(number).artifacts[0].root.digest
+
+
+def is_served(site: Site, digest: str) -> bool:
+    catalog = Catalog(site.journal_path, site.store)
+    try:
+        held = catalog.held(Service.OCI, APP, digest)  # type: ignore[arg-type]
+        return held is not None and catalog.path(held.digest).is_file()
+    finally:
+        catalog.close()
+
+
+def test_two_are_taken_back_and_digests_stay(site: Site) -> None:
+    assert tag(site) == root(3)
+    assert drops.rollback(site, None).sequence == 2
+    assert tag(site) == root(2)
+    assert drops.rollback(site, "stable").sequence == 1
+    assert tag(site) == root(1)
+    assert all(is_served(site, root(number)) for number in (1, 2, 3))
+    with pytest.raises(UsageError, match=r"stable/1 is the first kept drop; there is none to go back to"):
+        drops.rollback(site, None)
+    drops.activate(site, "stable/3")
+    assert tag(site) == root(3)
+
+
+def test_an_unknown_channel_has_nothing_to_take_back(site: Site) -> None:
+    with pytest.raises(UsageError, match="no drop of channel edge is active") as caught:
+        drops.rollback(site, "edge")
+    assert caught.value.hint == "name one with --channel; channels are stable"
+
+
+def test_a_plan_changes_nothing_and_names_what_only_old_drops_need(site: Site) -> None:
+    before = set(site.store.digests())
+    plan = retention.plan(site, 1)
+    assert set(site.store.digests()) == before
+    assert len(plan.releases) == 2
+    going = {digest for digest, _ in plan.blobs}
+    assert {digest_of(bytes([number]) * 1000) for number in (1, 2)} <= going
+    assert digest_of(b"the same every month") not in going
+    assert digest_of(bytes([3]) * 1000) not in going
+
+
+def test_pruning_forgets_old_drops_and_keeps_what_the_kept_ones_need(site: Site) -> None:
+    plan = retention.plan(site, 1)
+    done = retention.execute(site, plan, Silent())
+    assert done == plan
+    assert [drop.sequence for drop in drops.list_drops(site)] == [3]
+    assert is_served(site, root(3))
+    assert not is_served(site, root(1))
+    assert not any(site.store.has(digest) for digest, _ in plan.blobs)
+    assert all(site.store.verify(digest) for digest in site.store.digests())
+    assert sorted(path.name for path in site.drops_dir.iterdir()) == [drops.list_drops(site)[0].release]
+    assert retention.plan(site, 1) == retention.Plan((), ())
+
+
+def test_a_rolled_back_drop_is_active_and_stays_whatever_is_kept(site: Site) -> None:
+    drops.rollback(site, None)
+    drops.rollback(site, None)
+    plan = retention.plan(site, 1)
+    assert plan.releases == (drops.find(site, "stable/2").release,)
+    retention.execute(site, plan, Silent())
+    assert tag(site) == root(1)
+    assert drops.activate(site, "stable/3").active
+    assert tag(site) == root(3)
+
+
+def test_what_became_active_after_the_plan_is_never_touched(site: Site) -> None:
+    plan = retention.plan(site, 1)
+    drops.activate(site, "stable/1")
+    with pytest.raises(UsageError, match="is active now and stays") as caught:
+        retention.execute(site, plan, Silent())
+    assert code_of(caught.value) == 2
+    assert [drop.sequence for drop in drops.list_drops(site)] == [1, 2, 3]
+    assert is_served(site, root(1))
+
+
+def test_what_a_later_import_needs_is_kept_though_the_plan_names_it(site: Site, tmp_path: Path) -> None:
+    plan = retention.plan(site, 1)
+    cargo = month(4)
+    cargo.file("again", bytes([1]) * 1000)
+    take(site, ship(cargo, tmp_path / "4.airlift", sequence=4))
+    retention.execute(site, plan, Silent())
+    assert site.store.has(digest_of(bytes([1]) * 1000))
+    assert [drop.sequence for drop in drops.list_drops(site)] == [3, 4]
+
+
+def test_a_pruned_sequence_is_not_accepted_again(site: Site, tmp_path: Path) -> None:
+    retention.execute(site, retention.plan(site, 1), Silent())
+    home = tmp_path
+    ran = airlift("import", tmp_path / "2.airlift", "--site", site.root, home=home)
+    assert ran.code == 14, ran.err
+
+
+def test_the_verbs_show_compare_and_prune(site: Site, tmp_path: Path) -> None:
+    at = ["--site", str(site.root)]
+    shown = ok("drops", "show", "stable/2", *at, "--json", home=tmp_path).json
+    assert shown["sequence"] == 2
+    assert shown["contents"][0]["name"] == f"{APP}:1"
+    found = ok("drops", "diff", "stable/1", "stable/3", *at, "--json", home=tmp_path).json["changes"]
+    assert {(item["name"], item["change"]) for item in found} == {(f"v2/{APP}:1", "changed"), ("files/tool", "changed")}
+    back = ok("drops", "rollback", *at, "--json", home=tmp_path).json["drops"]
+    assert [item["active"] for item in back] == [False, True, False]
+    plan = tmp_path / "plan.json"
+    planned = ok("drops", "prune", "--keep", "1", "-o", plan, *at, home=tmp_path)
+    assert "would prune 1 drops" in planned.out
+    assert len(drops.list_drops(site)) == 3
+    done = ok("drops", "prune", "--execute", plan, *at, "--json", home=tmp_path).json
+    assert done["releases"] == json.loads(plan.read_text())["releases"]
+    assert len(drops.list_drops(site)) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{}", "not a plan"),
+        (b'{"format":"x"}', "plan of format 'x', expected 'airlift.prune/v1'"),
+        (b"{ }", "not canonical JSON"),
+    ],
+)
+def test_what_is_no_plan_is_refused(site: Site, tmp_path: Path, content: bytes, message: str) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(content)
+    ran = airlift("drops", "prune", "--execute", plan, "--site", site.root, home=tmp_path)
+    assert ran.code == 2, ran.err
+    assert message in ran.err
+    assert len(drops.list_drops(site)) == 3
+
+
+def fill(path: Path) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                os.write(handle, bytes(4096))
+    finally:
+        os.close(handle)
+
+
+def test_pruning_works_on_a_full_disk(tmp_path: Path) -> None:
+    require_root()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run([require("mount"), "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True)
+    try:
+        site = make_site(disk / "site")
+        for number in (1, 2):
+            take(site, ship(month(number, 3_000_000), tmp_path / f"{number}.airlift", sequence=number))
+        fill(disk / "filler")
+        assert os.statvfs(disk).f_bavail == 0
+        done = retention.execute(site, retention.plan(site, 1), Silent())
+        assert done.size > 3_000_000
+        assert [drop.sequence for drop in drops.list_drops(site)] == [2]
+        assert os.statvfs(disk).f_bavail > 0
+    finally:
+        subprocess.run(["umount", disk], check=True)
