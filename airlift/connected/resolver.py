@@ -147,7 +147,7 @@ def check(manifest: Manifest, lock: Lock, settings: Settings) -> None:
 
 def _wanted(manifest: Manifest, settings: Settings) -> Iterator[_Wanted]:
     groups: tuple[tuple[Kind, str, Sequence[Model]], ...] = (
-        (Kind.IMAGE, "images", manifest.images),
+        (Kind.IMAGE, "images", [*manifest.images, *_preloaded(manifest)]),
         (Kind.WHEELS, "python", manifest.python),
         (Kind.CHART, "charts", manifest.charts),
         (Kind.MODEL, "models", manifest.models),
@@ -310,15 +310,30 @@ def _chart(name: str, entries: Sequence[LockedEntry], where: str) -> JsonObject:
     return found[0]
 
 
+def _preloaded(manifest: Manifest) -> Iterator[Image]:
+    """Yield the images that only ``k3s.preload`` names: they are carried like all others."""
+    named = {_tag(image.site_name) for image in manifest.images}
+    for text in manifest.k3s.preload:
+        if _tag(reference.parse(text)) not in named:
+            named.add(_tag(reference.parse(text)))
+            yield Image(ref=text)
+
+
 def _preload(manifest: Manifest, entries: Sequence[LockedEntry]) -> list[str]:
     have = {item.artifact.name for entry in entries if entry.kind is Kind.IMAGE for item in entry.artifacts}
-    names = [str(reference.parse(text)) for text in manifest.k3s.preload]
+    names = list(dict.fromkeys(_tag(reference.parse(text)) for text in manifest.k3s.preload))
     for number, name in enumerate(names):
         if name not in have:
             raise ResolveError(
-                f"k3s.preload[{number}]: {name} is not among this manifest's images", hint="add it to images"
+                f"k3s.preload[{number}]: {name} is not among this manifest's images",
+                hint="K3s finds images of tarballs by a tag; give the image one",
             )
     return names
+
+
+def _tag(name: reference.Reference) -> str:
+    """Return the name that the site knows an image by."""
+    return str(name.without_digest())
 
 
 def _report_missing_images(lock: Lock, settings: Settings) -> None:
