@@ -27,6 +27,7 @@ from airlift.transport.http import HttpSettings
 
 _WORKER: Final = Path(__file__).with_name("pip_worker.py")
 _SHOWN: Final = 2000
+_NO_ADDRESS: Final = "a dependency that is given by its address (name @ https://...) cannot be carried"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,4 +247,5 @@ def _error(task: str, error: Mapping[str, Any], said: str) -> ResolveError:
     if task == "resolve" and error["projects"]:
         return NoAnswerError(error["message"], [Unmet(**item) for item in error["projects"]])
     tail = f"\n{said[-_SHOWN:]}" if task == "build" and said else ""
-    return ResolveError(f"pip: {error['message']}{tail}")
+    hint = _NO_ADDRESS if " is asked for by address " in error["message"] else None
+    return ResolveError(f"pip: {error['message']}{tail}", hint=hint)

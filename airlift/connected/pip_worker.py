@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from pip._internal.exceptions import PipError
 from pip._internal.models.link import Link
 from pip._internal.req.constructors import install_req_from_line
 from pip._internal.req.req_install import InstallRequirement
+from pip._internal.resolution.resolvelib.factory import Factory
 from pip._internal.resolution.resolvelib.requirements import RequiresPythonRequirement
 from pip._vendor.packaging import markers as pip_markers
 from pip._vendor.resolvelib.resolvers import ResolutionImpossible
@@ -70,6 +71,32 @@ def marker_environment(environment: Mapping[str, str]) -> Iterator[None]:
         pip_markers.default_environment = saved
 
 
+@contextlib.contextmanager
+def names_only() -> Iterator[None]:
+    """Refuse requirements by address, which only METADATA can bring here.
+
+    pip would fetch from anywhere, and ``--only-binary`` does not hold for them: a source distribution would be built,
+    that is, its code would run.
+    """
+    saved = Factory._make_requirements_from_install_req  # noqa: SLF001 - there is no public way
+
+    def checked(self: Factory, ireq: InstallRequirement, requested_extras: Iterable[str]) -> Iterator[Any]:
+        if ireq.link is not None and ireq.match_markers(requested_extras):
+            raise PipError(f"{ireq.name} is asked for by address ({ireq.link.redacted_url}), by {_asker(ireq)}")
+        return saved(self, ireq, requested_extras)
+
+    Factory._make_requirements_from_install_req = checked  # type: ignore[method-assign] # noqa: SLF001
+    try:
+        yield
+    finally:
+        Factory._make_requirements_from_install_req = saved  # type: ignore[method-assign] # noqa: SLF001
+
+
+def _asker(ireq: InstallRequirement) -> str:
+    asker = ireq.comes_from
+    return str(asker.name if isinstance(asker, InstallRequirement) else asker)
+
+
 def configuration() -> Answer:
     """Return what pip's configuration files and ``PIP_*`` variables say, as pip itself merges them."""
     options, _ = create_command("install").parse_args([])
@@ -113,7 +140,7 @@ def resolve(task: Task) -> Answer:
         args += ["--platform", platform]
     if task["pre"]:
         args.append("--pre")
-    with marker_environment(target["markers"]):
+    with marker_environment(target["markers"]), names_only():
         repository = TargetRepository(args, task["cache"], tuple(target["version"]))
         wanted = [item for item in map(_requirement, task["lines"]) if item.match_markers()]
         if all(item.constraint for item in wanted):

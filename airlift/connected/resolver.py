@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import Any, Final
 from airlift import digest, fs, limits, reference
 from airlift.artifact import Kind
 from airlift.canonical import JsonObject
+from airlift.connected import requirement_files
 from airlift.connected.source import Settings, Source
 from airlift.connected.sources.charts import ChartSource
 from airlift.connected.sources.files import FileSource
@@ -147,7 +149,7 @@ def check(manifest: Manifest, lock: Lock, settings: Settings) -> None:
 
 def _wanted(manifest: Manifest, settings: Settings) -> Iterator[_Wanted]:
     groups: tuple[tuple[Kind, str, Sequence[Model]], ...] = (
-        (Kind.IMAGE, "images", manifest.images),
+        (Kind.IMAGE, "images", [*manifest.images, *_preloaded(manifest)]),
         (Kind.WHEELS, "python", manifest.python),
         (Kind.CHART, "charts", manifest.charts),
         (Kind.MODEL, "models", manifest.models),
@@ -186,26 +188,12 @@ def _is_local(model: Model) -> bool:
 
 def _inputs(model: Model, settings: Settings, where: str) -> JsonObject:
     """Return the digests of the small files that a request names: an edit of them changes the request."""
-    names: list[str] = []
     if isinstance(model, Python):
-        pending = list(model.requirements)
-        while pending:
-            name = pending.pop(0)
-            if name not in names:
-                names.append(name)
-                pending += _included(name, _read(settings, name, where).decode("utf-8", "replace"))
-    elif isinstance(model, Chart):
-        names = list(model.values)
+        found = requirement_files.read(model.requirements, model.packages, base=settings.base, set_name=model.name)
+        names = [os.path.relpath(path, settings.base) for path in found.files]
+    else:
+        names = list(model.values) if isinstance(model, Chart) else []
     return {name: digest.of(_read(settings, name, where)) for name in names}
-
-
-def _included(name: str, text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        words = line.replace("=", " ", 1).split() if line.startswith("--") else line.split()
-        if len(words) > 1 and words[0] in ("-r", "--requirement", "-c", "--constraint") and "://" not in words[1]:
-            yield str(PurePosixPath(name).parent / words[1])
-        elif line.startswith(("-r", "-c")) and len(words) == 1 and len(words[0]) > len("-r"):
-            yield str(PurePosixPath(name).parent / words[0].removeprefix(line[:2]))
 
 
 def _read(settings: Settings, name: str, where: str) -> bytes:
@@ -310,15 +298,30 @@ def _chart(name: str, entries: Sequence[LockedEntry], where: str) -> JsonObject:
     return found[0]
 
 
+def _preloaded(manifest: Manifest) -> Iterator[Image]:
+    """Yield the images that only ``k3s.preload`` names: they are carried like all others."""
+    named = {_tag(image.site_name) for image in manifest.images}
+    for text in manifest.k3s.preload:
+        if _tag(reference.parse(text)) not in named:
+            named.add(_tag(reference.parse(text)))
+            yield Image(ref=text)
+
+
 def _preload(manifest: Manifest, entries: Sequence[LockedEntry]) -> list[str]:
     have = {item.artifact.name for entry in entries if entry.kind is Kind.IMAGE for item in entry.artifacts}
-    names = [str(reference.parse(text)) for text in manifest.k3s.preload]
+    names = list(dict.fromkeys(_tag(reference.parse(text)) for text in manifest.k3s.preload))
     for number, name in enumerate(names):
         if name not in have:
             raise ResolveError(
-                f"k3s.preload[{number}]: {name} is not among this manifest's images", hint="add it to images"
+                f"k3s.preload[{number}]: {name} is not among this manifest's images",
+                hint="K3s finds images of tarballs by a tag; give the image one",
             )
     return names
+
+
+def _tag(name: reference.Reference) -> str:
+    """Return the name that the site knows an image by."""
+    return str(name.without_digest())
 
 
 def _report_missing_images(lock: Lock, settings: Settings) -> None:

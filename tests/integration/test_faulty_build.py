@@ -170,3 +170,17 @@ def test_a_damaged_cache_is_named_and_mended_by_the_next_run(front: Front, tmp_p
         build(lock, tmp_path / "y.airlift", at)
     assert caught.value.hint == "it was removed from the cache; run the same command again"
     build(lock, tmp_path / "y.airlift", at)
+
+
+def test_an_image_that_only_preload_names_is_carried(front: Front, tmp_path: Path) -> None:
+    at = settings(tmp_path)
+    name = f"{front.host}/team/app:1.0"
+    document = {"apiVersion": "airlift/v1", "kind": "Drop", "metadata": {"name": "x"}, "k3s": {"preload": [name]}}
+    asked = Manifest.model_validate(document)
+    lock = resolver.resolve(asked, at)
+    assert [item.artifact.name for item in lock.artifacts()] == [name]
+    assert lock.k3s == {"preload": [name]}
+    resolver.check(asked, lock, at)
+    before = len(front.asked)
+    assert resolver.resolve(asked, at, previous=lock) == lock
+    assert len(front.asked) == before

@@ -334,11 +334,24 @@ def test_extras_bring_their_requirements(bench: Bench, index: FakeIndex) -> None
     assert [name.partition("-")[0] for name in names] == ["app", "fancy", "plain"]
 
 
-def test_an_address_as_a_dependency_is_refused(bench: Bench, index: FakeIndex) -> None:
+@pytest.mark.parametrize("name", ["lib-1.0-py3-none-any.whl", "lib-1.0.tar.gz"])
+def test_an_address_as_a_dependency_is_refused_before_it_is_fetched_or_built(
+    tmp_path: Path, bench: Bench, index: FakeIndex, name: str
+) -> None:
     index.wheel("lib", "1.0")
-    index.wheel("app", "1.0", requires=[f"lib @ {index.url}../files/lib/lib-1.0-py3-none-any.whl"])
-    with pytest.raises(ResolveError, match=r"lib-1.0-py3-none-any.whl was chosen and is on no page"):
+    ran = tmp_path / "ran"
+    index.add("lib", "lib-1.0.tar.gz", make_sdist("lib", "1.0", setup=f"open({str(ran)!r}, 'w').close()\n"))
+    index.wheel("app", "1.0", requires=[f"lib @ {index.url}../files/lib/{name}"])
+    with pytest.raises(ResolveError, match=r"lib is asked for by address \(http://.*\), by app") as caught:
         bench.resolve("app")
+    assert caught.value.hint == "a dependency that is given by its address (name @ https://...) cannot be carried"
+    assert index.asked("GET", name) == 0
+    assert not ran.exists()
+
+
+def test_an_address_that_no_marker_asks_for_does_no_harm(bench: Bench, index: FakeIndex) -> None:
+    index.wheel("app", "1.0", requires=["lib @ https://example.com/lib.whl ; sys_platform == 'win32'"])
+    assert pins(bench.resolve("app"))[ON_GLIBC] == ["app-1.0-py3-none-any.whl"]
 
 
 def test_the_second_index_is_named_by_its_place(tmp_path: Path, index: FakeIndex) -> None:
