@@ -126,6 +126,17 @@ def rollback(
         UsageError: which channel is not clear, or it has no earlier complete drop.
         StoreError, PolicyError, DeliveryError: as `activate`.
     """
+    _, target = before(site, channel)
+    return activate(site, target.release, progress=progress, http=http)
+
+
+def before(site: Site, channel: str | None) -> tuple[Drop, Drop]:
+    """Return a channel's active drop and the kept drop before it, by sequence.
+
+    Raises:
+        UsageError: which channel is not clear, or it has no earlier complete drop.
+        StoreError: the journal cannot be read.
+    """
     drops = list_drops(site)
     active = [drop for drop in drops if drop.active and channel in (None, drop.channel)]
     if len(active) != 1:
@@ -134,16 +145,16 @@ def rollback(
             f"no drop of channel {channel} is active" if channel else f"{len(active)} channels have an active drop",
             hint=f"name one with --channel; channels are {names}",
         )
-    before = [
+    earlier = [
         drop
         for drop in drops
         if drop.channel == active[0].channel and drop.sequence < active[0].sequence and drop.state == READY
     ]
-    if not before:
+    if not earlier:
         raise UsageError(
             f"{active[0].channel}/{active[0].sequence} is the first kept drop; there is none to go back to"
         )
-    return activate(site, before[-1].release, progress=progress, http=http)
+    return active[0], earlier[-1]
 
 
 def show(site: Site, release: str) -> Mapping[str, Any]:

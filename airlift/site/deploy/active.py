@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,7 +19,8 @@ from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.registries import Endpoint, site_endpoint
 from airlift.site.deploy.registry_blobs import RegistryBlobs
 from airlift.site.deploy.rendered import Renderer, helm_at_site
-from airlift.site.drops import active_drops
+from airlift.site.drops import active_drops, list_drops, load_drop
+from airlift.site.journal import Drop
 from airlift.site.mirrors import images
 from airlift.transport.settings import HttpSettings
 
@@ -35,6 +36,7 @@ def plan_for_site(
     progress: Progress,
     environment: Mapping[str, str] | None = None,
     architecture: str | None = None,
+    drops: Sequence[DropConfig] | None = None,
 ) -> Plan:
     """Check everything and say what would be written; nothing is.
 
@@ -46,12 +48,13 @@ def plan_for_site(
         progress: listener.
         environment: the process's, where a helm may be found; None looks in the drop alone.
         architecture: of the machine that this runs on, where it is not the node's.
+        drops: what is to be deployed; None is what is active.
 
     Raises:
         DeployError: no drop is active, or see `k3s.make_plan`.
         IntegrityError, StoreError, FetchError: as there.
     """
-    drops = required_drops(site)
+    drops = drops or required_drops(site)
     source = blobs(site, http, progress)
     with helm_at_site(drops, site.store, environment or {}, architecture or platform.architecture) as program:
         return k3s.make_plan(
@@ -78,6 +81,16 @@ def required_drops(site: Site) -> list[DropConfig]:
             f"no drop is active at {site.root}", hint="import a bundle, or activate one with: airlift drops activate"
         )
     return drops
+
+
+def drops_after(site: Site, present: Drop, target: Drop) -> list[DropConfig]:
+    """Return what would be active if one drop gave way to another of its channel.
+
+    Raises:
+        StoreError: a drop cannot be read.
+    """
+    now = [drop for drop in list_drops(site) if drop.active]
+    return [load_drop(site, (target if drop.release == present.release else drop).release) for drop in now]
 
 
 def blobs(site: Site, http: HttpSettings, progress: Progress) -> BlobSource:

@@ -73,6 +73,20 @@ class Images:
         children = read_manifest(self._blobs, artifact, artifact.root).manifests
         return {child.digest for child in children if self._blobs.has(artifact, child)}
 
+    def identities(self, artifact: Artifact) -> tuple[frozenset[Digest], frozenset[Digest]]:
+        """Return the digests of an image's index and manifests, and those of its configs, for all platforms here.
+
+        Raises:
+            DeployError, IntegrityError, StoreError, FetchError: a manifest cannot be read.
+        """
+        root = read_manifest(self._blobs, artifact, artifact.root)
+        names, carried = {artifact.root.digest}, [root]
+        if root.is_index:
+            children = [item for item in root.manifests if self._blobs.has(artifact, item)]
+            names |= {item.digest for item in children}
+            carried = [read_manifest(self._blobs, artifact, item) for item in children]
+        return frozenset(names), frozenset(item.config.digest for item in carried if item.config is not None)
+
     def on_node(self, artifact: Artifact, platform: Platform) -> NodeImage:
         """Return what a node of this platform needs of an image, after a look at each piece.
 

@@ -1,0 +1,113 @@
+"""Drives ``kubectl``, or ``k3s kubectl``: what a cluster says about its objects. It only reads.
+
+Lists are asked for by their path on the API (``get --raw``): no discovery, no cache on the disk, and JSON as the server
+gave it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess  # noqa: TID251 - this file drives kubectl
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from airlift import fs, limits
+from airlift.errors import DeployError, UsageError
+
+K3S_KUBECONFIG: Final = Path("/etc/rancher/k3s/k3s.yaml")
+_TIMEOUT_S: Final = 60
+_OUTPUT: Final = 256 * limits.MIB
+
+
+class Kubectl:
+    """A kubectl program and the cluster that it asks."""
+
+    def __init__(self, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        """Take a program.
+
+        Args:
+            command: program and first arguments.
+            environment: of the program.
+        """
+        self._command = command
+        self._environment = dict(environment)
+
+    def items(self, group: str, plural: str, namespace: str, *, selector: str = "") -> list[dict[str, Any]]:
+        """Return the objects of one kind in a namespace; none when the cluster does not know the kind.
+
+        Args:
+            group: ``api/v1`` or ``apis/<group>/<version>``.
+            plural: the kind, such as ``pods``.
+            namespace: where.
+            selector: labels, such as ``owner=helm,name=web``.
+
+        Raises:
+            DeployError: the cluster does not answer, or refuses.
+        """
+        query = f"?labelSelector={quote(selector, safe='')}" if selector else ""
+        path = f"/{group}/namespaces/{quote(namespace, safe='')}/{plural}{query}"
+        value = self._get(path)
+        found = value.get("items", []) if isinstance(value, dict) else []
+        return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+    def _get(self, path: str) -> Any:
+        code, output, said = self._run(["get", "--raw", path])
+        if code == 0:
+            try:
+                return json.loads(output)
+            except (ValueError, RecursionError):
+                raise DeployError(f"{path}: the cluster's answer is not JSON") from None
+        if "NotFound" in said:
+            return None
+        raise DeployError(
+            f"{path}: kubectl ended with {code}: {' '.join(said.split())[:500] or 'without a word'}",
+            hint="check that the API server runs and that the kubeconfig is right (--kubeconfig)",
+        )
+
+    def _run(self, arguments: list[str]) -> tuple[int, bytes, str]:
+        command = [*self._command, f"--request-timeout={_TIMEOUT_S // 2}s", *arguments]
+        with fs.guarded("starting kubectl"), tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            try:
+                done = subprocess.run(  # noqa: S603 - a program that the user named by PATH, no shell
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    env=self._environment,
+                    timeout=_TIMEOUT_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise DeployError(f"{arguments[-1]}: kubectl did not finish in {_TIMEOUT_S} s") from None
+            out.seek(0)
+            err.seek(0)
+            output = out.read(_OUTPUT + 1)
+            if len(output) > _OUTPUT:
+                raise DeployError(f"{arguments[-1]}: the cluster answers with more than {_OUTPUT} bytes")
+            return done.returncode, output, err.read(limits.ERROR_BODY).decode("utf-8", "replace")
+
+
+def find(environment: Mapping[str, str], kubeconfig: Path | None) -> Kubectl:
+    """Return the kubectl of PATH, or that inside K3s, for a cluster.
+
+    Args:
+        environment: the process's.
+        kubeconfig: which cluster; None is $KUBECONFIG, else K3s's own on this machine, else kubectl's default.
+
+    Raises:
+        UsageError: there is no such program, or no such file.
+    """
+    if kubeconfig is not None and not kubeconfig.is_file():
+        raise UsageError(f"--kubeconfig {kubeconfig}: there is no such file")
+    path = environment.get("PATH", "")
+    kubectl, k3s = (shutil.which(name, path=path) if path else None for name in ("kubectl", "k3s"))
+    if kubectl is None and k3s is None:
+        raise UsageError("neither kubectl nor k3s is on the PATH", hint="run it on a server of the cluster")
+    if kubeconfig is None and not environment.get("KUBECONFIG") and K3S_KUBECONFIG.is_file():
+        kubeconfig = K3S_KUBECONFIG
+    program = (kubectl,) if kubectl is not None else (str(k3s), "kubectl")
+    return Kubectl((*program, *(() if kubeconfig is None else (f"--kubeconfig={kubeconfig}",))), environment)

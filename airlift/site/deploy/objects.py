@@ -1,0 +1,13 @@
+"""Reading JSON that a cluster gave: any part of it may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def at(value: object, *path: str) -> Any:
+    """Return what stands at a path of keys, or None where there is nothing."""
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

@@ -1,0 +1,115 @@
+"""What Helm wrote about a release: its newest revision, from the Secrets ``sh.helm.release.v1.*``.
+
+A Job of K3s says nothing about success: a failed upgrade ends as a Job that is complete. Helm's own record does.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airlift import limits
+from airlift.errors import DeployError, IntegrityError
+from airlift.kinds import chart_yaml
+from airlift.site.deploy.objects import at
+
+WORKLOADS: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Pod", "ReplicaSet"})
+_UNPACKED: Final = 64 * limits.MIB
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Workload:
+    """An object that makes pods, or is one."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What Helm last did for a release.
+
+    Attributes:
+        number: of the revision.
+        status: ``deployed``, ``failed``, ``pending-upgrade`` ...
+        chart_version: of the chart in it.
+        description: Helm's own words.
+        workloads: what its manifest and hooks name.
+        hooks: those of `workloads` that are hooks: nobody waits for them, they may be gone.
+    """
+
+    number: int
+    status: str
+    chart_version: str
+    description: str
+    workloads: tuple[Workload, ...]
+    hooks: frozenset[Workload]
+
+
+def newest(secrets: Iterable[Mapping[str, Any]], *, release: str, namespace: str) -> Revision | None:
+    """Return the newest revision of a release, or None.
+
+    Raises:
+        DeployError: its Secret is not Helm's, or out of bounds.
+    """
+    mine = [item for item in secrets if _labels(item).get("owner") == "helm" and _labels(item).get("name") == release]
+    numbered = [(int(text), item) for item in mine if (text := str(_labels(item).get("version", ""))).isdecimal()]
+    if not numbered:
+        return None
+    number, secret = max(numbered, key=lambda pair: pair[0])
+    subject = f"release {release}, revision {number}"
+    record = _decode(secret, subject)
+    manifest, hooks = record.get("manifest"), record.get("hooks")
+    main = tuple(_workloads(manifest, namespace, subject))
+    hooked = [item.get("manifest") for item in hooks if isinstance(item, dict)] if isinstance(hooks, list) else []
+    extra = frozenset(found for text in hooked for found in _workloads(text, namespace, subject)) - frozenset(main)
+    return Revision(
+        number,
+        # The label and not the record: Helm changes both, and the label is what an operator sees.
+        str(_labels(secret).get("status", "unknown")),
+        str(at(record, "chart", "metadata", "version") or ""),
+        " ".join(str(at(record, "info", "description") or "").split())[:500],
+        (*main, *sorted(extra)),
+        extra,
+    )
+
+
+def _labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    labels = at(item, "metadata", "labels")
+    return labels if isinstance(labels, dict) else {}
+
+
+def _decode(secret: Mapping[str, Any], subject: str) -> dict[str, Any]:
+    try:
+        packed = base64.b64decode(base64.b64decode(str(at(secret, "data", "release")), validate=True), validate=True)
+        unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        text = unzip.decompress(packed, _UNPACKED)
+        if unzip.unconsumed_tail:
+            raise DeployError(f"{subject}: Helm's record unpacks to more than {_UNPACKED} bytes")
+        value = json.loads(text)
+    except (ValueError, zlib.error, RecursionError):
+        raise DeployError(f"{subject}: its Secret does not hold a record of Helm's") from None
+    if not isinstance(value, dict):
+        raise DeployError(f"{subject}: its Secret does not hold a record of Helm's")
+    return value
+
+
+def _workloads(manifest: object, namespace: str, subject: str) -> Iterator[Workload]:
+    if not isinstance(manifest, str):
+        return
+    try:
+        documents = list(chart_yaml.load_all(manifest.encode(), subject=subject, limit=_UNPACKED))
+    except IntegrityError as error:
+        raise DeployError(f"{subject}: {error.message}") from None
+    for document in documents:
+        kind, name = at(document, "kind"), at(document, "metadata", "name")
+        if kind in WORKLOADS and isinstance(name, str):
+            yield Workload(str(kind), str(at(document, "metadata", "namespace") or namespace), name)

@@ -1,0 +1,169 @@
+"""How far the workloads of a release are, and which pods they made: from objects of the API, without asking anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airlift.site.deploy.objects import at
+from airlift.site.deploy.revisions import Workload
+
+SOURCES: Final = (
+    ("api/v1", "pods", "Pod"),
+    ("apis/apps/v1", "deployments", "Deployment"),
+    ("apis/apps/v1", "replicasets", "ReplicaSet"),
+    ("apis/apps/v1", "statefulsets", "StatefulSet"),
+    ("apis/apps/v1", "daemonsets", "DaemonSet"),
+    ("apis/batch/v1", "jobs", "Job"),
+    ("apis/batch/v1", "cronjobs", "CronJob"),
+)
+"""Where each kind is on the API: group, plural, kind."""
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container of a pod.
+
+    Attributes:
+        pod: ``namespace/name``.
+        name: its own.
+        image: as the pod asks for it.
+        image_id: as the node reports it; empty while it has not started.
+    """
+
+    pod: str
+    name: str
+    image: str
+    image_id: str
+
+
+class Objects:
+    """Objects of some namespaces by kind and name."""
+
+    def __init__(self, found: Mapping[str, Sequence[Object]]) -> None:
+        """Take lists by kind."""
+        self._found = {
+            Workload(kind, str(at(item, "metadata", "namespace")), str(at(item, "metadata", "name"))): item
+            for kind, items in found.items()
+            for item in items
+        }
+
+    def missing_for(self, workload: Workload) -> str | None:
+        """Say what a workload waits for, or None when it is there and ready."""
+        item = self._found.get(workload)
+        if item is None:
+            return f"{workload} is not there"
+        said = _MISSING[workload.kind](item)
+        return None if said is None else f"{workload}: {said}"
+
+    def containers(self, workloads: Sequence[Workload]) -> tuple[Container, ...]:
+        """Return the containers of all pods that these workloads made and that are not being removed."""
+        wanted = frozenset(workloads)
+        found: list[Container] = []
+        for key, pod in sorted(self._found.items()):
+            if key.kind == "Pod" and not at(pod, "metadata", "deletionTimestamp") and self._is_of(key, wanted):
+                found += _containers(key, pod)
+        return tuple(found)
+
+    def _is_of(self, key: Workload, wanted: frozenset[Workload]) -> bool:
+        for _ in range(4):  # Pod, Job, CronJob: no chain of Kubernetes's own is longer
+            if key in wanted:
+                return True
+            owners = at(self._found.get(key), "metadata", "ownerReferences") or []
+            owner = next((item for item in owners if isinstance(item, Mapping) and item.get("controller")), None)
+            if owner is None:
+                return False
+            key = Workload(str(owner.get("kind")), key.namespace, str(owner.get("name")))
+        return False
+
+
+def _number(item: Object, *path: str, default: int = 0) -> int:
+    value = at(item, *path)
+    return value if isinstance(value, int) else default
+
+
+def _unseen(item: Object) -> str | None:
+    if _number(item, "status", "observedGeneration") < _number(item, "metadata", "generation"):
+        return "its controller has not seen it yet"
+    return None
+
+
+def _deployment(item: Object) -> str | None:
+    wanted = _number(item, "spec", "replicas", default=1)
+    updated, total = _number(item, "status", "updatedReplicas"), _number(item, "status", "replicas")
+    available = _number(item, "status", "availableReplicas")
+    if (unseen := _unseen(item)) is not None:
+        return unseen
+    if updated < wanted or available < wanted:
+        return f"{min(updated, available)} of {wanted} pods are ready"
+    return f"{total - updated} old pods are left" if total > updated else None
+
+
+def _stateful_set(item: Object) -> str | None:
+    wanted = _number(item, "spec", "replicas", default=1)
+    if (unseen := _unseen(item)) is not None:
+        return unseen
+    ready, updated = _number(item, "status", "readyReplicas"), _number(item, "status", "updatedReplicas")
+    same = at(item, "status", "currentRevision") == at(item, "status", "updateRevision")
+    now = ready if same else min(ready, updated)
+    return f"{now} of {wanted} pods are ready" if now < wanted else None
+
+
+def _daemon_set(item: Object) -> str | None:
+    wanted = _number(item, "status", "desiredNumberScheduled")
+    if (unseen := _unseen(item)) is not None:
+        return unseen
+    now = min(_number(item, "status", "updatedNumberScheduled"), _number(item, "status", "numberAvailable"))
+    return f"{now} of {wanted} pods are ready" if now < wanted else None
+
+
+def _replica_set(item: Object) -> str | None:
+    wanted, now = _number(item, "spec", "replicas", default=1), _number(item, "status", "readyReplicas")
+    return f"{now} of {wanted} pods are ready" if now < wanted else None
+
+
+def _is_true(item: Object, condition: str) -> bool:
+    conditions = at(item, "status", "conditions")
+    return isinstance(conditions, list) and any(
+        at(entry, "type") == condition and at(entry, "status") == "True" for entry in conditions
+    )
+
+
+def _job(item: Object) -> str | None:
+    if _is_true(item, "Failed"):
+        return "it failed"
+    return None if _is_true(item, "Complete") else "it is not complete"
+
+
+def _pod(item: Object) -> str | None:
+    done = at(item, "status", "phase") == "Succeeded"
+    return None if done or _is_true(item, "Ready") else f"it is {at(item, 'status', 'phase') or 'not scheduled'}"
+
+
+def _cron_job(item: Object) -> str | None:
+    return None if item else "it is empty"
+
+
+_MISSING: Final = {
+    "Deployment": _deployment,
+    "StatefulSet": _stateful_set,
+    "DaemonSet": _daemon_set,
+    "ReplicaSet": _replica_set,
+    "Job": _job,
+    "Pod": _pod,
+    "CronJob": _cron_job,
+}
+
+
+def _containers(key: Workload, pod: Object) -> list[Container]:
+    found = []
+    for part, statuses in (("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")):
+        reported = {str(at(item, "name")): str(at(item, "imageID") or "") for item in at(pod, "status", statuses) or []}
+        for item in at(pod, "spec", part) or []:
+            name = str(at(item, "name"))
+            image = str(at(item, "image") or "")
+            found.append(Container(f"{key.namespace}/{key.name}", name, image, reported.get(name, "")))
+    return found

@@ -1,0 +1,204 @@
+"""Releases of the active drops as a cluster has them: where each is, and whether what runs is what was shipped.
+
+A release is good when Helm's newest revision is deployed with the drop's chart version, its workloads are ready, and
+every container reports a digest that was shipped. Jobs and HelmCharts of K3s say nothing about that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+from airlift.artifact import DropConfig
+from airlift.canonical import JsonObject
+from airlift.errors import DeployError
+from airlift.progress import Progress
+from airlift.site.deploy import helmchart, revisions
+from airlift.site.deploy.helmchart import Release
+from airlift.site.deploy.revisions import Revision
+from airlift.site.deploy.rollout import SOURCES, Objects
+from airlift.site.deploy.running import Compared, Shipped
+
+INTERVAL_S: Final = 2.0
+
+
+class Cluster(Protocol):
+    """What is asked of a cluster."""
+
+    def items(self, group: str, plural: str, namespace: str, *, selector: str = "") -> list[dict[str, Any]]:
+        """Return the objects of one kind in a namespace."""
+
+
+class Phase(StrEnum):
+    """Where a release is."""
+
+    ABSENT = "absent"
+    OUTDATED = "outdated"
+    PENDING = "pending"
+    FAILED = "failed"
+    ROLLING = "rolling"
+    READY = "ready"
+    DIFFERS = "differs"
+
+
+FINAL: Final = frozenset({Phase.READY, Phase.FAILED, Phase.DIFFERS})
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A release in the cluster.
+
+    Attributes:
+        release: as the drop has it.
+        phase: where it is.
+        revision: Helm's newest, or None.
+        waiting: what it waits for, or why it failed.
+        containers: what runs.
+    """
+
+    release: Release
+    phase: Phase
+    revision: Revision | None
+    waiting: tuple[str, ...]
+    containers: tuple[Compared, ...]
+
+    @property
+    def version(self) -> str:
+        """The chart's version in the drop."""
+        return str(self.release.chart.facts.get("version", ""))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What differs from what was shipped, a line each."""
+        found = (item for item in self.containers if item.problem is not None)
+        return tuple(f"{item.container.pod}, {item.container.name}: {item.problem}" for item in found)
+
+    def to_json(self) -> JsonObject:
+        """Return what ``--json`` and the record say."""
+        return {
+            "release": self.release.name,
+            "namespace": self.release.namespace,
+            "phase": self.phase.value,
+            "revision": None if self.revision is None else self.revision.number,
+            "status": None if self.revision is None else self.revision.status,
+            "chart": self.release.chart.facts.get("name"),
+            "version": None if self.revision is None else self.revision.chart_version,
+            "wanted": self.version,
+            "waiting": list(self.waiting),
+            "containers": [item.to_json() for item in self.containers],
+        }
+
+
+def look(cluster: Cluster, drops: Sequence[DropConfig], shipped: Shipped) -> tuple[State, ...]:
+    """Return where every release of the drops is now.
+
+    Raises:
+        DeployError: the cluster does not answer, or what Helm wrote there cannot be read.
+    """
+    return tuple(_state(cluster, item, shipped) for item in helmchart.releases(drops))
+
+
+def _state(cluster: Cluster, release: Release, shipped: Shipped) -> State:
+    secrets = cluster.items("api/v1", "secrets", release.namespace, selector=f"owner=helm,name={release.name}")
+    revision = revisions.newest(secrets, release=release.name, namespace=release.namespace)
+    if revision is None:
+        return State(release, Phase.ABSENT, None, ("Helm has not installed it yet",), ())
+    objects = _objects(cluster, {release.namespace, *(item.namespace for item in revision.workloads)})
+    containers = tuple(shipped.compare(item) for item in objects.containers(revision.workloads))
+    wanted = str(release.chart.facts.get("version", ""))
+    if revision.chart_version != wanted:
+        said = f"version {revision.chart_version} is {revision.status}, {wanted} is wanted"
+        return State(release, Phase.OUTDATED, revision, (said,), containers)
+    if revision.status == "failed":
+        return State(release, Phase.FAILED, revision, (revision.description or "Helm does not say why",), containers)
+    if revision.status != "deployed":
+        return State(release, Phase.PENDING, revision, (f"Helm says {revision.status}",), containers)
+    missing = (objects.missing_for(item) for item in revision.workloads if item not in revision.hooks)
+    waiting = [item for item in missing if item is not None]
+    waiting += [f"{item.container.pod}: {item.container.name} has not started" for item in containers if _early(item)]
+    if any(item.problem is not None for item in containers):
+        # Pods of the revision before may still run: that counts only when nothing is on its way any more.
+        return State(release, Phase.ROLLING if waiting else Phase.DIFFERS, revision, tuple(waiting), containers)
+    return State(release, Phase.ROLLING if waiting else Phase.READY, revision, tuple(waiting), containers)
+
+
+def _early(item: Compared) -> bool:
+    return item.problem is None and item.running is None
+
+
+def _objects(cluster: Cluster, namespaces: set[str]) -> Objects:
+    return Objects(
+        {
+            kind: [item for name in sorted(namespaces) for item in cluster.items(group, plural, name)]
+            for group, plural, kind in SOURCES
+        }
+    )
+
+
+def watch(
+    see: Callable[[], tuple[State, ...]],
+    *,
+    timeout: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    progress: Progress,
+) -> tuple[State, ...]:
+    """Look until every release is ready or cannot become so, or the time is up.
+
+    Args:
+        see: looks once.
+        timeout: seconds; 0 looks once.
+        clock: seconds that only grow.
+        sleep: waits.
+        progress: hears of each release that changes.
+
+    Raises:
+        DeployError: as `look`.
+    """
+    end = clock() + timeout
+    states = see()
+    progress.start("waiting for releases", len(states), unit="releases")
+    told: dict[str, str] = {}
+    done = 0
+    while True:
+        for item in states:
+            line = f"{item.release.namespace}/{item.release.name}: {item.phase}" + "".join(
+                f"; {text}" for text in item.waiting[:3]
+            )
+            if told.get(item.release.name) != line:
+                told[item.release.name] = line
+                progress.note(line)
+        final = sum(item.phase in FINAL for item in states)
+        progress.advance(max(0, final - done))
+        done = max(done, final)
+        if final == len(states) or clock() >= end:
+            progress.finish()
+            return states
+        sleep(INTERVAL_S)
+        states = see()
+
+
+def refuse(states: Sequence[State]) -> None:
+    """Accept releases that are all ready and run what was shipped.
+
+    Raises:
+        DeployError: with the list of what is not.
+    """
+    differ = [f"  {line}" for item in states for line in item.problems if item.phase is Phase.DIFFERS]
+    if differ:
+        raise DeployError(
+            "\n".join(["what runs is not what was shipped", *differ]),
+            hint="find out who put other content under these names (airlift check), then restart the pods",
+        )
+    late = [
+        f"  {item.release.namespace}/{item.release.name} is {item.phase}: {'; '.join(item.waiting)}"
+        for item in states
+        if item.phase is not Phase.READY
+    ]
+    if late:
+        raise DeployError(
+            "\n".join(["releases of the active drops are not ready", *late]),
+            hint="look with kubectl describe and helm history; docs/deploy-k3s.md says what to do after an abort",
+        )

@@ -1,0 +1,273 @@
+"""Status, diff and rollback: the command, kubectl and an API that holds what a cluster would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airlift.cli.main import run
+from airlift.site import drops as kept
+from airlift.site.config import Site
+from tests import components
+from tests.support.cluster_api import Api, running_api
+from tests.support.deployable import activate, make_site
+from tests.support.drops import Drops
+from tests.unit.deploy.conftest import tree
+
+APP = "docker.io/library/app:1"
+TWIN = "docker.io/other/twin:1"
+REDIS = "docker.io/library/redis:7.4"
+MANIFEST = [
+    {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {}},
+    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}},
+]
+STRANGE = "sha256:" + "0" * 64
+
+
+@pytest.fixture(autouse=True)
+def _programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only kubectl: the charts of these tests are none that helm could render."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/kubectl").symlink_to(components.require("kubectl"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return make_site(tmp_path / "site")
+
+
+@pytest.fixture
+def drops(site: Site) -> Drops:
+    drops = Drops(site.store)
+    drops.image(APP, b"app")
+    drops.image(TWIN, b"app", platforms=None)
+    drops.image(REDIS, b"redis")
+    drops.chart("site", "1.2.0", [APP])
+    drops.release("site", namespace="vision", release="web", v=b"a: 1\n")
+    activate(site, drops)
+    return drops
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    with running_api(tmp_path) as running:
+        yield running
+
+
+def status(site: Site, api: Api, *more: str) -> int:
+    command = ["deploy", "status", "--site", str(site.root), "--kubeconfig", str(api.kubeconfig), "--json"]
+    return run([*command, *(more or ("--timeout", "0"))])
+
+
+def digest_of(drops: Drops, name: str) -> str:
+    return next(item.root.digest for item in drops.artifacts if item.name == name)
+
+
+def deployed(api: Api, image_id: str, *, image: str = APP, ready: bool = True) -> None:
+    api.helm_release("web", 1, "superseded", "1.1.0", MANIFEST)
+    api.helm_release("web", 2, "deployed", "1.2.0", MANIFEST)
+    api.deployment("web", {"app": (image, image_id)}, ready=ready)
+
+
+def read(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
+    said = capsys.readouterr()
+    found: dict[str, Any] = json.loads(said.out)
+    return found, said.err
+
+
+def test_a_release_is_ready_when_pods_run_the_index_that_was_shipped(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = digest_of(drops, APP)
+    deployed(api, f"docker.io/library/app@{digest}")
+
+    assert status(site, api) == 0
+
+    found, _ = read(capsys)
+    assert found["ready"] is True
+    (release,) = found["releases"]
+    assert (release["phase"], release["revision"], release["version"]) == ("ready", 2, "1.2.0")
+    assert release["containers"] == [
+        {
+            "pod": "vision/web-5d-abc",
+            "container": "app",
+            "image": APP,
+            "running": digest,
+            "shipped": digest,
+            "problem": None,
+        }
+    ]
+
+
+def test_what_was_seen_is_kept_beside_the_drop(site: Site, drops: Drops, api: Api) -> None:
+    deployed(api, f"docker.io/library/app@{digest_of(drops, APP)}")
+    assert status(site, api) == 0
+
+    (active,) = kept.list_drops(site)
+    record = json.loads((site.drops_dir / active.release / "deployed.json").read_text())
+
+    assert (record["release"], record["sequence"]) == (active.release, 1)
+    assert [item["phase"] for item in record["releases"]] == ["ready"]
+
+
+def test_another_shipped_image_with_the_same_config_counts_as_the_same(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployed(api, f"docker.io/other/twin@{digest_of(drops, TWIN)}")
+
+    assert status(site, api) == 0
+    assert read(capsys)[0]["releases"][0]["phase"] == "ready"
+
+
+@pytest.mark.parametrize("which", [STRANGE, REDIS])
+def test_an_image_that_was_swapped_behind_our_back_ends_with_18_and_the_list(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str], which: str
+) -> None:
+    running = STRANGE if which == STRANGE else digest_of(drops, REDIS)
+    deployed(api, f"docker.io/library/app@{running}")
+
+    assert status(site, api) == 18
+
+    found, said = read(capsys)
+    assert found["releases"][0]["phase"] == "differs"
+    assert "airlift: error: what runs is not what was shipped" in said
+    assert f"airlift:   vision/web-5d-abc, app: {running} runs, {digest_of(drops, APP)} was shipped" in said
+    (active,) = kept.list_drops(site)
+    assert STRANGE in (site.drops_dir / active.release / "deployed.json").read_text() or which == REDIS
+
+
+def test_an_image_that_no_drop_has_is_a_difference(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployed(api, f"ghcr.io/a/b@{STRANGE}", image="ghcr.io/a/b:1")
+
+    assert status(site, api) == 18
+    assert "app: ghcr.io/a/b:1 is not in the active drops" in capsys.readouterr().err
+    assert drops.artifacts
+
+
+def test_a_release_that_helm_has_not_seen_is_absent(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(site, api) == 18
+
+    found, said = read(capsys)
+    assert found["releases"][0]["phase"] == "absent"
+    assert "airlift:   vision/web is absent: Helm has not installed it yet" in said
+    assert drops.artifacts
+
+
+def test_a_failed_upgrade_is_seen_though_its_job_would_be_complete(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployed(api, f"docker.io/library/app@{digest_of(drops, APP)}")
+    api.helm_release("web", 3, "failed", "1.2.0", MANIFEST, description="timed out waiting")
+
+    assert status(site, api, "--timeout", "60") == 18
+    assert "vision/web is failed: timed out waiting" in capsys.readouterr().err
+
+
+def test_the_version_before_is_not_taken_for_success(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.helm_release("web", 1, "deployed", "1.1.0", MANIFEST)
+    api.deployment("web", {"app": (APP, f"docker.io/library/app@{digest_of(drops, APP)}")})
+
+    assert status(site, api) == 18
+    assert "vision/web is outdated: version 1.1.0 is deployed, 1.2.0 is wanted" in capsys.readouterr().err
+
+
+def test_it_waits_for_pods_and_says_what_for(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployed(api, "", ready=False)
+
+    assert status(site, api, "--timeout", "0.1") == 18
+
+    said = capsys.readouterr().err
+    assert "vision/web: rolling; Deployment vision/web: 0 of 1 pods are ready; vision/web-5d-abc: app has not" in said
+    assert drops.artifacts
+
+
+def test_a_cluster_that_does_not_answer_ends_with_18_in_kubectls_words(
+    site: Site, drops: Drops, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dead").write_text(
+        "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}]\n"
+        "contexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\ncurrent-context: c\n"
+    )
+    command = ["deploy", "status", "--site", str(site.root), "--kubeconfig", str(tmp_path / "dead")]
+
+    assert run([*command, "--timeout", "0"]) == 18
+    assert "kubectl ended with 1" in capsys.readouterr().err
+    assert drops.artifacts
+
+
+def test_diff_names_chart_values_images_and_releases_of_earlier_drops(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.helm_release("web", 1, "deployed", "1.1.0", MANIFEST)
+    api.deployment("web", {"app": (APP, f"docker.io/library/app@{STRANGE}")})
+    api.put("HelmChart", "web", "kube-system", spec={"valuesContent": "a: 0\n"})
+    owner = {"annotations": {"objectset.rio.cattle.io/owner-name": "airlift-old"}}
+    api.put("HelmChart", "old", "kube-system", metadata=owner, spec={"targetNamespace": "vision"})
+
+    command = ["deploy", "diff", "--site", str(site.root), "--kubeconfig", str(api.kubeconfig)]
+    assert run(command) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        "chart    vision/web: 1.1.0 -> 1.2.0",
+        "values   vision/web: other values -> the drop's",
+        f"image    vision/web vision/web-5d-abc, app: {STRANGE} -> {digest_of(drops, APP)}",
+        "release  vision/old: of an earlier drop -> nothing",
+    ]
+
+
+def test_rollback_takes_names_and_releases_back_in_one_command(
+    site: Site, drops: Drops, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "root"
+    where = ["--site", str(site.root), "--root", str(root), "--platform", "linux/amd64"]
+    assert run(["deploy", "k3s", *where]) == 0
+    first = tree(root)
+    newer = Drops(site.store)
+    newer.image(APP, b"newer app")
+    newer.chart("site", "1.3.0", [APP], archive=b"newer")
+    newer.release("site", namespace="vision", release="web", v=b"a: 2\n")
+    activate(site, newer, sequence=2)
+    assert run(["deploy", "k3s", *where]) == 0
+    second = tree(root)
+    capsys.readouterr()
+
+    assert run(["deploy", "rollback", *where, "--dry-run"]) == 0
+    assert "would go from stable/2 back to stable/1" in capsys.readouterr().out
+    assert tree(root) == second
+    assert run(["deploy", "rollback", *where]) == 0
+
+    assert "went from stable/2 back to stable/1" in capsys.readouterr().out
+    manifest = "var/lib/rancher/k3s/server/manifests/airlift-web.yaml"
+    assert tree(root)[manifest] == first[manifest] != second[manifest]
+    assert [drop.sequence for drop in kept.list_drops(site) if drop.active] == [1]
+    assert drops.artifacts
+
+
+def test_a_rollback_that_cannot_be_deployed_moves_no_name(
+    site: Site, drops: Drops, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    activate(site, drops, sequence=2)
+    root = tmp_path / "root"
+    manifest = root / "var/lib/rancher/k3s/server/manifests/airlift-web.yaml"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("of: others\n")
+
+    command = ["deploy", "rollback", "--site", str(site.root), "--root", str(root), "--platform", "linux/amd64"]
+    assert run(command) == 18
+
+    assert "was not written by airlift" in capsys.readouterr().err
+    assert [drop.sequence for drop in kept.list_drops(site) if drop.active] == [2]

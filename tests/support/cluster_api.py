@@ -1,0 +1,127 @@
+"""A Kubernetes API with objects in it (kmock), for kubectl in another process; nothing runs in it.
+
+With AIRLIFT_TEST_KUBECONFIG set, tests that need a cluster in which things run use that one instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import gzip
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import kmock
+import yaml
+
+PLURALS = {
+    "Secret": ("v1", "secrets"),
+    "Pod": ("v1", "pods"),
+    "Deployment": ("apps/v1", "deployments"),
+    "ReplicaSet": ("apps/v1", "replicasets"),
+    "StatefulSet": ("apps/v1", "statefulsets"),
+    "DaemonSet": ("apps/v1", "daemonsets"),
+    "Job": ("batch/v1", "jobs"),
+    "CronJob": ("batch/v1", "cronjobs"),
+    "HelmChart": ("helm.cattle.io/v1", "helmcharts"),
+}
+
+
+@dataclass
+class Api:
+    """The running API."""
+
+    kubeconfig: Path
+    emulator: Any = field(repr=False)
+
+    def put(self, kind: str, name: str, namespace: str = "vision", **fields: Any) -> None:
+        """Set an object, whole."""
+        version, plural = PLURALS[kind]
+        metadata = {"name": name, "namespace": namespace, **fields.pop("metadata", {})}
+        body = {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
+        self.emulator.objects[kmock.resource(f"{version}/{plural}"), namespace, name] = body
+
+    def helm_release(
+        self, name: str, number: int, status: str, version: str, manifest: Sequence[Mapping[str, Any]], **more: Any
+    ) -> None:
+        """Set the Secret that Helm writes for a revision."""
+        record = {
+            "name": name,
+            "version": number,
+            "chart": {"metadata": {"name": "site", "version": version}},
+            "info": {"status": status, "description": more.get("description", "Upgrade complete")},
+            "manifest": yaml.safe_dump_all(manifest),
+            "hooks": [{"manifest": yaml.safe_dump(item)} for item in more.get("hooks", ())],
+        }
+        packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(record).encode()))).decode()
+        labels = {"owner": "helm", "name": name, "version": str(number), "status": status}
+        self.put(
+            "Secret",
+            f"sh.helm.release.v1.{name}.v{number}",
+            metadata={"labels": labels},
+            type="helm.sh/release.v1",
+            data={"release": packed},
+        )
+
+    def deployment(self, name: str, containers: Mapping[str, tuple[str, str]], *, ready: bool = True) -> None:
+        """Set a deployment with its replica set and one pod; `containers` are image and imageID by name."""
+        count = int(ready)
+        replicas = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": count, "observedGeneration": 2}
+        self.put("Deployment", name, metadata={"generation": 2}, spec={"replicas": 1}, status=replicas)
+        self.put("ReplicaSet", f"{name}-5d", metadata=_owner("Deployment", name), spec={"replicas": 1})
+        self.put(
+            "Pod",
+            f"{name}-5d-abc",
+            metadata=_owner("ReplicaSet", f"{name}-5d"),
+            spec={"containers": [{"name": key, "image": image} for key, (image, _) in containers.items()]},
+            status={
+                "phase": "Running" if ready else "Pending",
+                "containerStatuses": [{"name": key, "imageID": found} for key, (_, found) in containers.items()],
+            },
+        )
+
+
+def _owner(kind: str, name: str) -> dict[str, Any]:
+    return {"ownerReferences": [{"kind": kind, "name": name, "controller": True}]}
+
+
+@contextlib.contextmanager
+def running_api(folder: Path) -> Iterator[Api]:
+    """Serve an API from a thread of its own."""
+    emulator = kmock.KubernetesEmulator()
+    for kind, (version, plural) in PLURALS.items():
+        emulator.resources[f"{version}/{plural}"] = kmock.ResourceInfo(
+            kind=kind, singular=kind.lower(), namespaced=True, verbs={"get", "list", "create", "patch"}
+        )
+    ready = threading.Event()
+    held: dict[str, Any] = {}
+
+    async def serve() -> None:
+        held["stop"], held["loop"] = asyncio.Event(), asyncio.get_running_loop()
+        async with emulator, kmock.Server(emulator) as server:
+            held["url"] = str(server.url)
+            ready.set()
+            await held["stop"].wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert ready.wait(20)
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": held["url"]}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "users": [{"name": "u", "user": {}}],
+            "current-context": "c",
+        }
+        (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+        yield Api(folder / "kubeconfig", emulator)
+    finally:
+        held["loop"].call_soon_threadsafe(held["stop"].set)
+        thread.join(20)
