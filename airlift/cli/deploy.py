@@ -10,18 +10,17 @@ import click
 
 from airlift.artifact import DropConfig
 from airlift.canonical import JsonObject
-from airlift.cli import console, deploy_status, environment
+from airlift.cli import console, deploy_node, deploy_status, environment, options
 from airlift.errors import UsageError
 from airlift.oci import Platform, parse_platform
 from airlift.site import drops
 from airlift.site.config import Site, load_site
 from airlift.site.deploy import active
 from airlift.site.deploy import k3s as deployment
-from airlift.site.deploy.files import Action
 from airlift.site.deploy.k3s import Plan
+from airlift.site.deploy.prechecks import Role
 
 _PROCESSORS = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
-_DONE = {Action.CREATE: "created", Action.REPLACE: "replaced", Action.UNCHANGED: "unchanged"}
 
 
 @click.group()
@@ -30,16 +29,48 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--site", "site_dir", type=click.Path(path_type=Path, file_okay=False), required=True, help="The site.")
+@click.option("--site", "site_dir", type=options.FOLDER, required=True, help="The site.")
+@click.option("--root", type=options.FOLDER, help="Write files only, below this; without it, this machine is a node.")
 @click.option(
-    "--root", type=click.Path(path_type=Path, file_okay=False), required=True, help="What stands for / of the node."
+    "--role",
+    type=click.Choice([item.value for item in Role]),
+    default="server",
+    show_default=True,
+    help="What this machine is.",
 )
+@click.option("--server", help="URL of the server to join, such as https://10.0.0.2:6443.")
+@click.option("--token-file", type=options.FILE, help="Its first line is the token to join with.")
+@click.option("--node-ip", help="This machine's address in the cluster; default: that of the default route.")
+@click.option("--cluster-init", is_flag=True, help="Start etcd on the first server, so that servers can join.")
 @click.option("--platform", "wanted", help="The node's platform, such as linux/arm64; default: this machine's.")
-@click.option("--dry-run", is_flag=True, help="Write nothing; print every file that would be written.")
-@click.option("--json", "as_json", is_flag=True, help="Give the result as JSON on standard output.")
-def k3s(site_dir: Path, root: Path, wanted: str | None, dry_run: bool, as_json: bool) -> None:
-    """Write the files of a K3s node: images, registries.yaml, charts, releases."""
+@click.option("--dry-run", is_flag=True, help="Change nothing; print all that would be written and run.")
+@options.as_json
+def k3s(
+    site_dir: Path,
+    root: Path | None,
+    role: str,
+    server: str | None,
+    token_file: Path | None,
+    node_ip: str | None,
+    cluster_init: bool,
+    wanted: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Make this machine a node of K3s that runs the active drops; with --root write a node's files only.
+
+    Everything is checked before the first change. A second run changes nothing.
+    """
     site = load_site(site_dir)
+    if root is None:
+        wish = deploy_node.wish(role, server, token_file, node_ip, cluster_init=cluster_init)
+        deploy_node.make(site, wish, _platform(wanted), dry_run=dry_run, as_json=as_json)
+        return
+    if server or token_file or node_ip or cluster_init or role != Role.SERVER:
+        raise UsageError(
+            "--root writes the files of the drops only; --role, --server, --token-file, --node-ip and --cluster-init "
+            "are for the machine itself"
+        )
     plan = _plan(site, root, wanted)
     if not dry_run:
         deployment.write(plan, progress=console.progress())
@@ -47,10 +78,8 @@ def k3s(site_dir: Path, root: Path, wanted: str | None, dry_run: bool, as_json: 
 
 
 @command.command()
-@click.option("--site", "site_dir", type=click.Path(path_type=Path, file_okay=False), required=True, help="The site.")
-@click.option(
-    "--root", type=click.Path(path_type=Path, file_okay=False), required=True, help="What stands for / of the node."
-)
+@click.option("--site", "site_dir", type=options.FOLDER, required=True, help="The site.")
+@click.option("--root", type=options.FOLDER, required=True, help="What stands for / of the node.")
 @click.option("--channel", help="Needed where the site has more than one.")
 @click.option("--platform", "wanted", help="The node's platform, such as linux/arm64; default: this machine's.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; print every file that would be written.")
@@ -108,14 +137,7 @@ def _platform(wanted: str | None) -> Platform:
 
 
 def _lines(plan: Plan, *, dry_run: bool) -> list[str]:
-    lines = []
-    for item in plan.files:
-        what = item.action.value if dry_run else _DONE[item.action]
-        lines.append(f"{what} /{item.path} ({console.size(item.size)}, mode {item.mode:04o}, {item.digest})")
-        if dry_run and item.text is not None and item.action is not Action.UNCHANGED:
-            lines += [f"    {line}" for line in item.text.splitlines()]
-    lines += [f"kept /{path} (of an earlier drop)" for path in plan.kept]
-    lines += [f"image {name} is {digest}" for name, digest in plan.pins.items()]
+    lines = [*deploy_node.file_lines(plan.files, dry_run=dry_run), *deploy_node.rest_lines(plan)]
     if not plan.changes:
         lines.append("nothing to change")
     return lines

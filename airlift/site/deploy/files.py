@@ -233,3 +233,15 @@ def remove_parts(root: Path, directories: Iterable[PurePosixPath]) -> None:
             for part in sorted((root / directory).glob(".*.[0-9]*.part")):
                 with contextlib.suppress(FileNotFoundError):
                     part.unlink()
+
+
+def remove_parts_of(root: Path, items: Iterable[PlannedFile]) -> None:
+    """Remove the part-files that a killed run left of these files, in directories that are not ours alone.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    for item in items:
+        with fs.guarded("removing"):
+            for part in sorted(locate(root, item.path).parent.glob(f".{item.path.name}.[0-9]*.part")):
+                part.unlink(missing_ok=True)

@@ -9,16 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from airlift.artifact import Artifact, Kind
 from airlift.cli.main import run
-from airlift.digest import of as digest_of
-from airlift.kinds import files
-from airlift.kinds.files import NamedFile
-from airlift.oci import MANIFEST, Descriptor
 from airlift.site.config import Site
 from tests import components
 from tests.support.deployable import activate, make_site
 from tests.support.drops import Drops
+from tests.support.machine import add_file
 
 APP = "docker.io/library/app:1"
 EXTRA = "docker.io/library/extra:2"
@@ -65,16 +61,6 @@ def with_helm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def without_helm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
-
-
-def add_file(drops: Drops, name: str, data: bytes) -> Path:
-    """Put a file into the drop, as a build would, and return where its content is."""
-    file = NamedFile(name, digest_of(data), len(data))
-    drops.store.put_bytes(data)
-    manifest = files.pack(file)
-    root = Descriptor(MANIFEST, drops.store.put_bytes(manifest), len(manifest))
-    drops.artifacts.append(Artifact(Kind.FILE, file.artifact_name, root, {"name": name}))
-    return drops.store.path(file.digest)
 
 
 def fill(site: Site, archive: bytes, values: bytes, *, facts: list[str] | None) -> Drops:

@@ -1,0 +1,109 @@
+"""``airlift deploy k3s`` without ``--root``: this machine becomes a node of K3s."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from airlift.cli import console, environment
+from airlift.errors import UsageError
+from airlift.oci import Platform
+from airlift.site import drops
+from airlift.site.config import Site
+from airlift.site.deploy import active, node, program, settings
+from airlift.site.deploy.files import Action, PlannedFile
+from airlift.site.deploy.k3s import Plan
+from airlift.site.deploy.machine import LocalMachine
+from airlift.site.deploy.node import NodePlan
+from airlift.site.deploy.prechecks import Level, Role
+from airlift.site.deploy.settings import Wish
+
+READY_S = 300
+_DONE = {Action.CREATE: "created", Action.REPLACE: "replaced", Action.UNCHANGED: "unchanged"}
+
+
+def wish(role: str, server: str | None, token_file: Path | None, node_ip: str | None, *, cluster_init: bool) -> Wish:
+    """Return what the options ask for.
+
+    Raises:
+        UsageError: there is no token in the file.
+        StoreError: the file cannot be read.
+    """
+    token = None if token_file is None else settings.read_token(token_file)
+    return Wish(Role(role), server, token, node_ip, cluster_init)
+
+
+def make(site: Site, wanted: Wish, platform: Platform, *, dry_run: bool, as_json: bool) -> None:
+    """Check this machine, make it the node that is wanted, and say what was done.
+
+    Raises:
+        UsageError: it is not run as root.
+        AirliftError: see `airlift.site.deploy.node`.
+    """
+    settings.check(wanted)
+    if os.geteuid() != 0 and not dry_run:
+        raise UsageError("making this machine a node needs root", hint="use sudo, or write files only with --root DIR")
+    progress = console.progress()
+    machine = LocalMachine(environment.variables())
+    made = node.make_plan(
+        machine,
+        active.plan_for_site(
+            site,
+            root=machine.root,
+            platform=platform,
+            http=environment.http_settings(),
+            progress=progress,
+            environment=environment.variables(),
+        ),
+        program.plan(machine.root, active.required_drops(site), platform, site.store),
+        wanted,
+        now=environment.now(),
+        not_before=_imported(site),
+    )
+    if not dry_run:
+        node.apply(made, machine, timeout=READY_S, clock=time.monotonic, sleep=time.sleep, progress=progress)
+    for note in made.plan.notes:
+        console.say(f"note: {note}")
+    if as_json:
+        console.result_json({**made.to_json(), "dry_run": dry_run})
+    else:
+        console.answer("\n".join(node_lines(made, dry_run=dry_run)))
+
+
+def _imported(site: Site) -> datetime | None:
+    return max((datetime.fromisoformat(drop.imported) for drop in drops.list_drops(site) if drop.active), default=None)
+
+
+def node_lines(made: NodePlan, *, dry_run: bool) -> list[str]:
+    """Return for people what is to be done, or was, in the order in which it is."""
+    lines = [f"{item.level.value} {item.check}: {item.message}" for item in made.findings if item.level is not Level.OK]
+    verb = "run" if dry_run else "ran"
+    lines += [f"{verb} {step} ({step.why})" for step in made.before]
+    if made.copies:
+        lines.append("copy the datastore" if dry_run else "copied the datastore")
+    lines += file_lines(made.files, dry_run=dry_run)
+    lines += [f"{verb} {step} ({step.why})" for step in made.after]
+    lines += rest_lines(made.plan)
+    if not made.is_changed:
+        lines.append("nothing to change")
+    return lines
+
+
+def file_lines(files: Iterable[PlannedFile], *, dry_run: bool) -> list[str]:
+    """Return a line for each file, and in a dry run the text that it would get."""
+    lines = []
+    for item in files:
+        what = item.action.value if dry_run else _DONE[item.action]
+        lines.append(f"{what} /{item.path} ({console.size(item.size)}, mode {item.mode:04o}, {item.digest})")
+        if dry_run and item.text is not None and item.action is not Action.UNCHANGED:
+            lines += [f"    {line}" for line in item.text.splitlines()]
+    return lines
+
+
+def rest_lines(plan: Plan) -> list[str]:
+    """Return what earlier drops left, and what runs by which digest."""
+    lines = [f"kept /{path} (of an earlier drop)" for path in plan.kept]
+    return [*lines, *(f"image {name} is {digest}" for name, digest in plan.pins.items())]

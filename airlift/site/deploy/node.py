@@ -1,0 +1,313 @@
+"""A machine becomes a node of K3s, or one of a later drop: planned and checked whole, then done step by step.
+
+* Nothing is changed before every check has passed: images, digests, disk, ports, clock.
+* A note at the end says what K3s was last started with. So a second run does nothing, and a run that was killed
+  anywhere is finished by the next one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Final
+
+from airlift import canonical, fs, limits
+from airlift.canonical import JsonObject
+from airlift.errors import DeployError
+from airlift.progress import Progress
+from airlift.site.deploy import datastore, files, k3s, prechecks, program, settings
+from airlift.site.deploy.files import Action, PlannedFile
+from airlift.site.deploy.k3s import Plan
+from airlift.site.deploy.machine import Machine
+from airlift.site.deploy.prechecks import Finding, Role
+from airlift.site.deploy.program import Program
+from airlift.site.deploy.registries import PATH as REGISTRIES
+from airlift.site.deploy.settings import Wish
+
+NOTE: Final = PurePosixPath("var/lib/rancher/k3s/airlift-node.json")
+SERVER_ONLY: Final = PurePosixPath("var/lib/rancher/k3s/server")
+_AGENT_CONFIG: Final = "/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
+_INSTALL_S: Final = 600
+_COMMAND_S: Final = 300
+_ASK_S: Final = 30
+_INTERVAL_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command that is run on the machine.
+
+    Attributes:
+        command: program and arguments.
+        environment: what is added to its environment.
+        why: for a person.
+    """
+
+    command: tuple[str, ...]
+    why: str
+    environment: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return " ".join([*(f"{key}={value}" for key, value in self.environment.items()), *self.command])
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """What is to be done to a machine.
+
+    Attributes:
+        plan: images, registries, charts and releases.
+        program: K3s.
+        settings: its settings.
+        wish: what the machine is to be.
+        findings: what was looked at.
+        before: commands that are run before the first file is written.
+        copies: whether the SQLite datastore is copied after `before`.
+        after: commands that are run after the last file was written.
+        started_with: what the note will say.
+    """
+
+    plan: Plan
+    program: Program
+    settings: tuple[PlannedFile, ...]
+    wish: Wish
+    findings: tuple[Finding, ...]
+    before: tuple[Step, ...]
+    copies: bool
+    after: tuple[Step, ...]
+    started_with: JsonObject
+
+    @property
+    def files(self) -> tuple[PlannedFile, ...]:
+        """Every file, in the order in which they are written; the binary just before the releases."""
+        return (*self.settings, *self.program.files, *self.plan.files)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.before or self.after or any(item.action is not Action.UNCHANGED for item in self.files))
+
+    def to_json(self) -> JsonObject:
+        """Return what ``--json`` says."""
+        whole = k3s.Plan(
+            self.plan.root, self.files, self.plan.kept, self.plan.pins, self.plan.notes, self.plan.restart
+        ).to_json()
+        return {
+            **whole,
+            "changed": self.is_changed,
+            "restart": False,
+            "role": self.wish.role.value,
+            "checks": [item.to_json() for item in self.findings],
+            "before": [str(step) for step in self.before],
+            "copies_datastore": self.copies,
+            "after": [str(step) for step in self.after],
+        }
+
+
+def make_plan(
+    machine: Machine,
+    plan: Plan,
+    kubernetes: Program,
+    wish: Wish,
+    *,
+    now: datetime,
+    not_before: datetime | None,
+) -> NodePlan:
+    """Check the machine and say what would be done; nothing is.
+
+    Args:
+        machine: which.
+        plan: the files of the active drops for it.
+        kubernetes: K3s for it.
+        wish: what it is to be.
+        now: the machine's time.
+        not_before: a time that has passed for certain, or None.
+
+    Raises:
+        UsageError: the wish contradicts itself.
+        DeployError: the machine cannot become such a node, or a file of others is in the way.
+        StoreError: a disk has no room, or cannot be read.
+    """
+    settings.check(wish)
+    root = machine.root
+    is_running = machine.run(["systemctl", "is-active", "--quiet", wish.unit], {}, timeout=_ASK_S).code == 0
+    findings = prechecks.look(
+        root, wish.role, is_running=is_running, has_etcd=wish.has_etcd, now=now, not_before=not_before
+    )
+    prechecks.refuse(findings)
+    own = settings.plan(root, wish, route=not prechecks.has_default_route(root))
+    here = _for_role(plan, wish.role)
+    files.check_space(
+        root, [item for item in (*own, *kubernetes.files, *here.files) if item.action is not Action.UNCHANGED]
+    )
+    wanted = _started_with(wish, kubernetes, own, here)
+    last = _last(machine)
+    starts = last != wanted or not is_running
+    before = (
+        _snapshot(machine, wish, kubernetes, is_running=is_running) if starts and _is_other(last, kubernetes) else ()
+    )
+    copies = any(step.command[:2] == ("systemctl", "stop") for step in before)
+    after = _start(wish, kubernetes, own, restart=is_running) if starts else ()
+    return NodePlan(here, kubernetes, own, wish, findings, before, copies, after, wanted)
+
+
+def _for_role(plan: Plan, role: Role) -> Plan:
+    if role is Role.SERVER:
+        return plan
+    # An agent has no API server: releases are a server's.
+    mine = tuple(item for item in plan.files if SERVER_ONLY not in item.path.parents)
+    kept = tuple(path for path in plan.kept if SERVER_ONLY not in path.parents)
+    return Plan(plan.root, mine, kept, plan.pins, plan.notes, plan.restart)
+
+
+def _started_with(wish: Wish, kubernetes: Program, own: Sequence[PlannedFile], plan: Plan) -> JsonObject:
+    read_at_start = {f"/{item.path}": item.digest for item in (*own, *plan.files) if _is_read_at_start(item)}
+    return {"role": wish.role.value, "binary": kubernetes.binary.digest, "files": read_at_start}
+
+
+def _is_read_at_start(item: PlannedFile) -> bool:
+    return item.path in (settings.CONFIG, settings.TOKEN, REGISTRIES) or item.path.suffix == ".pem"
+
+
+def _last(machine: Machine) -> JsonObject:
+    place = files.locate(machine.root, NOTE)
+    if not place.is_file():
+        return {}
+    try:
+        value = json.loads(fs.read_bounded(place, limits.DOCUMENT))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_other(last: JsonObject, kubernetes: Program) -> bool:
+    return kubernetes.binary.action is Action.REPLACE or last.get("binary") not in (None, kubernetes.binary.digest)
+
+
+def _snapshot(machine: Machine, wish: Wish, kubernetes: Program, *, is_running: bool) -> tuple[Step, ...]:
+    if wish.role is Role.AGENT:
+        return ()
+    name = datastore.name(kubernetes.binary.digest)
+    if datastore.has_sqlite(machine.root):
+        return (Step(("systemctl", "stop", wish.unit), "so that the datastore can be copied", {}),)
+    if datastore.has_etcd(machine.root) and is_running:
+        save = (f"/{program.BINARY}", "etcd-snapshot", "save", "--name", name)
+        return (Step(save, "before another K3s opens the datastore", {}),)
+    if datastore.has_etcd(machine.root):
+        raise DeployError(
+            "another K3s is to be installed, and no snapshot of etcd can be made, because K3s does not run",
+            hint=f"systemctl start {wish.unit}, then run the same command again",
+        )
+    return ()
+
+
+def _start(wish: Wish, kubernetes: Program, own: Sequence[PlannedFile], *, restart: bool) -> tuple[Step, ...]:
+    steps = []
+    if any(item.path == settings.ROUTE_UNIT for item in own):
+        steps.append(Step(("systemctl", "daemon-reload"), "to see the route's unit", {}))
+        enable = ("systemctl", "enable", "--now", settings.ROUTE_UNIT.name)
+        steps.append(Step(enable, "K3s finds its address by the default route", {}))
+    environment = {
+        # The script then compares no digests: that was done here.
+        "INSTALL_K3S_SKIP_DOWNLOAD": "true",
+        "INSTALL_K3S_SKIP_SELINUX_RPM": "true",
+        "INSTALL_K3S_EXEC": wish.role.value,
+        **({"INSTALL_K3S_FORCE_RESTART": "true"} if restart else {}),
+    }
+    install = ("/bin/sh", f"/{kubernetes.script.path}")
+    return (*steps, Step(install, "makes the unit and starts K3s", environment))
+
+
+def apply(
+    made: NodePlan,
+    machine: Machine,
+    *,
+    timeout: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    progress: Progress,
+) -> None:
+    """Do it, and wait until the node is ready.
+
+    May be repeated after a crash; what is done already is left as it is.
+
+    Args:
+        made: the plan.
+        machine: the machine that it was made for.
+        timeout: how many seconds the node has to become ready.
+        clock: seconds that only grow.
+        sleep: waits.
+        progress: listener.
+
+    Raises:
+        DeployError: a command fails, or the node does not become ready.
+        IntegrityError, StoreError, FetchError: a file cannot be written as planned.
+    """
+    if not made.is_changed:
+        return
+    root = machine.root
+    for step in made.before:
+        _run(machine, step, progress, timeout=_COMMAND_S)
+    if made.copies:
+        copy = datastore.copy_sqlite(root, made.program.binary.digest)
+        progress.note(f"the datastore was copied to {copy}")
+    files.remove_parts_of(root, (*made.settings, *made.program.files))
+    k3s.write(Plan(root, made.files, (), {}, (), restart=False), progress=progress)
+    for step in made.after:
+        _run(machine, step, progress, timeout=_INSTALL_S)
+    _wait(machine, made.wish, timeout=timeout, clock=clock, sleep=sleep, progress=progress)
+    files.make_directories(root, NOTE.parent)
+    fs.write(files.locate(root, NOTE), canonical.encode(made.started_with), mode=0o600)
+
+
+def _run(machine: Machine, step: Step, progress: Progress, *, timeout: float) -> None:
+    progress.note(f"{step}: {step.why}")
+    done = machine.run(step.command, step.environment, timeout=timeout)
+    if done.code:
+        said = " ".join(done.said.split())[-1000:] or done.output[-1000:].decode("utf-8", "replace") or "without a word"
+        raise DeployError(
+            f"{step} ended with {done.code}: {said}",
+            hint="journalctl -u k3s (or k3s-agent) says more; run the same command again when it is mended",
+        )
+
+
+def _wait(
+    machine: Machine,
+    wish: Wish,
+    *,
+    timeout: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    progress: Progress,
+) -> None:
+    place = machine.root / "proc/sys/kernel/hostname"
+    name = fs.read_bounded(place, limits.NAME).decode("utf-8", "replace").strip().lower()
+    command = [f"/{program.BINARY}", "kubectl"]
+    if wish.role is Role.AGENT:
+        command.append(f"--kubeconfig={_AGENT_CONFIG}")
+    command += ["get", "--raw", f"/api/v1/nodes/{name}"]
+    end = clock() + timeout
+    progress.note(f"waiting for node {name} to be ready")
+    while True:
+        done = machine.run(command, {}, timeout=_ASK_S)
+        if done.code == 0 and _is_ready(done.output):
+            progress.note(f"node {name} is ready")
+            return
+        if clock() >= end:
+            said = " ".join(done.said.split())[-500:]
+            raise DeployError(
+                f"node {name} is not ready after {timeout:.0f} s" + (f": {said}" if said else ""),
+                hint=f"journalctl -u {wish.unit} says why; everything is written, the same command goes on waiting",
+            )
+        sleep(_INTERVAL_S)
+
+
+def _is_ready(data: bytes) -> bool:
+    try:
+        status = json.loads(data)["status"]["conditions"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return any(item.get("type") == "Ready" and item.get("status") == "True" for item in status)
