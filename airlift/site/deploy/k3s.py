@@ -34,6 +34,17 @@ apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 imagePullCredentialsVerificationPolicy: NeverVerify"""
 
+_RESTART: Final = "registries.yaml changed: restart K3s so that it is read (systemctl restart k3s, or k3s-agent)"
+_DEFAULT_ENDPOINT: Final = (
+    "start K3s with --disable-default-registry-endpoint, or every image that the site lacks "
+    "costs seconds of asking a registry that cannot be reached"
+)
+_NO_KLIPPER: Final = (
+    "no klipper-helm image is in the drop; K3s installs charts with it, so the node must have it from "
+    "K3s's own air-gap images"
+)
+FOR_WRITTEN_FILES: Final = frozenset({_RESTART, _DEFAULT_ENDPOINT, _NO_KLIPPER})
+"""Notes for a person who starts K3s, and brings its own images, by hand."""
 _UNRENDERED: Final = (
     "no helm is at the site, so releases were not rendered again with the values under `deploy:`; what was checked are "
     "the images that the connected side saw (carry helm as a file of the drop, or install it)"
@@ -209,19 +220,13 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = []
     if restart:
-        notes.append("registries.yaml changed: restart K3s so that it is read (systemctl restart k3s, or k3s-agent)")
+        notes.append(_RESTART)
     if source_registries(drops):
-        notes.append(
-            "start K3s with --disable-default-registry-endpoint, or every image that the site lacks "
-            "costs seconds of asking a registry that cannot be reached"
-        )
+        notes.append(_DEFAULT_ENDPOINT)
     if releases:
         names = {artifact.name for artifact in images}
         if not any("/klipper-helm:" in name for name in names):
-            notes.append(
-                "no klipper-helm image is in the drop; K3s installs charts with it, so the node must have it from "
-                "K3s's own air-gap images"
-            )
+            notes.append(_NO_KLIPPER)
         notes.append(
             "charts under static/charts are served on the API port without a login: "
             "keep secrets out of charts and values"

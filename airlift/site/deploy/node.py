@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Final
@@ -150,17 +150,22 @@ def make_plan(
         _snapshot(machine, wish, kubernetes, is_running=is_running) if starts and _is_other(last, kubernetes) else ()
     )
     copies = any(step.command[:2] == ("systemctl", "stop") for step in before)
-    after = _start(wish, kubernetes, own, restart=is_running) if starts else ()
+    after = _start(wish, kubernetes, own) if starts else ()
     return NodePlan(here, kubernetes, own, wish, findings, before, copies, after, wanted)
 
 
 def _for_role(plan: Plan, role: Role) -> Plan:
+    # What a person has to do after files were written, is done here.
+    notes = tuple(note for note in plan.notes if note not in k3s.FOR_WRITTEN_FILES)
     if role is Role.SERVER:
-        return plan
+        return replace(plan, notes=notes)
     # An agent has no API server: releases are a server's.
-    mine = tuple(item for item in plan.files if SERVER_ONLY not in item.path.parents)
-    kept = tuple(path for path in plan.kept if SERVER_ONLY not in path.parents)
-    return Plan(plan.root, mine, kept, plan.pins, plan.notes, plan.restart)
+    return replace(
+        plan,
+        files=tuple(item for item in plan.files if SERVER_ONLY not in item.path.parents),
+        kept=tuple(path for path in plan.kept if SERVER_ONLY not in path.parents),
+        notes=(),
+    )
 
 
 def _started_with(wish: Wish, kubernetes: Program, own: Sequence[PlannedFile], plan: Plan) -> JsonObject:
@@ -204,7 +209,7 @@ def _snapshot(machine: Machine, wish: Wish, kubernetes: Program, *, is_running: 
     return ()
 
 
-def _start(wish: Wish, kubernetes: Program, own: Sequence[PlannedFile], *, restart: bool) -> tuple[Step, ...]:
+def _start(wish: Wish, kubernetes: Program, own: Sequence[PlannedFile]) -> tuple[Step, ...]:
     steps = []
     if any(item.path == settings.ROUTE_UNIT for item in own):
         steps.append(Step(("systemctl", "daemon-reload"), "to see the route's unit", {}))
@@ -215,7 +220,8 @@ def _start(wish: Wish, kubernetes: Program, own: Sequence[PlannedFile], *, resta
         "INSTALL_K3S_SKIP_DOWNLOAD": "true",
         "INSTALL_K3S_SKIP_SELINUX_RPM": "true",
         "INSTALL_K3S_EXEC": wish.role.value,
-        **({"INSTALL_K3S_FORCE_RESTART": "true"} if restart else {}),
+        # By itself it starts nothing when only a settings file changed, or when somebody stopped K3s.
+        "INSTALL_K3S_FORCE_RESTART": "true",
     }
     install = ("/bin/sh", f"/{kubernetes.script.path}")
     return (*steps, Step(install, "makes the unit and starts K3s", environment))

@@ -22,7 +22,7 @@ from tests.unit.deploy.conftest import tree
 
 REDIS = "docker.io/library/redis:7.4"
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-INSTALL = "install exec=server skip=true force="
+INSTALL = "install exec=server skip=true force=true"
 
 Maker = Callable[..., NodePlan]
 
@@ -108,7 +108,7 @@ def test_an_agent_joins_with_its_token_and_has_no_releases(
     apply(made, machine)
 
     found = tree(machine.root)
-    assert machine.calls == ["install exec=agent skip=true force="]
+    assert machine.calls == ["install exec=agent skip=true force=true"]
     assert found["etc/rancher/k3s/airlift-token"] == (0o600, b"K10secret::server:x\n")
     assert b"server: https://10.0.0.2:6443\n" in found["etc/rancher/k3s/config.yaml"][1]
     assert not [name for name in found if "/server/" in name]
@@ -126,7 +126,7 @@ def test_registries_that_change_restart_k3s_and_images_alone_do_not(
     whole.image("ghcr.io/org/app:1", b"app")
     apply(make(whole), machine)
 
-    assert machine.calls == [INSTALL, f"{INSTALL}true"]
+    assert machine.calls == [INSTALL, INSTALL]
 
 
 def later(drops: Drops) -> None:
@@ -144,7 +144,7 @@ def test_the_k3s_of_a_later_drop_is_started_after_the_datastore_was_copied(
     made = make(whole)
     apply(made, machine)
 
-    assert machine.calls == [INSTALL, "systemctl stop k3s", f"{INSTALL}true"]
+    assert machine.calls == [INSTALL, "systemctl stop k3s", INSTALL]
     (copy,) = (machine.root / "var/lib/rancher/k3s/server/db").glob("airlift-before-*")
     assert (copy.stat().st_mode & 0o777, (copy / "state.db").read_text(), (copy / "token").read_text()) == (
         0o700,
@@ -163,7 +163,7 @@ def test_with_etcd_k3s_itself_makes_the_snapshot(whole: Drops, machine: Director
     apply(made, machine)
 
     name = f"airlift-before-{made.program.binary.digest[7:19]}"
-    assert machine.calls == [INSTALL, f"k3s etcd-snapshot save --name {name}", f"{INSTALL}true"]
+    assert machine.calls == [INSTALL, f"k3s etcd-snapshot save --name {name}", INSTALL]
 
 
 def test_a_run_that_was_killed_after_the_binary_is_finished_by_the_next(
@@ -179,8 +179,25 @@ def test_a_run_that_was_killed_after_the_binary_is_finished_by_the_next(
 
     apply(make(whole), machine)
 
-    assert machine.calls[-1] == f"{INSTALL}true"
+    assert machine.calls[-1] == INSTALL
     assert not make(whole).is_changed
+
+
+def test_a_k3s_that_somebody_stopped_is_started_again(whole: Drops, machine: DirectoryMachine, make: Maker) -> None:
+    apply(make(whole), machine)
+    (machine.root / "run/active-k3s").unlink()
+
+    apply(make(whole), machine)
+
+    assert machine.calls == [INSTALL, INSTALL]
+
+
+def test_what_is_done_here_is_not_told_as_a_thing_to_do(whole: Drops, make: Maker) -> None:
+    notes = "\n".join(make(whole).plan.notes)
+
+    assert "restart K3s" not in notes
+    assert "klipper-helm" not in notes
+    assert "keep secrets out of charts and values" in notes
 
 
 def refused(machine: DirectoryMachine, action: Callable[[], object], error: type[Exception]) -> str:
