@@ -41,7 +41,7 @@ def killed(tmp_path: Path, count: int, *more: str) -> Any:
 
 
 def test_a_site_killed_at_any_call_shows_the_old_or_the_new_drop_and_a_second_run_finishes(tmp_path: Path) -> None:
-    found = killed(tmp_path, 40)
+    found = killed(tmp_path, 200)
     before, after = found["before"], found["after"]
     assert before["names"] != after["names"]
     assert {run["code"] for run in found["runs"]} == {-9}
@@ -59,7 +59,7 @@ def test_a_site_killed_at_any_call_shows_the_old_or_the_new_drop_and_a_second_ru
 
 def test_a_registry_that_is_filled_by_a_killed_import_is_finished_by_a_second_run(tmp_path: Path) -> None:
     with running_registry(tmp_path / "registry") as registry:
-        found = killed(tmp_path, 12, registry.url)
+        found = killed(tmp_path, 100, registry.url)
     before, after = found["before"], found["after"]
     assert before["tags"]["app:1"] != after["tags"]["app:1"]
     assert after["tags"]["app:2"] is not None
