@@ -48,6 +48,8 @@ def make(site: Site, wanted: Wish, platform: Platform, *, dry_run: bool, as_json
         raise UsageError("making this machine a node needs root", hint="use sudo, or write files only with --root DIR")
     progress = console.progress()
     machine = LocalMachine(environment.variables())
+    # First, because without K3s in the drop there is no need to look at the rest.
+    kubernetes = program.plan(machine.root, active.required_drops(site), platform, site.store)
     made = node.make_plan(
         machine,
         active.plan_for_site(
@@ -58,7 +60,7 @@ def make(site: Site, wanted: Wish, platform: Platform, *, dry_run: bool, as_json
             progress=progress,
             environment=environment.variables(),
         ),
-        program.plan(machine.root, active.required_drops(site), platform, site.store),
+        kubernetes,
         wanted,
         now=environment.now(),
         not_before=_imported(site),

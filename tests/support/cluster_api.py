@@ -63,20 +63,29 @@ class Api:
         self.put(
             "Secret",
             f"sh.helm.release.v1.{name}.v{number}",
+            more.get("namespace", "vision"),
             metadata={"labels": labels},
             type="helm.sh/release.v1",
             data={"release": packed},
         )
 
-    def deployment(self, name: str, containers: Mapping[str, tuple[str, str]], *, ready: bool = True) -> None:
+    def deployment(
+        self,
+        name: str,
+        containers: Mapping[str, tuple[str, str]],
+        *,
+        ready: bool = True,
+        namespace: str = "vision",
+    ) -> None:
         """Set a deployment with its replica set and one pod; `containers` are image and imageID by name."""
         count = int(ready)
         replicas = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": count, "observedGeneration": 2}
-        self.put("Deployment", name, metadata={"generation": 2}, spec={"replicas": 1}, status=replicas)
-        self.put("ReplicaSet", f"{name}-5d", metadata=_owner("Deployment", name), spec={"replicas": 1})
+        self.put("Deployment", name, namespace, metadata={"generation": 2}, spec={"replicas": 1}, status=replicas)
+        self.put("ReplicaSet", f"{name}-5d", namespace, metadata=_owner("Deployment", name), spec={"replicas": 1})
         self.put(
             "Pod",
             f"{name}-5d-abc",
+            namespace,
             metadata=_owner("ReplicaSet", f"{name}-5d"),
             spec={"containers": [{"name": key, "image": image} for key, (image, _) in containers.items()]},
             status={

@@ -21,6 +21,8 @@ SOURCES: Final = (
 """Where each kind is on the API: group, plural, kind."""
 
 Object = Mapping[str, Any]
+_ENDS: Final = frozenset({"Job", "Pod"})
+_ENDED: Final = frozenset({"Succeeded", "Failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +62,30 @@ class Objects:
         return None if said is None else f"{workload}: {said}"
 
     def containers(self, workloads: Sequence[Workload]) -> tuple[Container, ...]:
-        """Return the containers of all pods that these workloads made and that are not being removed."""
+        """Return the containers of all pods that these workloads made and that are not being removed.
+
+        A pod that has ended counts for a Job alone: what a CronJob or an evicted pod leaves is of earlier revisions.
+        """
         wanted = frozenset(workloads)
         found: list[Container] = []
         for key, pod in sorted(self._found.items()):
-            if key.kind == "Pod" and not at(pod, "metadata", "deletionTimestamp") and self._is_of(key, wanted):
+            if key.kind != "Pod" or at(pod, "metadata", "deletionTimestamp"):
+                continue
+            maker = self._maker(key, wanted)
+            if maker is not None and (maker.kind in _ENDS or at(pod, "status", "phase") not in _ENDED):
                 found += _containers(key, pod)
         return tuple(found)
 
-    def _is_of(self, key: Workload, wanted: frozenset[Workload]) -> bool:
+    def _maker(self, key: Workload, wanted: frozenset[Workload]) -> Workload | None:
         for _ in range(4):  # Pod, Job, CronJob: no chain of Kubernetes's own is longer
             if key in wanted:
-                return True
+                return key
             owners = at(self._found.get(key), "metadata", "ownerReferences") or []
             owner = next((item for item in owners if isinstance(item, Mapping) and item.get("controller")), None)
             if owner is None:
-                return False
+                return None
             key = Workload(str(owner.get("kind")), key.namespace, str(owner.get("name")))
-        return False
+        return None
 
 
 def _number(item: Object, *path: str, default: int = 0) -> int:

@@ -123,6 +123,33 @@ def test_a_platform_that_is_none_ends_with_2(site: Site, tmp_path: Path, capsys)
     assert "--platform: 'amd64' is not os/architecture[/variant]" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--root", "x", "--role", "agent"], "--root writes the files of the drops only"),
+        (["--root", "x", "--cluster-init"], "--root writes the files of the drops only"),
+        (["--role", "agent", "--dry-run"], "an agent joins a server"),
+        (["--server", "https://10.0.0.2:6443", "--dry-run"], "joining a server needs its token"),
+    ],
+)
+def test_options_that_contradict_each_other_end_with_2(site: Site, capsys, options: list[str], message: str) -> None:
+    assert run(["deploy", "k3s", "--site", str(site.root), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_token_file_without_a_token_ends_with_2(site: Site, tmp_path: Path, capsys) -> None:
+    (tmp_path / "token").write_text("\nx\n")
+    command = ["deploy", "k3s", "--site", str(site.root), "--token-file", str(tmp_path / "token"), "--dry-run"]
+
+    assert run(command) == 2
+    assert "token: the first line is no token" in capsys.readouterr().err
+
+
+def test_a_machine_without_k3s_in_the_drop_ends_with_18(site: Site, capsys) -> None:
+    assert run(["deploy", "k3s", "--site", str(site.root), "--platform", "linux/amd64", "--dry-run"]) == 18
+    assert "the active drops carry no file k3s or k3s-amd64" in capsys.readouterr().err
+
+
 def test_the_endpoint_is_the_sites_url(site: Site, tmp_path: Path, capsys) -> None:
     assert deploy(site, tmp_path / "root") == 0
 
