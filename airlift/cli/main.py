@@ -33,6 +33,7 @@ VERBS: Final = {
     "import": "import_",
     "serve": "serve",
     "drops": "drops",
+    "check": "check",
     "status": "status",
     "deploy": "deploy",
 }

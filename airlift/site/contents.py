@@ -138,11 +138,11 @@ def tree(item: Artifact, payload: Payload) -> Iterator[tuple[Descriptor, bool]]:
             yield blob, oci_listing.is_foreign(blob)
 
 
-def list_all(contents: Contents, store: Store, *, is_embedded: bool) -> Listing:
+def list_all(config: DropConfig, store: Store, *, is_embedded: bool) -> Listing:
     """Return what a drop shows.
 
     Args:
-        contents: the drop.
+        config: the drop.
         store: has its manifests and configs.
         is_embedded: whether images and charts are served from the store too; else only their tags are listed.
 
@@ -153,7 +153,7 @@ def list_all(contents: Contents, store: Store, *, is_embedded: bool) -> Listing:
     names: dict[tuple[Service, str, str], Name] = {}
     held: dict[tuple[Service, str, Digest], Held] = {}
     problems: list[str] = []
-    for item in contents.config.artifacts:
+    for item in config.artifacts:
         listing = LISTINGS[item.kind](item, store)
         is_elsewhere = item.kind in REGISTRY_KINDS and not is_embedded
         for name in listing.names:

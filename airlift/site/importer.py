@@ -32,6 +32,10 @@ from airlift.trust.fields import format_time
 from airlift.trust.gate import Gate, Verified
 from airlift.trust.keys import Passphrase, load_identity
 
+ENVELOPE: Final = "airlift.json"
+INDEX: Final = "index.json"
+"""What is kept of each bundle beside attest, so that a lost journal can be made again (`airlift.site.recovery`)."""
+
 _REFUSALS: Final = (BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError)
 """What no re-run of the same command changes; what such an import brought is taken back."""
 
@@ -95,6 +99,7 @@ def import_bundle(
     progress: Progress,
     http: HttpSettings | None = None,
     dry_run: bool = False,
+    mend: frozenset[Digest] | None = None,
 ) -> Imported:
     """Verify a bundle, take it in and activate it.
 
@@ -106,6 +111,8 @@ def import_bundle(
         progress: hears of the bytes.
         http: how to reach the registry that site.yaml names.
         dry_run: verify everything, say what would change, and write nothing.
+        mend: take a release in once more that the site has, although others came after it; these blobs of the store
+            are damaged and are replaced. What clients see does not change.
 
     Raises:
         BundleError, IntegrityError: the bundle is malformed, damaged, or not for this site.
@@ -114,7 +121,7 @@ def import_bundle(
         StoreError: the disk refuses, or another import is running.
         DeliveryError: the external registry refuses.
     """
-    importing = _Import(site, bundle, now, passphrase, progress, http or HttpSettings())
+    importing = _Import(site, bundle, now, passphrase, progress, http or HttpSettings(), mend)
     if dry_run:
         with site.journal() as journal:
             return importing.run(journal, is_dry=True)
@@ -133,17 +140,31 @@ class _Import:
     passphrase: Passphrase
     progress: Progress
     http: HttpSettings
+    mend: frozenset[Digest] | None = None
     target: Target | None = field(default=None, init=False)
 
     def run(self, journal: Journal, *, is_dry: bool) -> Imported:
         with BundleReader(self.bundle) as reader:
-            verified = Gate(self.site.trust, now=self.now, seen=journal.seen()).admit(reader.envelope, reader.roots)
+            verified = self._admitted(journal, reader)
             for key_id in verified.unknown_signers:
                 self.progress.warn(f"a signature by {key_id} counts for nothing: the trust file does not list this key")
             known = journal.drop(verified.release.digest)
-            if known is not None and known.state == READY and self._is_whole(journal, known):
+            if self.mend is None and known is not None and known.state == READY and self._is_whole(journal, known):
                 return self._again(journal, known, reader.summary(verified), is_dry=is_dry)
             return self._take(journal, reader, verified, is_dry=is_dry)
+
+    def _admitted(self, journal: Journal, reader: BundleReader) -> Verified:
+        """Let the gate decide; a release that was accepted before is not too old to mend itself with."""
+        if self.mend is None:
+            return Gate(self.site.trust, now=self.now, seen=journal.seen()).admit(reader.envelope, reader.roots)
+        verified = Gate(self.site.trust, now=None).admit(reader.envelope, reader.roots)
+        known = journal.drop(verified.release.digest)
+        if known is None or known.state != READY:
+            raise UsageError(
+                f"{self.bundle} is release {verified.release.digest}, which is no complete drop of {self.site.root}",
+                hint="take it in with airlift import; to mend, give the bundle of a drop that airlift drops list shows",
+            )
+        return verified
 
     def _is_whole(self, journal: Journal, drop: Drop) -> bool:
         """Say whether the store still has what the drop shows; where it does not, the bundle mends it."""
@@ -189,7 +210,9 @@ class _Import:
             journal.stage(drop)
         summary = {**reader.summary(verified), "content_id": drop.content_id}
         self.progress.start("importing", opened.payload_size)
-        with Intake(self.site.store, target, self.progress, is_dry=is_dry) as intake:
+        with Intake(
+            self.site.store, target, self.progress, is_dry=is_dry, distrusted=self.mend or frozenset()
+        ) as intake:
             try:
                 found = intake.run(opened)
                 attest = opened.attest()
@@ -212,14 +235,14 @@ class _Import:
         )
         if is_dry:
             return result
-        self._keep_attest(drop, attest)
+        self._keep_attest(drop, {**attest, ENVELOPE: reader.envelope, INDEX: opened.index()})
         self._publish(journal, drop, listing, target)
         return replace(result, drop=journal.drop(drop.release) or drop)
 
     def _checked(self, journal: Journal, drop: Drop, found: Contents, intake: Intake) -> tuple[Drop, Listing]:
         if found.config.channel != drop.channel:
             raise BundleError(f"the drop is made for channel {found.config.channel}, the bundle for {drop.channel}")
-        listing = contents.list_all(found, intake.payload, is_embedded=self.site.config.registry is None)
+        listing = contents.list_all(found.config, intake.payload, is_embedded=self.site.config.registry is None)
         refuse_clashes(journal, drop.channel, listing.names)
         return replace(drop, name=found.config.name, config=found.config_digest), listing
 
@@ -233,6 +256,14 @@ class _Import:
             fs.sync_directory(self.site.drops_dir)
 
     def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None) -> None:
+        known = journal.drop(drop.release)
+        if self.mend is not None and known is not None and not known.active:
+            if target is not None:
+                target.publish(self.site.store, self.progress)
+            with journal.transaction():
+                journal.accept(drop)
+                journal.publish(drop, listing.names, listing.held)
+            return
         if target is None:
             with journal.transaction():
                 journal.accept(drop)

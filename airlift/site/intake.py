@@ -30,7 +30,15 @@ _SYNCING: Final = 8
 class Intake:
     """Takes one payload. Use it as a context manager: leaving it ends what is under way."""
 
-    def __init__(self, store: Store, target: Target | None, progress: Progress, *, is_dry: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        target: Target | None,
+        progress: Progress,
+        *,
+        is_dry: bool,
+        distrusted: frozenset[Digest] = frozenset(),
+    ) -> None:
         """Begin.
 
         Args:
@@ -38,7 +46,9 @@ class Intake:
             target: the external registry, if the site has one.
             progress: hears of the bytes.
             is_dry: check everything and write nothing.
+            distrusted: blobs of the store that are known to be damaged; the payload's replace them.
         """
+        self._distrusted = distrusted
         self.payload = Payload(store)
         self.new: dict[Digest, int] = {}
         self._store = store
@@ -118,7 +128,7 @@ class Intake:
             self.new[digest] = member.size
 
     def _is_here(self, digest: Digest, size: int) -> bool:
-        return self._store.has(digest) and self._store.size(digest) == size
+        return digest not in self._distrusted and self._store.has(digest) and self._store.size(digest) == size
 
     def _is_for_target(self, member: PayloadMember, digest: Digest) -> bool:
         # All manifests are small and come before the first large blob, so by then it is known where that goes.

@@ -1,0 +1,65 @@
+"""``airlift check``: compare a site with its drops, object by object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from airlift.cli import console, environment, options
+from airlift.cli import exit as exits
+from airlift.errors import DeliveryError, IntegrityError
+from airlift.site import inspection, repair
+from airlift.site.config import load_site
+from airlift.site.inspection import Place
+
+
+@click.command()
+@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
+@click.option("--deep", is_flag=True, help="Read every blob of the external registry whole, and hash it.")
+@click.option("--repair", "is_repair", is_flag=True, help="Mend from the store, or from BUNDLE.")
+@click.argument("bundle", type=options.FILE, required=False)
+@options.as_json
+@options.passphrase
+def command(
+    folder: Path, deep: bool, is_repair: bool, bundle: Path | None, as_json: bool, passphrase_file: Path | None
+) -> int:
+    """Hash every blob again, and compare names, files and the external registry with the drops.
+
+    With --repair what is wrong is mended, from the store or from BUNDLE, and compared once more.
+    """
+    if bundle is not None and not is_repair:
+        raise click.UsageError("a BUNDLE was given without --repair")
+    site = load_site(folder)
+    progress, http = console.progress(), environment.http_settings()
+    findings = repair.check(site, progress=progress, http=http, is_deep=deep)
+    mended: list[inspection.Finding] = []
+    if is_repair and findings:
+        before = findings
+        findings = repair.repair(
+            site,
+            findings,
+            bundle,
+            now=environment.now(),
+            passphrase=environment.passphrase(passphrase_file or site.passphrase_file),
+            progress=progress,
+            http=http,
+            is_deep=deep,
+        )
+        left = {(item.place, item.subject) for item in findings}
+        mended = [item for item in before if (item.place, item.subject) not in left]
+    if as_json:
+        told = dict(inspection.summary(findings))
+        if is_repair:
+            told["mended"] = [item.to_json() for item in mended]
+        console.result_json(told)
+    else:
+        for item in mended:
+            console.answer(f"mended   {item.place.value}: {item.subject}")
+        for item in findings:
+            console.answer(f"{item.place.value:8} {item.subject}: {item.problem}")
+            console.answer(f"         do: {item.remedy}")
+        console.answer(f"{len(findings)} findings" if findings else "clean: everything is as the drops say")
+    if any(item.place is not Place.REGISTRY for item in findings):
+        return exits.CODES[IntegrityError]
+    return exits.CODES[DeliveryError] if findings else exits.OK

@@ -1,0 +1,261 @@
+"""Compares a site with its complete drops, object by object: every blob hashed again, every name, file and tag.
+
+Nothing is written here; `airlift.site.repair` mends. What is found is said of the object, with what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+from airlift import artifact, limits
+from airlift.artifact import Artifact, DropConfig
+from airlift.digest import Digest
+from airlift.digest import parse as parse_digest
+from airlift.errors import AirliftError, BundleError, IntegrityError, StoreError
+from airlift.progress import Progress
+from airlift.site import contents, oci_listing
+from airlift.site.config import Site
+from airlift.site.contents import shown
+from airlift.site.importer import ENVELOPE, INDEX
+from airlift.site.journal import READY, Drop, Journal, part_of
+from airlift.site.listing import Listing
+
+WORKERS: Final = 4
+_FROM_BUNDLE: Final = "airlift check --site DIR --repair BUNDLE with the bundle of that drop"
+
+ItemT = TypeVar("ItemT")
+
+
+class Place(StrEnum):
+    """Where something is wrong."""
+
+    STORE = "store"
+    JOURNAL = "journal"
+    DROPS = "drops"
+    REGISTRY = "registry"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as the drops say.
+
+    Attributes:
+        place: where.
+        subject: a digest, name, file or tag.
+        problem: ``missing``, ``damaged``, ``moved`` and so on, with what was expected.
+        remedy: what to do.
+        releases: the drops that need it.
+    """
+
+    place: Place
+    subject: str
+    problem: str
+    remedy: str
+    releases: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--json`` says of it."""
+        return {
+            "place": self.place.value,
+            "subject": self.subject,
+            "problem": self.problem,
+            "remedy": self.remedy,
+            "releases": list(self.releases),
+        }
+
+
+@dataclass(slots=True)
+class Inventory:
+    """What the complete drops say has to be there.
+
+    Attributes:
+        configs: each drop with what it holds, as far as that can be read.
+        sizes: every blob that the store has to have; None where nothing says how large it is.
+        needed_by: blob to the releases that need it.
+        findings: what was wrong already while this was read.
+    """
+
+    configs: list[tuple[Drop, DropConfig]] = field(default_factory=list)
+    sizes: dict[Digest, int | None] = field(default_factory=dict)
+    needed_by: dict[Digest, list[str]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def need(self, digest: Digest, size: int | None, release: str) -> None:
+        """Note that a release needs a blob in the store."""
+        if self.sizes.get(digest) is None:
+            self.sizes[digest] = size
+        releases = self.needed_by.setdefault(digest, [])
+        if release not in releases:
+            releases.append(release)
+
+
+def take_inventory(site: Site, journal: Journal) -> Inventory:
+    """Return what has to be there.
+
+    Raises:
+        StoreError: the journal cannot be read.
+    """
+    found = Inventory()
+    for drop in journal.drops():
+        if drop.state != READY:
+            continue
+        found.need(drop.config, None, drop.release)
+        for digest, size in journal.held_blobs(drop.release):
+            found.need(digest, size, drop.release)
+        try:
+            config = artifact.decode_drop_config(site.store.read(drop.config, limit=limits.INDEX_DOCUMENT))
+        except (BundleError, IntegrityError, StoreError):
+            # The blob itself is found when it is hashed.
+            continue
+        found.configs.append((drop, config))
+        for entry in config.deploy:
+            values = entry.get("values", [])
+            for item in values if isinstance(values, list) else []:
+                if isinstance(item, dict):
+                    found.need(parse_digest(item.get("digest")), None, drop.release)
+        for item in config.artifacts:
+            _need_tree(site, found, item, drop.release)
+    return found
+
+
+def _need_tree(site: Site, found: Inventory, item: Artifact, release: str) -> None:
+    """Note what an artifact needs; a manifest that is not right ends it, and is found when it is hashed."""
+    found.need(item.root.digest, item.root.size, release)
+    is_elsewhere = item.kind in contents.REGISTRY_KINDS and site.config.registry is not None
+    try:
+        for descriptor, manifest in oci_listing.walk(item.root, site.store, subject=item.name):
+            found.need(descriptor.digest, descriptor.size, release)
+            for blob in oci_listing.blobs_of(manifest):
+                if oci_listing.is_foreign(blob) and not site.store.has(blob.digest):
+                    continue
+                if not is_elsewhere or blob.size <= limits.SMALL_BLOB or site.store.has(blob.digest):
+                    found.need(blob.digest, blob.size, release)
+    except (IntegrityError, StoreError):
+        return
+
+
+def inspect_site(site: Site, journal: Journal, progress: Progress) -> tuple[Inventory, list[Finding]]:
+    """Compare store, journal and ``drops/`` with what the complete drops say.
+
+    Raises:
+        StoreError: the journal cannot be read.
+    """
+    inventory = take_inventory(site, journal)
+    findings = [*inventory.findings, *_blobs(site, inventory, progress)]
+    for drop, config in inventory.configs:
+        findings += _names(site, journal, drop, config)
+    for drop in journal.drops():
+        if drop.state == READY:
+            findings += _files(site, drop)
+        elif drop.state:
+            findings.append(
+                Finding(
+                    Place.JOURNAL,
+                    f"{drop.channel}/{drop.sequence}",
+                    f"not complete ({drop.state})",
+                    "run airlift import with its bundle again; it goes on",
+                    (drop.release,),
+                )
+            )
+        if drop.pending:
+            findings.append(
+                Finding(
+                    Place.JOURNAL,
+                    f"{drop.channel}/{drop.sequence}",
+                    "its tags were moving in the registry, and not all may have moved",
+                    f"airlift drops activate --site DIR {drop.channel}/{drop.sequence}",
+                    (drop.release,),
+                )
+            )
+    return inventory, findings
+
+
+def _blobs(site: Site, inventory: Inventory, progress: Progress) -> list[Finding]:
+    items = sorted(inventory.sizes.items())
+    progress.start("hashing the store", len(items), unit="blobs")
+
+    def one(item: tuple[Digest, int | None]) -> Finding | None:
+        digest, size = item
+        problem = _blob_problem(site, digest, size)
+        progress.advance(1)
+        if problem is None:
+            return None
+        return Finding(Place.STORE, digest, problem, _FROM_BUNDLE, tuple(inventory.needed_by[digest]))
+
+    found = side_by_side(one, items)
+    progress.finish()
+    return [item for item in found if item is not None]
+
+
+def _blob_problem(site: Site, digest: Digest, size: int | None) -> str | None:
+    if not site.store.has(digest):
+        return "missing"
+    try:
+        actual = site.store.size(digest)
+        if size is not None and actual != size:
+            return f"damaged: {actual} bytes, expected {size}"
+        site.store.verify(digest)
+    except IntegrityError as error:
+        return f"damaged: its bytes have the digest {error.actual}"
+    except StoreError as error:
+        return f"damaged: {error.message}"
+    return None
+
+
+def _names(site: Site, journal: Journal, drop: Drop, config: DropConfig) -> list[Finding]:
+    """Compare the journal's names of a drop with those that its manifests give."""
+    try:
+        listing = listing_of(site, config)
+    except AirliftError:
+        # A manifest is damaged or missing: that was found already, and says more than this would.
+        return []
+    wanted = {(n.service.value, n.key, part_of(n)): str(n.value["digest"]) for n in listing.names}
+    actual = {(n.service.value, n.key, part_of(n)): str(n.value["digest"]) for n in journal.names_of(drop.release)}
+    remedy = _FROM_BUNDLE
+    found = []
+    for key in sorted(wanted.keys() | actual.keys()):
+        want, have = wanted.get(key), actual.get(key)
+        if want == have:
+            continue
+        problem = (
+            f"the journal has {have}, the drop does not have this name"
+            if want is None
+            else f"the journal has {have or 'no such name'}, the drop says {want}"
+        )
+        found.append(Finding(Place.JOURNAL, shown(*key), problem, remedy, (drop.release,)))
+    return found
+
+
+def listing_of(site: Site, config: DropConfig) -> Listing:
+    """Return what a drop shows, from its manifests in the store.
+
+    Raises:
+        AirliftError: a manifest is missing or damaged.
+    """
+    return contents.list_all(config, site.store, is_embedded=site.config.registry is None)
+
+
+def _files(site: Site, drop: Drop) -> list[Finding]:
+    """Look for what an import keeps beside the store."""
+    folder = site.drops_dir / drop.release
+    missing = [name for name in (ENVELOPE, INDEX) if not (folder / name).is_file()]
+    return [
+        Finding(Place.DROPS, f"drops/{drop.release}/{name}", "missing", _FROM_BUNDLE, (drop.release,))
+        for name in missing
+    ]
+
+
+def side_by_side(call: Callable[[ItemT], Finding | None], items: Sequence[ItemT]) -> list[Finding | None]:
+    """Make the calls a few at a time, and return their results in order."""
+    with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="check") as pool:
+        return list(pool.map(call, items))
+
+
+def summary(findings: Iterable[Finding]) -> Mapping[str, Any]:
+    """Return what ``airlift check --json`` says."""
+    listed = list(findings)
+    return {"clean": not listed, "findings": [item.to_json() for item in listed]}

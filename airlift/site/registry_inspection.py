@@ -1,0 +1,245 @@
+"""Compares an external registry with the drops: manifests by digest, blobs by their last byte, tags of active drops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from airlift import limits, oci
+from airlift.digest import Digest, Verifier
+from airlift.errors import AirliftError, FetchError, IntegrityError
+from airlift.progress import Progress
+from airlift.site import contents, mirror, oci_listing
+from airlift.site.config import Site
+from airlift.site.inspection import Finding, Inventory, Place, side_by_side
+from airlift.site.journal import Journal
+from airlift.site.mirrors import images
+from airlift.transport.http import HttpStatusError
+from airlift.transport.push import delivering
+from airlift.transport.registry import RegistryClient
+
+_NOT_FOUND: Final = 404
+_OK: Final = 200
+_PARTIAL: Final = 206
+_UNSATISFIABLE: Final = 416
+_MEND: Final = "airlift check --site DIR --repair, from the store; with the bundle where the store does not have it"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that a repository has to have.
+
+    Attributes:
+        repository: where.
+        digest, size: of what; size is 0 for manifests, which are compared by digest alone.
+        is_manifest: a manifest or index, else a blob.
+        releases: the drops that need it.
+    """
+
+    repository: str
+    digest: Digest
+    size: int
+    is_manifest: bool
+    releases: tuple[str, ...]
+
+
+def items_of(site: Site, inventory: Inventory) -> list[Item]:
+    """Return what the registry has to have; of a tree with a damaged manifest only what can be read."""
+    registry = site.config.registry
+    found: dict[tuple[str, Digest, bool], tuple[int, list[str]]] = {}
+    if registry is None:
+        return []
+    for drop, config in inventory.configs:
+        for item in config.artifacts:
+            if item.kind not in contents.REGISTRY_KINDS:
+                continue
+            repository = registry.repository(images.path_of(item))
+            try:
+                for descriptor, manifest in oci_listing.walk(item.root, site.store, subject=item.name):
+                    wanted = [(descriptor.digest, descriptor.size, True)]
+                    wanted += [
+                        (b.digest, b.size, False)
+                        for b in oci_listing.blobs_of(manifest)
+                        if not oci_listing.is_foreign(b)
+                    ]
+                    for digest, size, is_manifest in wanted:
+                        _, releases = found.setdefault((repository, digest, is_manifest), (size, []))
+                        if drop.release not in releases:
+                            releases.append(drop.release)
+            except AirliftError:
+                continue
+    return [
+        Item(repository, digest, size, is_manifest, tuple(releases))
+        for (repository, digest, is_manifest), (size, releases) in found.items()
+    ]
+
+
+def inspect_registry(
+    site: Site, journal: Journal, inventory: Inventory, client: RegistryClient, progress: Progress, *, is_deep: bool
+) -> list[Finding]:
+    """Ask the registry for every object of the kept drops and every tag of the active ones.
+
+    Args:
+        site: with a registry in its site.yaml.
+        journal: what is active.
+        inventory: what the drops hold.
+        client: the registry.
+        progress: hears of the objects.
+        is_deep: read every blob whole and hash it; else its size and its last byte are asked for.
+
+    Raises:
+        DeliveryError: the registry does not answer, or does not let us in.
+    """
+    with delivering(client.registry):
+        client.ping()
+    items = items_of(site, inventory)
+    progress.start("asking the registry", len(items), unit="objects")
+
+    def one(item: Item) -> Finding | None:
+        with delivering(client.registry):
+            problem = problem_of(client, item, is_deep=is_deep)
+        progress.advance(1)
+        if problem is None:
+            return None
+        return Finding(Place.REGISTRY, client.name(item.repository, item.digest), problem, _MEND, item.releases)
+
+    found = [item for item in side_by_side(one, items) if item is not None]
+    progress.finish()
+    return [*_gone(client, items, found), *found, *_tags(site, journal, client)]
+
+
+def problem_of(client: RegistryClient, item: Item, *, is_deep: bool) -> str | None:
+    """Say what is wrong with an object of the registry, or None.
+
+    Raises:
+        FetchError: the registry does not answer.
+    """
+    if item.is_manifest:
+        return _manifest_problem(client, item)
+    return _content_problem(client, item) if is_deep else _blob_problem(client, item)
+
+
+def _manifest_problem(client: RegistryClient, item: Item) -> str | None:
+    try:
+        client.manifest(item.repository, item.digest)
+    except HttpStatusError as error:
+        if error.status == _NOT_FOUND:
+            return "missing"
+        if error.status >= 500:  # noqa: PLR2004 - HTTP's server errors
+            return f"damaged: the registry answers {error.status}"
+        raise
+    except IntegrityError as error:
+        return f"damaged: expected {error.expected}, got {error.actual}"
+    return None
+
+
+def _blob_problem(client: RegistryClient, item: Item) -> str | None:
+    """Compare size and last byte: a registry may know a size and have no bytes."""
+    url = client.url(f"/v2/{item.repository}/blobs/{item.digest}")
+    name = client.name(item.repository, item.digest)
+    scope = client.pull_scope(item.repository)
+    answer = client.http.head(url, auth=scope, plain_http=client.plain_http, subject=name, accept=(_NOT_FOUND,))
+    if answer.status == _NOT_FOUND:
+        return "missing"
+    length = answer.headers.get("Content-Length")
+    if length is not None and length != str(item.size):
+        return f"damaged: the registry says it has it and holds {length} bytes, expected {item.size}"
+    if item.size == 0:
+        return None
+    try:
+        answer = client.http.exchange(
+            "GET",
+            url,
+            limit=limits.ERROR_BODY,
+            headers={"Range": f"bytes={item.size - 1}-"},
+            auth=scope,
+            plain_http=client.plain_http,
+            subject=name,
+            accept=(_NOT_FOUND, _UNSATISFIABLE),
+        )
+    except IntegrityError:
+        # More than was asked for: it takes no ranges, so the whole has to be read.
+        return _content_problem(client, item)
+    if (answer.status, len(answer.body)) in ((_PARTIAL, 1), (_OK, item.size)):
+        return None
+    return f"damaged: the registry says it has it and does not give its last byte (of {item.size})"
+
+
+class _Hashing:
+    """Takes a download and keeps nothing but its digest."""
+
+    def __init__(self, item: Item, name: str) -> None:
+        self._verifier = Verifier(item.digest, item.size, subject=name)
+        self.finish = self._verifier.finish
+
+    @property
+    def written(self) -> int:
+        return self._verifier.seen
+
+    def write(self, data: bytes) -> None:
+        self._verifier.update(data)
+
+
+def _content_problem(client: RegistryClient, item: Item) -> str | None:
+    sink = _Hashing(item, client.name(item.repository, item.digest))
+    try:
+        client.blob(item.repository, item.digest, item.size, sink)
+        sink.finish()
+    except HttpStatusError as error:
+        if error.status == _NOT_FOUND:
+            return "missing"
+        raise
+    except IntegrityError as error:
+        return f"damaged: expected {error.expected}, got {error.actual}"
+    except FetchError:
+        if sink.written == 0:
+            raise
+        return f"damaged: ends after {sink.written} bytes, expected {item.size}"
+    return None
+
+
+def _gone(client: RegistryClient, items: list[Item], found: list[Finding]) -> list[Finding]:
+    """Say it in one line where a whole repository is gone."""
+    missing = {finding.subject for finding in found if finding.problem == "missing"}
+    gone = []
+    for repository in sorted({item.repository for item in items}):
+        own = [item for item in items if item.repository == repository]
+        if all(client.name(repository, item.digest) in missing for item in own):
+            releases = tuple(sorted({release for item in own for release in item.releases}))
+            gone.append(
+                Finding(
+                    Place.REGISTRY,
+                    f"{client.registry}/{repository}",
+                    f"the repository is gone: none of its {len(own)} objects is there",
+                    _MEND,
+                    releases,
+                )
+            )
+    return gone
+
+
+def _tags(site: Site, journal: Journal, client: RegistryClient) -> list[Finding]:
+    registry = site.config.registry
+    if registry is None:
+        return []
+    wanted = [
+        (registry.repository(path), tag, digest, drop.release)
+        for drop in journal.drops()
+        if drop.active and not drop.pending
+        for path, tag, digest in mirror.tags(journal.names_of(drop.release))
+    ]
+
+    def one(item: tuple[str, str, Digest, str]) -> Finding | None:
+        repository, tag, digest, release = item
+        with delivering(client.registry):
+            actual: oci.Descriptor | None = client.head(repository, tag)
+        if actual is not None and actual.digest == digest:
+            return None
+        problem = (
+            f"the tag is missing, expected {digest}"
+            if actual is None
+            else f"the tag was moved to {actual.digest}, expected {digest}"
+        )
+        return Finding(Place.REGISTRY, client.name(repository, tag), problem, _MEND, (release,))
+
+    return [item for item in side_by_side(one, wanted) if item is not None]

@@ -1,0 +1,161 @@
+"""Checks a site, and mends it: the registry from the store, the store from a bundle."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from airlift import digest as digests
+from airlift import limits
+from airlift.errors import AirliftError, IntegrityError, StoreError
+from airlift.progress import Progress
+from airlift.site import contents, inspection, registry_inspection
+from airlift.site.config import Site
+from airlift.site.importer import import_bundle
+from airlift.site.inspection import Finding, Inventory, Place
+from airlift.site.journal import READY, Journal
+from airlift.site.mirrors import images
+from airlift.site.registry_inspection import items_of, problem_of
+from airlift.transport.push import delivering
+from airlift.transport.registry import RegistryClient
+from airlift.transport.settings import HttpSettings
+from airlift.trust.keys import Passphrase
+
+_GONE: Final = (202, 204, 404, 405)
+
+
+def check(site: Site, *, progress: Progress, http: HttpSettings, is_deep: bool = False) -> list[Finding]:
+    """Compare everything with the drops, and return what differs. Nothing is written.
+
+    Args:
+        site: which.
+        progress: hears of the objects.
+        http: how to reach the external registry.
+        is_deep: read the registry's blobs whole.
+
+    Raises:
+        StoreError: the journal cannot be read.
+        DeliveryError: the registry does not answer.
+    """
+    with site.journal() as journal:
+        return _check(site, journal, progress, http, is_deep=is_deep)
+
+
+def _check(site: Site, journal: Journal, progress: Progress, http: HttpSettings, *, is_deep: bool) -> list[Finding]:
+    inventory, findings = inspection.inspect_site(site, journal, progress)
+    if site.config.registry is not None:
+        client = images.connect(site, http, progress)
+        findings += registry_inspection.inspect_registry(site, journal, inventory, client, progress, is_deep=is_deep)
+    return findings
+
+
+def repair(
+    site: Site,
+    findings: Sequence[Finding],
+    bundle: Path | None,
+    *,
+    now: datetime | None,
+    passphrase: Passphrase,
+    progress: Progress,
+    http: HttpSettings,
+    is_deep: bool = False,
+) -> list[Finding]:
+    """Mend what `check` found, check once more, and return what is still wrong.
+
+    Damaged blobs of the store are replaced by those of the bundle; without a bundle they stay.
+
+    Args:
+        site: which.
+        findings: what `check` returned.
+        bundle: brings what the store lacks; its release has to be one that the site has.
+        now: the time.
+        passphrase: opens the site's identity.
+        progress: hears of the objects.
+        http: how to reach the external registry.
+        is_deep: read the registry's blobs whole.
+
+    Raises:
+        AirliftError: as `import_bundle`.
+        DeliveryError: the registry refuses.
+    """
+    client = None if site.config.registry is None else images.connect(site, http, progress)
+    if client is not None:
+        with site.locked("mending"), site.journal() as journal:
+            damaged = items_of(site, inspection.take_inventory(site, journal))
+            mendable = [item for item in damaged if bundle is not None or site.store.has(item.digest)]
+            _forget_damaged(client, mendable, is_deep=is_deep)
+    if bundle is not None:
+        import_bundle(
+            site,
+            bundle,
+            now=now,
+            passphrase=passphrase,
+            progress=progress,
+            http=http,
+            mend=frozenset(digests.parse(f.subject) for f in findings if f.place is Place.STORE),
+        )
+    if client is not None:
+        with site.locked("mending"), site.journal() as journal:
+            _fill(site, journal, inspection.take_inventory(site, journal), client, progress)
+    with site.journal() as journal:
+        return [_explained(item) for item in _check(site, journal, progress, http, is_deep=is_deep)]
+
+
+def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryClient, progress: Progress) -> None:
+    """Push again what the registry lacks, and move the tags of the active drops back."""
+    registry = site.config.registry
+    if registry is None:
+        return
+    target = images.RegistryTarget(client, registry.repository)
+    artifacts = {(a.name, a.root.digest): a for _, config in inventory.configs for a in config.artifacts}
+    unfilled = set()
+    for item in artifacts.values():
+        if item.kind not in contents.REGISTRY_KINDS:
+            continue
+        one = images.RegistryTarget(client, registry.repository)
+        try:
+            one.expect([item], site.store)
+            one.publish(site.store, progress)
+        except (StoreError, IntegrityError):
+            # What the store cannot give is left for the check that follows to tell; its tag has nothing to point at.
+            unfilled.add(item.root.digest)
+    for drop in journal.drops():
+        if drop.active and drop.state == READY and not drop.pending:
+            names = [name for name in journal.names_of(drop.release) if name.value["digest"] not in unfilled]
+            target.activate(names, site.store, progress)
+
+
+def _forget_damaged(client: RegistryClient, items: Iterable[registry_inspection.Item], *, is_deep: bool) -> None:
+    """Take away what the registry holds damaged, as far as it lets: else it says that it has it, and takes nothing."""
+    for item in items:
+        with delivering(client.registry):
+            problem = problem_of(client, item, is_deep=is_deep)
+            if problem is None or problem == "missing":
+                continue
+            kind = "manifests" if item.is_manifest else "blobs"
+            with contextlib.suppress(AirliftError):
+                client.http.exchange(
+                    "DELETE",
+                    client.url(f"/v2/{item.repository}/{kind}/{item.digest}"),
+                    limit=limits.ERROR_BODY,
+                    auth=client.scope(f"repository:{item.repository}:pull,push,delete"),
+                    plain_http=client.plain_http,
+                    subject=client.name(item.repository, item.digest),
+                    accept=_GONE,
+                )
+
+
+def _explained(item: Finding) -> Finding:
+    if item.place is not Place.REGISTRY or not item.problem.startswith("damaged"):
+        return item
+    return Finding(
+        item.place,
+        item.subject,
+        item.problem,
+        "the registry keeps its damaged file under this digest although it was deleted and sent again; remove the file"
+        " in the registry's storage, then run airlift check --repair once more",
+        item.releases,
+    )
