@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from airlift.cli import console, options
 from airlift.errors import UsageError
-from airlift.site.config import DEFAULT_LISTEN, RegistryConfig, SiteConfig, init_site
+from airlift.site import recovery
+from airlift.site.config import DEFAULT_LISTEN, RegistryConfig, SiteConfig, init_site, load_site
 
 
 @click.group()
@@ -72,6 +73,33 @@ def init(
     site = init_site(folder, trust_file, config)
     console.say(f"site {folder} for channel {', '.join(sorted(site.trust.channels))}; compare with paper:")
     console.answer(f"fingerprint {site.trust.fingerprint}")
+
+
+@command.command()
+@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
+@click.option(
+    "--min-sequence",
+    "given",
+    multiple=True,
+    metavar="CHANNEL=N",
+    help="The lowest sequence that is accepted from now on; give it twice for every channel.",
+)
+@options.as_json
+def recover(folder: Path, given: tuple[str, ...], as_json: bool) -> None:
+    """Make a lost state.db again, from the store and drops/. No drop is active afterwards.
+
+    Take N from the paper records: it is what keeps an old bundle from being accepted once more.
+    """
+    site = load_site(folder)
+    done = recovery.recover(site, recovery.minimums(given, site.trust.channels), console.progress())
+    for release, reason in done.left_out.items():
+        console.warn(f"{release} is left out: {reason}; import its bundle again")
+    if as_json:
+        console.result_json(done.to_json())
+        return
+    for drop in done.drops:
+        console.answer(f"{drop.channel}/{drop.sequence}  {drop.release}")
+    console.answer(f"{len(done.drops)} drops are here again, none is active; choose one with airlift drops activate")
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -120,7 +120,7 @@ def failures(path: Path) -> Iterator[None]:
         elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
             hint = "check that the disk is mounted writable, and the owner and mode of the directory"
         elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            hint = "the journal is damaged; restore it from a backup, or make a new site and import the bundles again"
+            hint = "the journal is damaged; restore it from a backup, or move it away and run airlift site recover"
         raise StoreError(f"the journal {path}: {error}", hint=hint) from error
 
 
@@ -240,6 +240,15 @@ class Journal:
             drop.channel,
             drop.sequence,
             drop.release,
+        )
+
+    def bound(self, channel: str, sequence: int) -> None:
+        """Accept nothing of a channel at or below a sequence of which no release is known. Inside `transaction`."""
+        self._run(
+            "INSERT INTO channels VALUES (?,?,'',NULL,NULL) ON CONFLICT (channel) DO UPDATE"
+            " SET sequence = excluded.sequence, release = '' WHERE excluded.sequence > sequence",
+            channel,
+            sequence,
         )
 
     def publish(self, drop: Drop, names: Iterable[Name], held: Iterable[Held]) -> None:

@@ -1,0 +1,192 @@
+"""Makes a lost journal again, from the store and from what each import keeps in ``drops/<release>/``.
+
+The signatures over each release are verified against the pinned trust, and every blob is compared with its digest.
+What no file here can tell is how high the sequences were: a person says so, twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airlift import digest as digests
+from airlift import fs, limits
+from airlift.errors import AirliftError, BundleError, IntegrityError, StoreError, UsageError
+from airlift.progress import Progress
+from airlift.site import contents
+from airlift.site.config import Site
+from airlift.site.contents import Contents
+from airlift.site.importer import ENVELOPE, INDEX
+from airlift.site.journal import STAGING, Drop, Journal
+from airlift.trust.gate import Gate
+from airlift.trust.signing import MAX_ENVELOPE, Release, parse_envelope, parse_release
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What was made again.
+
+    Attributes:
+        drops: those that are complete; none is active.
+        left_out: release to the reason why it could not be taken.
+        sequences: per channel the lowest sequence that is accepted from now on.
+    """
+
+    drops: tuple[Drop, ...]
+    left_out: Mapping[str, str]
+    sequences: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--json`` says of it."""
+        return {
+            "drops": [drop.to_json() for drop in self.drops],
+            "left_out": dict(self.left_out),
+            "min_sequences": dict(self.sequences),
+        }
+
+
+def minimums(given: Sequence[str], channels: Iterable[str]) -> dict[str, int]:
+    """Read ``CHANNEL=N`` of the command line, where each has to stand twice.
+
+    Raises:
+        UsageError: a channel is missing or unknown, or was not given twice with the same number.
+    """
+    found: dict[str, list[int]] = {channel: [] for channel in sorted(channels)}
+    for text in given:
+        channel, equals, number = text.partition("=")
+        if not equals or not (number.isascii() and number.isdecimal()) or not 1 <= int(number[:16]) < 2**53:
+            raise UsageError(f"--min-sequence {text[:100]!r}: expected CHANNEL=N with N of 1 or more")
+        if channel not in found:
+            raise UsageError(
+                f"--min-sequence {text[:100]!r}: the trust file has no channel {channel[:64]!r}",
+                hint=f"it has: {', '.join(found)}",
+            )
+        found[channel].append(int(number[:16]))
+    for channel, numbers in found.items():
+        if len(numbers) != 2 or numbers[0] != numbers[1]:  # noqa: PLR2004 - typed twice
+            got = " and ".join(map(str, numbers)) or "nothing"
+            raise UsageError(
+                f"--min-sequence of channel {channel}: expected the same number twice, got {got}",
+                hint=f"--min-sequence {channel}=N --min-sequence {channel}=N; no bundle below N is accepted afterwards,"
+                " so take the highest sequence that the paper records say was imported",
+            )
+    return {channel: numbers[0] for channel, numbers in found.items()}
+
+
+def recover(site: Site, wanted: Mapping[str, int], progress: Progress) -> Recovered:
+    """Make ``state.db`` again. No drop is active afterwards.
+
+    Args:
+        site: its journal has to be missing; a damaged one is moved away first.
+        wanted: channel to the lowest sequence that is accepted from now on; see `minimums`.
+        progress: hears of the blobs.
+
+    Raises:
+        UsageError: there is a journal.
+        StoreError: the disk refuses, or another process works on the site.
+    """
+    with site.locked("recovering"):
+        if site.journal_path.exists():
+            raise UsageError(
+                f"{site.journal_path} is there; recovering never replaces a journal",
+                hint="if it is damaged, move it away together with its -wal and -shm files",
+            )
+        part = site.root / "state.db.part"
+        with fs.guarded("removing"):
+            for name in ("state.db.part", "state.db.part-wal", "state.db.part-shm", "state.db-wal", "state.db-shm"):
+                (site.root / name).unlink(missing_ok=True)
+        Journal.create(part)
+        with Journal(part) as journal:
+            drops, left_out = _take_all(site, journal, progress)
+            bounds = _bound(journal, wanted)
+        if (site.root / "state.db.part-wal").exists():
+            raise StoreError(f"{part}: its write-ahead log could not be closed", hint="run the same command again")
+        with fs.guarded("renaming"):
+            part.replace(site.journal_path)
+            fs.sync_directory(site.root)
+    return Recovered(tuple(drops), left_out, bounds)
+
+
+def _take_all(site: Site, journal: Journal, progress: Progress) -> tuple[list[Drop], dict[str, str]]:
+    with fs.guarded("reading"):
+        folders = sorted(path for path in site.drops_dir.iterdir() if path.is_dir())
+    drops: list[Drop] = []
+    left_out: dict[str, str] = {}
+    hashed: set[str] = set()
+    progress.start("reading the drops again", len(folders), unit="drops")
+    for folder in folders:
+        try:
+            drops.append(_take(site, journal, folder, hashed))
+        except AirliftError as error:
+            left_out[folder.name] = error.message
+        progress.advance(1)
+    progress.finish()
+    known = [journal.drop(drop.release) or drop for drop in drops]
+    return sorted(known, key=lambda drop: (drop.channel, drop.sequence)), left_out
+
+
+def _take(site: Site, journal: Journal, folder: Path, hashed: set[str]) -> Drop:
+    release = _verified(site, fs.read_bounded(folder / ENVELOPE, MAX_ENVELOPE))
+    if release.digest != folder.name:
+        raise IntegrityError(f"{folder.name}/{ENVELOPE}", expected=folder.name, actual=release.digest)
+    index = fs.read_bounded(folder / INDEX, limits.INDEX_DOCUMENT)
+    found = contents.read(index, site.store)
+    if found.config.channel != release.channel:
+        raise BundleError(f"the drop is made for channel {found.config.channel}, the release for {release.channel}")
+    listing = contents.list_all(found.config, site.store, is_embedded=site.config.registry is None)
+    _compare_blobs(site, found, [one.digest for one in listing.held], hashed)
+    drop = Drop(
+        release=release.digest,
+        channel=release.channel,
+        sequence=release.sequence,
+        state=STAGING,
+        content_id=digests.of(index),
+        name=found.config.name,
+        config=found.config_digest,
+        artifacts=len(found.config.artifacts),
+        imported="",
+        active=False,
+    )
+    journal.stage(drop)
+    try:
+        with journal.transaction():
+            journal.accept(drop)
+            journal.publish(drop, listing.names, listing.held)
+    except BaseException:
+        with journal.transaction():
+            journal.forget(drop.release)
+        raise
+    return drop
+
+
+def _verified(site: Site, envelope: bytes) -> Release:
+    """Take the steps of the gate that hold for what was accepted before: neither age nor order count."""
+    gate = Gate(site.trust, now=None)
+    gate.envelope(envelope)
+    gate.roots(b"[]")
+    gate.signatures()
+    gate.acceptance()
+    return parse_release(parse_envelope(envelope).body)
+
+
+def _compare_blobs(site: Site, found: Contents, held: Iterable[digests.Digest], hashed: set[str]) -> None:
+    """Hash what a drop serves and what says so, each blob once for all drops."""
+    for digest in {found.config_digest, *(item.root.digest for item in found.config.artifacts), *held} - hashed:
+        site.store.verify(digests.parse(digest))
+        hashed.add(digest)
+
+
+def _bound(journal: Journal, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Let no sequence below what the person says, or below what was found, be accepted."""
+    seen = journal.seen()
+    bounds = {}
+    with journal.transaction():
+        for channel, lowest in wanted.items():
+            highest, _ = seen.get(channel, (0, ""))
+            if lowest > highest + 1 or channel not in seen:
+                # One below, of no release: the bundle with exactly this sequence may come once more.
+                journal.bound(channel, lowest - 1)
+            bounds[channel] = max(lowest, highest)
+    return bounds

@@ -1,0 +1,113 @@
+"""A site whose journal is lost: made again from store and drops, with sequences that are typed twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from airlift.digest import of as digest_of
+from airlift.errors import TrustError, UsageError
+from airlift.progress import Silent
+from airlift.site import drops, recovery, repair
+from airlift.site.config import Site
+from airlift.transport.settings import HttpSettings
+from tests.support.cli import airlift
+from tests.support.site_bundles import Cargo, make_site, ship, take
+
+
+def month(folder: Path, number: int) -> Path:
+    cargo = Cargo()
+    cargo.image("docker.io/library/app:1", b"layer %d" % number)
+    cargo.file("tool", b"tool of month %d" % number)
+    return ship(cargo, folder / f"{number}.airlift", sequence=number)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    made = make_site(tmp_path / "site")
+    for number in (2, 3):
+        take(made, month(tmp_path, number))
+    return made
+
+
+def lose(site: Site) -> None:
+    for path in site.root.glob("state.db*"):
+        path.unlink()
+
+
+def names(site: Site) -> list[object]:
+    with site.journal() as journal:
+        return [(d.release, journal.names_of(d.release), journal.held_blobs(d.release)) for d in journal.drops()]
+
+
+def test_a_lost_journal_is_made_again_and_a_drop_is_activated(site: Site, tmp_path: Path) -> None:
+    before = names(site)
+    lose(site)
+    twice = ("--min-sequence", "stable=3") * 2
+    ran = airlift("site", "recover", "--site", site.root, *twice, "--json", home=tmp_path)
+    assert ran.code == 0, ran.err
+    assert [(d["sequence"], d["active"], d["state"]) for d in ran.json["drops"]] == [
+        (2, False, "ready"),
+        (3, False, "ready"),
+    ]
+    assert names(site) == before
+    assert drops.activate(site, "stable/3").active
+    assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
+    assert airlift("drops", "rollback", "--site", site.root, home=tmp_path).code == 0
+    with pytest.raises(TrustError, match="is too old: 3 was accepted before"):
+        take(site, month(tmp_path, 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "--min-sequence of channel stable: expected the same number twice, got nothing"),
+        (["stable=3"], "--min-sequence of channel stable: expected the same number twice, got 3"),
+        (["stable=3", "stable=4"], "--min-sequence of channel stable: expected the same number twice, got 3 and 4"),
+        (["other=3"], "--min-sequence 'other=3': the trust file has no channel 'other'"),
+        (["stable"], "--min-sequence 'stable': expected CHANNEL=N with N of 1 or more"),
+        (["stable=0"], "--min-sequence 'stable=0': expected CHANNEL=N with N of 1 or more"),
+    ],
+)
+def test_a_minimum_has_to_be_typed_twice(given: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        recovery.minimums(given, ["stable"])
+    assert caught.value.message == message
+
+
+def test_a_higher_minimum_than_was_found_holds(site: Site, tmp_path: Path) -> None:
+    lose(site)
+    assert recovery.recover(site, {"stable": 7}, Silent()).sequences == {"stable": 7}
+    with pytest.raises(TrustError, match="is too old"):
+        take(site, month(tmp_path, 5))
+    assert take(site, month(tmp_path, 7)).drop.active
+
+
+def test_a_lower_minimum_than_was_found_changes_nothing(site: Site, tmp_path: Path) -> None:
+    lose(site)
+    assert recovery.recover(site, {"stable": 1}, Silent()).sequences == {"stable": 3}
+    with pytest.raises(TrustError, match="is too old"):
+        take(site, tmp_path / "2.airlift")
+
+
+def test_a_journal_that_is_there_is_not_replaced(site: Site) -> None:
+    with pytest.raises(UsageError, match="recovering never replaces a journal"):
+        recovery.recover(site, {"stable": 3}, Silent())
+
+
+def test_what_is_damaged_or_not_signed_is_left_out_and_said(site: Site) -> None:
+    releases = {drop.sequence: drop.release for drop in drops.list_drops(site)}
+    site.store.path(digest_of(b"tool of month 2")).write_bytes(b"tool of month X")
+    path = site.drops_dir / releases[3] / "airlift.json"
+    envelope = json.loads(path.read_bytes())
+    envelope["signatures"] = []
+    path.write_text(json.dumps(envelope, separators=(",", ":"), sort_keys=True))
+    lose(site)
+    done = recovery.recover(site, {"stable": 3}, Silent())
+    assert done.drops == ()
+    assert set(done.left_out) == set(releases.values())
+    assert "expected sha256:" in done.left_out[releases[2]]
+    assert "signed" in done.left_out[releases[3]]
+    assert drops.list_drops(site) == []
