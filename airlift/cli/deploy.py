@@ -42,6 +42,7 @@ def command() -> None:
 @click.option("--token-file", type=options.FILE, help="Its first line is the token to join with.")
 @click.option("--node-ip", help="This machine's address in the cluster; default: that of the default route.")
 @click.option("--cluster-init", is_flag=True, help="Start etcd on the first server, so that servers can join.")
+@click.option("--prune", is_flag=True, help="Remove what earlier drops brought, releases with their data too.")
 @click.option("--platform", "wanted", help="The node's platform, such as linux/arm64; default: this machine's.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; print all that would be written and run.")
 @options.as_json
@@ -53,6 +54,7 @@ def k3s(
     token_file: Path | None,
     node_ip: str | None,
     cluster_init: bool,
+    prune: bool,
     wanted: str | None,
     dry_run: bool,
     as_json: bool,
@@ -64,12 +66,12 @@ def k3s(
     site = load_site(site_dir)
     if root is None:
         wish = deploy_node.wish(role, server, token_file, node_ip, cluster_init=cluster_init)
-        deploy_node.make(site, wish, _platform(wanted), dry_run=dry_run, as_json=as_json)
+        deploy_node.make(site, wish, _platform(wanted), prune=prune, dry_run=dry_run, as_json=as_json)
         return
-    if server or token_file or node_ip or cluster_init or role != Role.SERVER:
+    if server or token_file or node_ip or cluster_init or prune or role != Role.SERVER:
         raise UsageError(
-            "--root writes the files of the drops only; --role, --server, --token-file, --node-ip and --cluster-init "
-            "are for the machine itself"
+            "--root writes the files of the drops only; --role, --server, --token-file, --node-ip, --cluster-init and "
+            "--prune are for the machine itself"
         )
     plan = _plan(site, root, wanted)
     if not dry_run:

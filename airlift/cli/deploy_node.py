@@ -36,7 +36,7 @@ def wish(role: str, server: str | None, token_file: Path | None, node_ip: str | 
     return Wish(Role(role), server, token, node_ip, cluster_init)
 
 
-def make(site: Site, wanted: Wish, platform: Platform, *, dry_run: bool, as_json: bool) -> None:
+def make(site: Site, wanted: Wish, platform: Platform, *, prune: bool, dry_run: bool, as_json: bool) -> None:
     """Check this machine, make it the node that is wanted, and say what was done.
 
     Raises:
@@ -64,6 +64,7 @@ def make(site: Site, wanted: Wish, platform: Platform, *, dry_run: bool, as_json
         wanted,
         now=environment.now(),
         not_before=_imported(site),
+        prune=prune,
     )
     if not dry_run:
         node.apply(made, machine, timeout=READY_S, clock=time.monotonic, sleep=time.sleep, progress=progress)
@@ -88,6 +89,8 @@ def node_lines(made: NodePlan, *, dry_run: bool) -> list[str]:
         lines.append("copy the datastore" if dry_run else "copied the datastore")
     lines += file_lines(made.files, dry_run=dry_run)
     lines += [f"{verb} {step} ({step.why})" for step in made.after]
+    lines += [f"{verb} {step} ({step.why})" for step in made.uninstalls]
+    lines += [f"{'remove' if dry_run else 'removed'} /{path}" for path in made.removal.files]
     lines += rest_lines(made.plan)
     if not made.is_changed:
         lines.append("nothing to change")

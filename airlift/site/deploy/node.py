@@ -18,13 +18,15 @@ from airlift import canonical, fs, limits
 from airlift.canonical import JsonObject
 from airlift.errors import DeployError
 from airlift.progress import Progress
-from airlift.site.deploy import datastore, files, k3s, prechecks, program, settings
+from airlift.site.deploy import datastore, files, k3s, prechecks, program, removal, settings
 from airlift.site.deploy.files import Action, PlannedFile
+from airlift.site.deploy.helmchart import SYSTEM
 from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.machine import Machine
 from airlift.site.deploy.prechecks import Finding, Role
 from airlift.site.deploy.program import Program
 from airlift.site.deploy.registries import PATH as REGISTRIES
+from airlift.site.deploy.removal import Removal
 from airlift.site.deploy.settings import Wish
 
 NOTE: Final = PurePosixPath("var/lib/rancher/k3s/airlift-node.json")
@@ -67,6 +69,7 @@ class NodePlan:
         before: commands that are run before the first file is written.
         copies: whether the SQLite datastore is copied after `before`.
         after: commands that are run after the last file was written.
+        removal: what earlier drops brought and goes when the node is ready.
         started_with: what the note will say.
     """
 
@@ -78,6 +81,7 @@ class NodePlan:
     before: tuple[Step, ...]
     copies: bool
     after: tuple[Step, ...]
+    removal: Removal
     started_with: JsonObject
 
     @property
@@ -86,9 +90,20 @@ class NodePlan:
         return (*self.settings, *self.program.files, *self.plan.files)
 
     @property
+    def uninstalls(self) -> tuple[Step, ...]:
+        """The commands that take releases of earlier drops out of the cluster."""
+        delete = (f"/{program.BINARY}", "kubectl", "-n", SYSTEM, "delete", "helmchart", "--ignore-not-found")
+        return tuple(Step((*delete, name), "no active drop deploys it", {}) for name in self.removal.releases)
+
+    @property
     def is_changed(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.before or self.after or any(item.action is not Action.UNCHANGED for item in self.files))
+        return bool(
+            self.before
+            or self.after
+            or self.removal.files
+            or any(item.action is not Action.UNCHANGED for item in self.files)
+        )
 
     def to_json(self) -> JsonObject:
         """Return what ``--json`` says."""
@@ -103,7 +118,8 @@ class NodePlan:
             "checks": [item.to_json() for item in self.findings],
             "before": [str(step) for step in self.before],
             "copies_datastore": self.copies,
-            "after": [str(step) for step in self.after],
+            "after": [str(step) for step in (*self.after, *self.uninstalls)],
+            "removed": [f"/{path}" for path in self.removal.files],
         }
 
 
@@ -115,6 +131,7 @@ def make_plan(
     *,
     now: datetime,
     not_before: datetime | None,
+    prune: bool = False,
 ) -> NodePlan:
     """Check the machine and say what would be done; nothing is.
 
@@ -125,6 +142,7 @@ def make_plan(
         wish: what it is to be.
         now: the machine's time.
         not_before: a time that has passed for certain, or None.
+        prune: whether what earlier drops brought goes.
 
     Raises:
         UsageError: the wish contradicts itself.
@@ -151,7 +169,12 @@ def make_plan(
     )
     copies = any(step.command[:2] == ("systemctl", "stop") for step in before)
     after = _start(wish, kubernetes, own) if starts else ()
-    return NodePlan(here, kubernetes, own, wish, findings, before, copies, after, wanted)
+    gone = Removal()
+    if prune:
+        planned = (*kubernetes.files, *here.files)
+        gone = removal.plan(root, planned, here.kept, has_cluster=wish.role is Role.SERVER)
+        here = replace(here, kept=tuple(path for path in here.kept if path not in gone.files))
+    return NodePlan(here, kubernetes, own, wish, findings, before, copies, after, gone, wanted)
 
 
 def _for_role(plan: Plan, role: Role) -> Plan:
@@ -265,6 +288,9 @@ def apply(
     for step in made.after:
         _run(machine, step, progress, timeout=_INSTALL_S)
     _wait(machine, made.wish, timeout=timeout, clock=clock, sleep=sleep, progress=progress)
+    for step in made.uninstalls:
+        _run(machine, step, progress, timeout=_COMMAND_S)
+    removal.remove(root, made.removal.files)
     files.make_directories(root, NOTE.parent)
     fs.write(files.locate(root, NOTE), canonical.encode(made.started_with), mode=0o600)
 

@@ -44,18 +44,18 @@ def whole(drops: Drops) -> Drops:
 
 @pytest.fixture
 def make(machine: DirectoryMachine) -> Maker:
-    def plan(drops: Drops, wish: Wish | None = None, *, now: datetime = NOW, url: str = "http://10.0.0.1") -> NodePlan:
+    def plan(drops: Drops, wish: Wish | None = None, *, now: datetime = NOW, prune: bool = False) -> NodePlan:
         config = drops.config()
         files = k3s.make_plan(
             [config],
             root=machine.root,
-            endpoint=site_endpoint(url),
+            endpoint=site_endpoint("http://10.0.0.1"),
             platform=AMD64,
             blobs=StoreBlobs(drops.store),
             values=drops.store.read,
         )
         own = program.plan(machine.root, [config], AMD64, drops.store)
-        return node.make_plan(machine, files, own, wish or Wish(), now=now, not_before=NOW)
+        return node.make_plan(machine, files, own, wish or Wish(), now=now, not_before=NOW, prune=prune)
 
     return plan
 

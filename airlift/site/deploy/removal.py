@@ -1,0 +1,112 @@
+"""What earlier drops brought and these do not, removed in the way K3s needs: only when it is asked for.
+
+* A release first leaves the cluster, then its manifest goes: K3s keeps what a removed manifest made, and would make a
+  removed HelmChart again from a manifest that stayed.
+* A chart goes after the last manifest that names it, a tarball last: its images stay on the node, no longer pinned.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from airlift import fs, limits
+from airlift.site.deploy import documents
+from airlift.site.deploy.documents import Origin
+from airlift.site.deploy.files import PlannedFile, locate
+from airlift.site.deploy.helmchart import CHARTS, MANIFESTS, PREFIX
+from airlift.site.deploy.tarball import FOLDER
+
+_CHART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*-[0-9a-f]{16}\.tgz")
+_K3S_IMAGES = re.compile(r"k3s-[0-9a-f]{64}\.tar(\.zst|\.gz)?")
+_SUFFIX: Final = ".yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What goes, in this order.
+
+    Attributes:
+        manifests: of releases that leave the cluster.
+        charts: archives that no manifest names any more.
+        images: tarballs.
+    """
+
+    manifests: tuple[PurePosixPath, ...] = ()
+    charts: tuple[PurePosixPath, ...] = ()
+    images: tuple[PurePosixPath, ...] = ()
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Names of the HelmCharts that leave the cluster."""
+        return tuple(path.name.removeprefix(PREFIX).removesuffix(_SUFFIX) for path in self.manifests)
+
+    @property
+    def files(self) -> tuple[PurePosixPath, ...]:
+        """All files that go."""
+        return (*self.manifests, *self.charts, *self.images)
+
+
+def plan(
+    root: Path, planned: tuple[PlannedFile, ...], kept: tuple[PurePosixPath, ...], *, has_cluster: bool
+) -> Removal:
+    """Say what would go; nothing does.
+
+    Args:
+        root: what stands for ``/`` of the node.
+        planned: what the drops need.
+        kept: what earlier drops brought and would stay.
+        has_cluster: whether releases can leave the cluster; else they stay, with their charts.
+
+    Raises:
+        DeployError: a symbolic link leads out of the root.
+        StoreError: the disk cannot be read.
+    """
+    needed = {item.path for item in planned}
+    manifests = tuple(path for path in kept if has_cluster and path.parent == MANIFESTS and _is_ours(root, path))
+    named = _named_charts(root, without={*manifests, *needed})  # planned manifests name planned charts
+    charts = [CHARTS / name for name in _names(root, CHARTS) if _CHART.fullmatch(name)]
+    images = [path for path in kept if path.parent == FOLDER]
+    if any(_K3S_IMAGES.fullmatch(path.name) for path in needed):
+        images += [FOLDER / name for name in _names(root, FOLDER) if _K3S_IMAGES.fullmatch(name)]
+    return Removal(
+        manifests,
+        tuple(path for path in charts if path not in needed and path.name not in named),
+        tuple(path for path in images if path not in needed),
+    )
+
+
+def _is_ours(root: Path, path: PurePosixPath) -> bool:
+    return documents.origin(locate(root, path))[0] is Origin.OURS
+
+
+def _names(root: Path, folder: PurePosixPath) -> list[str]:
+    place = locate(root, folder / "x").parent
+    with fs.guarded("reading"):
+        return sorted(item.name for item in place.iterdir() if item.is_file()) if place.is_dir() else []
+
+
+def _named_charts(root: Path, *, without: set[PurePosixPath]) -> set[str]:
+    """Return the chart files that manifests of anybody name, apart from these."""
+    found: set[str] = set()
+    for name in _names(root, MANIFESTS):
+        if MANIFESTS / name not in without:
+            text = fs.read_bounded(locate(root, MANIFESTS / name), limits.DOCUMENT).decode("utf-8", "replace")
+            found |= set(re.findall(r"static/charts/([A-Za-z0-9.+_-]+)", text))
+    return found
+
+
+def remove(root: Path, paths: tuple[PurePosixPath, ...]) -> None:
+    """Remove files; those that are gone already are no error.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    for path in paths:
+        place = locate(root, path)
+        with fs.guarded("removing"):
+            place.unlink(missing_ok=True)
+            if place.parent.is_dir():
+                fs.sync_directory(place.parent)
