@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 
 from airlift.errors import DeployError
 from airlift.site.deploy.helmchart import CHARTS, MANIFESTS
+from airlift.site.deploy.machine import Ran
 from airlift.site.deploy.tarball import FOLDER
 from tests.support.drops import Drops
 from tests.support.machine import DirectoryMachine, add_k3s
