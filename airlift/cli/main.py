@@ -30,6 +30,7 @@ VERBS: Final = {
     "open": "open",
     "kit": "kit",
     "site": "site",
+    "preflight": "preflight",
     "import": "import_",
     "serve": "serve",
     "drops": "drops",

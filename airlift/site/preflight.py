@@ -1,0 +1,322 @@
+"""What can be known before an import begins: each finding with what to do. Nothing is written.
+
+Signatures, sequence and dates are those of the gate; space, credentials, certificates and clock are this machine's.
+Only the payload's beginning is read, so a damaged byte behind it is not found here: `airlift verify` reads everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from airlift import fs, limits
+from airlift.bundle.reader import BundleReader, Opened
+from airlift.digest import Digest
+from airlift.errors import AirliftError, BundleError, DeliveryError, StoreError, TrustError
+from airlift.progress import Progress
+from airlift.site import contents
+from airlift.site.config import Site
+from airlift.site.contents import Payload
+from airlift.site.importer import ENVELOPE, target_of
+from airlift.site.journal import READY
+from airlift.transport.settings import HttpSettings
+from airlift.trust.fields import format_time
+from airlift.trust.gate import Gate
+from airlift.trust.keys import Passphrase, load_identity
+from airlift.trust.roots import Channel, Trust
+from airlift.trust.signing import MAX_ENVELOPE, parse_envelope, parse_release
+
+MARGIN: Final = 64 * limits.MIB
+"""What the journal and the file system need beside the blobs."""
+_SAMPLE: Final = 64 * limits.MIB
+_SOON: Final = timedelta(days=30)
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that was looked at.
+
+    Attributes:
+        check: what.
+        severity: how much it matters.
+        message: what was found.
+        remedy: what to do, or empty.
+        error: what the import would raise, None where it would not.
+    """
+
+    check: str
+    severity: Severity
+    message: str
+    remedy: str = ""
+    error: AirliftError | None = None
+
+    def to_json(self) -> dict[str, str]:
+        """Return what ``--json`` says of it."""
+        return {
+            "check": self.check,
+            "severity": self.severity.value,
+            "message": self.message,
+            "remedy": self.remedy,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """What is to be looked at, and with what.
+
+    Attributes:
+        site, bundle: where to, and the file.
+        now: the time, with its zone.
+        passphrase: opens the site's identity.
+        http: how to reach the registry of site.yaml.
+        progress: hears of waits.
+        clock: seconds that only grow, for the estimate.
+    """
+
+    site: Site
+    bundle: Path
+    now: datetime
+    passphrase: Passphrase
+    http: HttpSettings
+    progress: Progress
+    clock: Callable[[], float]
+
+    def run(self) -> list[Finding]:
+        """Look at everything, and return what was found; the gravest is the first error.
+
+        Raises:
+            StoreError: the bundle cannot be read.
+            BundleError: it is no bundle, truncated, or for a newer reader.
+        """
+        with BundleReader(self.bundle) as reader:
+            found = [_ok("version", "the format is one that this airlift reads, and the file is as long as it says")]
+            found += self._gate(reader)
+            found += self._clock(reader)
+            opened, about = self._identity(reader)
+            found += about
+            found += self._space(reader, opened)
+        found += self._lock()
+        found += self._registry()
+        found += self._certificates()
+        return [*found, self._estimate()]
+
+    def _gate(self, reader: BundleReader) -> Iterator[Finding]:
+        """Take the gate's steps one reason at a time, so that two reasons are both told."""
+        try:
+            with self.site.journal() as journal:
+                seen = journal.seen()
+                known = journal.drop(reader.release.digest)
+        except StoreError as error:
+            yield _error("journal", error)
+            return
+        trust = self.site.trust
+        try:
+            verified = Gate(_any_sequence(trust), now=None).admit(reader.envelope, reader.roots)
+        except (TrustError, BundleError) as error:
+            yield _error("signatures", error)
+            return
+        yield _ok("signatures", f"signed by {', '.join(verified.signers)}")
+        for key_id in verified.unknown_signers:
+            yield Finding(
+                "signatures",
+                Severity.WARNING,
+                f"a signature by {key_id} counts for nothing: the trust file does not list this key",
+            )
+        try:
+            Gate(_any_sequence(trust), now=self.now).admit(reader.envelope, reader.roots)
+            yield _ok("expiry", "not expired")
+        except TrustError as error:
+            yield _error("expiry", error)
+        try:
+            Gate(trust, now=None, seen=seen).admit(reader.envelope, reader.roots)
+            yield _ok("sequence", f"{reader.release.channel}/{reader.release.sequence} may be imported")
+        except TrustError as error:
+            yield _error("sequence", error)
+        if known is not None and known.state == READY:
+            yield _ok("sequence", "the drop is here already and complete")
+
+    def _clock(self, reader: BundleReader) -> Iterator[Finding]:
+        """Compare the clock with what was signed: a signature is not made in the future."""
+        times = [(reader.release.issued, "this bundle was issued")]
+        for path in sorted(self.site.drops_dir.glob(f"*/{ENVELOPE}")):
+            with contextlib.suppress(BundleError, StoreError):
+                release = parse_release(parse_envelope(fs.read_bounded(path, MAX_ENVELOPE)).body)
+                times.append((release.issued, f"{release.channel}/{release.sequence} was issued"))
+        later = max(((time, what) for time, what in times if time is not None), default=None)
+        if later is not None and self.now < later[0]:
+            yield Finding(
+                "clock",
+                Severity.WARNING,
+                f"it is {format_time(self.now)} here, but {later[1]} at {format_time(later[0])}",
+                "set this machine's clock; while it is behind, an expired bundle is not seen to be one",
+            )
+        else:
+            yield _ok("clock", f"it is {format_time(self.now)} here, later than everything that was signed")
+        expires = reader.release.expires
+        if expires is not None and self.now < expires < self.now + timedelta(days=1):
+            yield Finding("expiry", Severity.WARNING, f"expires at {format_time(expires)}", "import it before")
+
+    def _identity(self, reader: BundleReader) -> tuple[Opened | None, list[Finding]]:
+        path = self.site.identity
+        try:
+            verified = Gate(_any_sequence(self.site.trust), now=None).admit(reader.envelope, reader.roots)
+        except AirliftError:
+            # Told already; what nobody vouches for is not opened.
+            return None, []
+        try:
+            identity = None if path is None else load_identity(path, self.passphrase)
+            return reader.unlock(verified, identity), [_ok("identity", "the site's identity opens the bundle")]
+        except AirliftError as error:
+            return None, [_error("identity", error)]
+
+    def _space(self, reader: BundleReader, opened: Opened | None) -> Iterator[Finding]:
+        needed, note = reader.release.payload_size, "at most, as if nothing of it were here"
+        if opened is not None:
+            try:
+                needed, note = self._missing_bytes(opened), "exactly, by the manifests"
+            except AirliftError as error:
+                yield _error("payload", error)
+        try:
+            with fs.guarded("asking for the free space of"):
+                disk = os.statvfs(self.site.store.root)
+        except StoreError as error:
+            yield _error("space", error)
+            return
+        free = disk.f_bavail * disk.f_frsize
+        where = f"{self.site.store.root}: {free} bytes free, the import needs {needed} ({note}) and {MARGIN} beside"
+        if disk.f_flag & os.ST_RDONLY or not os.access(self.site.store.root, os.W_OK):
+            message = f"{self.site.store.root} cannot be written"
+            yield _error("space", StoreError(message, hint="mount it writable, and check owner and mode"))
+        if free >= needed + MARGIN:
+            yield _ok("space", where)
+            return
+        remedy = "free space there, or let drops go with airlift drops prune"
+        if opened is None:
+            # It is a bound; what is here already would not be written again.
+            yield Finding("space", Severity.WARNING, where, remedy)
+        else:
+            yield _error("space", StoreError(where, hint=remedy))
+
+    def _missing_bytes(self, opened: Opened) -> int:
+        """Return how much the store does not have yet; the manifests stand before the first large blob."""
+        payload = Payload(self.site.store)
+        index = b""
+        members = opened.payload()
+        with contextlib.closing(members):
+            for member in members:
+                if member.size > limits.SMALL_BLOB and member.digest is not None:
+                    break
+                data = b"".join(member.chunks)
+                if member.digest is None:
+                    index = data if member.name == "index.json" else index
+                    continue
+                payload.sizes[member.digest] = member.size
+                if data.startswith(b"{"):
+                    payload.memory[member.digest] = data
+        drop = contents.read(index, payload)
+        is_embedded = self.site.config.registry is None
+        wanted: dict[Digest, int] = {}
+        for item in (drop.artifact, *drop.config.artifacts):
+            is_here = is_embedded or item.kind not in contents.REGISTRY_KINDS
+            for blob, is_optional in contents.tree(item, payload):
+                if is_optional and blob.digest not in payload.sizes:
+                    continue
+                if is_here or blob.size <= limits.SMALL_BLOB:
+                    wanted[blob.digest] = blob.size
+        store = self.site.store
+        return sum(size for digest, size in wanted.items() if not (store.has(digest) and store.size(digest) == size))
+
+    def _lock(self) -> Iterator[Finding]:
+        try:
+            with self.site.locked("importing"):
+                yield _ok("lock", "no other import is running")
+        except StoreError as error:
+            yield _error("lock", error)
+
+    def _registry(self) -> Iterator[Finding]:
+        registry = self.site.config.registry
+        if registry is None:
+            return
+        try:
+            target = target_of(self.site, self.http, self.progress)
+            if target is not None:
+                target.check()
+            yield _ok("registry", f"{registry.url} answers and lets us in; its free space is not told")
+        except (StoreError, DeliveryError) as error:
+            yield _error("registry", error)
+
+    def _certificates(self) -> Iterator[Finding]:
+        """Compare the dates of the registry's authorities with the clock."""
+        path = self.site.at(self.site.config.registry.ca) if self.site.config.registry else None
+        if path is None:
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            with fs.guarded("reading"):
+                text = fs.read_bounded(path, limits.DOCUMENT).decode("ascii", "replace")
+            context.load_verify_locations(cadata=text)
+        except StoreError as error:
+            yield _error("certificates", error)
+            return
+        except (ssl.SSLError, ValueError) as error:
+            message = f"{path}: no certificates: {error}"
+            yield _error("certificates", DeliveryError(message, hint="give a PEM file in site.yaml"))
+            return
+        for one in context.get_ca_certs():
+            ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(one["notAfter"])), UTC)
+            when = f"{path}: the certificate with serial {one['serialNumber']} is good until {format_time(ends)}"
+            if ends <= self.now:
+                remedy = "get the registry's present authority from its administrator"
+                yield _error("certificates", DeliveryError(when, hint=remedy))
+            elif ends <= self.now + _SOON:
+                yield Finding("certificates", Severity.WARNING, when, "ask for its successor now")
+            else:
+                yield _ok("certificates", when)
+
+    def _estimate(self) -> Finding:
+        """Read and hash a piece out of the middle, and say how long the whole takes at that pace."""
+        with fs.guarded("reading"), self.bundle.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            stream.seek(max(0, (size - _SAMPLE) // 2))
+            begun, taken, running = self.clock(), 0, hashlib.sha256()
+            while taken < _SAMPLE and (chunk := stream.read(limits.CHUNK)):
+                running.update(chunk)
+                taken += len(chunk)
+            seconds = max(self.clock() - begun, 1e-6)
+        pace = taken / seconds
+        message = f"about {max(1, round(size / pace))} s at least, at {round(pace / limits.MIB)} MiB/s read and hashed"
+        return Finding("time", Severity.OK, message)
+
+
+def gravest(findings: list[Finding]) -> AirliftError | None:
+    """Return what the import would raise first, or None."""
+    return next((item.error for item in findings if item.error is not None), None)
+
+
+def _ok(check: str, message: str) -> Finding:
+    return Finding(check, Severity.OK, message)
+
+
+def _error(check: str, error: AirliftError) -> Finding:
+    return Finding(check, Severity.ERROR, error.message, error.hint or "", error)
+
+
+def _any_sequence(trust: Trust) -> Trust:
+    """Return the trust as it would be without a lowest sequence, which is told by itself."""
+    return replace(trust, channels={name: Channel(min_sequence=1) for name in trust.channels})
