@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from airlift import fs, limits, yamldoc
 from airlift.errors import StoreError, UsageError
@@ -26,6 +27,7 @@ from airlift.store import Store
 from airlift.trust.roots import Trust, load_trust
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
+MAPPING = "{registry}/{repository}"
 
 
 def _url(value: str) -> str:
@@ -61,6 +63,16 @@ def split_listen(value: str) -> tuple[str, int]:
 
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+def _mapping(value: str) -> str:
+    rest = value.replace("{registry}", "r", 1).removesuffix("{repository}")
+    if not value.endswith("{repository}") or not re.fullmatch(r"(?:[a-z0-9._-]+/)*", rest):
+        raise ValueError(f"expected a path such as {MAPPING} that ends with {{repository}}, got {value[:100]!r}")
+    return value
+
+
+Mapping = Annotated[Text, AfterValidator(_mapping), Field(examples=[MAPPING])]
 Url = Annotated[Text, AfterValidator(_url), Field(examples=["http://mirror.example:8080"])]
 Listen = Annotated[Text, AfterValidator(_listen), Field(examples=[DEFAULT_LISTEN])]
 
@@ -77,15 +89,42 @@ class RegistryConfig(_Strict):
     username: Text | None = None
     password_file: Text | None = Field(default=None, description="file whose first line is the password")
 
+    kind: Literal["oci", "harbor"] = Field(default="oci", description="harbor: its projects, quotas and rules are used")
+    mapping: Mapping = Field(default=MAPPING, description="the repository of an image")
+    depth: int | None = Field(
+        default=None, ge=1, le=60, description="most parts of {repository}; the last takes the rest, joined with -"
+    )
+    project: Text | None = Field(
+        default=None, pattern=r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$", description="one project that takes everything"
+    )
+    public: bool = Field(default=False, description="whether projects that are made may be pulled from by everybody")
+    storage_limit: int = Field(
+        default=-1, ge=-1, le=2**50, description="bytes for a project that is made; -1: no bound"
+    )
+
+    @model_validator(mode="after")
+    def _has_account(self) -> RegistryConfig:
+        if self.kind == "harbor" and (self.username is None or self.password_file is None):
+            raise ValueError("kind: harbor needs username and password_file")
+        return self
+
     @property
     def host(self) -> str:
         """``host[:port]``."""
         return urlsplit(self.url).netloc
 
     def repository(self, path: str) -> str:
-        """Return the repository of a mirror path, such as ``docker.io/library/redis``, in this registry."""
+        """Return the repository of a mirror path, such as ``docker.io/library/redis``, in this registry.
+
+        A path without a slash is a source registry; what is returned is before all its repositories.
+        """
+        registry, _, rest = path.partition("/")
+        parts = rest.split("/")
+        if self.depth is not None and len(parts) > self.depth:
+            parts[self.depth - 1 :] = ["-".join(parts[self.depth - 1 :])]
+        mapped = self.mapping.replace("{registry}", registry).replace("{repository}", "/".join(parts))
         prefix = urlsplit(self.url).path.strip("/")
-        return f"{prefix}/{path}" if prefix else path
+        return "/".join(part for part in (prefix, self.project, mapped.strip("/")) if part)
 
 
 class SiteConfig(_Strict):

@@ -38,13 +38,40 @@ _HINTS: Final = {
 }
 
 
+_SAYINGS: Final = (
+    (403, "read only mode", "the registry is read-only; let its administrator end that"),
+    (
+        403,
+        "exceed the configured upper limit",
+        "the project's quota is used up; raise it, or prune and collect garbage",
+    ),
+    (403, "proxy project", "a proxy-cache project takes no push; give project or mapping in site.yaml"),
+    (401, "project ", "the project is missing at the registry, or was removed meanwhile"),
+    (401, "un-recognized request", "the registry does not allow this name; give project or mapping in site.yaml"),
+    (401, "unauthorized to access repository", "the account lacks the right to push there; or a robot has expired"),
+    (401, "unauthorized: unauthorized", "mend the password; a robot may be disabled or expired, or a database be down"),
+    (400, "MANIFEST_BLOB_UNKNOWN", "the registry takes an index only with all its platforms; ship it with all of them"),
+)
+"""What Harbor says with a status that has several meanings, and what to do."""
+
+
+def _hint(error: HttpStatusError) -> str | None:
+    for status, words, hint in _SAYINGS:
+        if error.status == status and words in error.said:
+            return hint
+    challenge = error.headers.get("WWW-Authenticate")
+    if error.status == 401 and challenge is not None and not challenge.strip():  # noqa: PLR2004 - Harbor's
+        return "the project is missing at the registry, or it does not allow the name"
+    return _HINTS.get(error.status, error.hint)
+
+
 @contextlib.contextmanager
 def delivering(registry: str) -> Iterator[None]:
     """Let `FetchError` out as `DeliveryError`: what fails here fails towards a mirror."""
     try:
         yield
     except FetchError as error:
-        hint = _HINTS.get(error.status, error.hint) if isinstance(error, HttpStatusError) else error.hint
+        hint = _hint(error) if isinstance(error, HttpStatusError) else error.hint
         raise DeliveryError(error.message, mirror=registry, temporary=error.temporary, hint=hint) from None
 
 

@@ -46,7 +46,12 @@ class RegistryClient(PushHalf):
         http: the client.
         credentials: the login, or None.
         plain_http: use http. Without it a registry on this machine is asked which of the two it speaks.
+
+    Attributes:
+        takes_sparse: whether it takes an index some of whose manifests it does not have.
     """
+
+    takes_sparse = True
 
     def __init__(
         self, registry: str, *, http: HttpClient, credentials: Credentials | None = None, plain_http: bool = False

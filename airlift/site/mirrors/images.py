@@ -7,6 +7,7 @@ blobs under no name, then manifests by digest, and tags last of all.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from airlift.errors import BundleError, DeliveryError, ManifestError, PartialDel
 from airlift.site import mirror
 from airlift.site.oci_listing import blobs_of, children_first, is_foreign, oci_listing
 from airlift.transport.credentials import Credentials
+from airlift.transport.harbor import HarborClient, Wanted
 from airlift.transport.http import HttpClient
 from airlift.transport.push import delivering
 from airlift.transport.registry import RegistryClient
@@ -80,6 +82,15 @@ def connect(site: Site, http: HttpSettings, progress: Progress) -> RegistryClien
     settings = replace(http, ca_bundle=site.at(config.ca) or http.ca_bundle)
     login = Credentials(config.username, site.password()) if config.username else None
     is_plain = config.url.startswith("http://")
+    if config.kind == "harbor" and login is not None:
+        return HarborClient(
+            config.host,
+            http=HttpClient(settings, progress),
+            credentials=login,
+            plain_http=is_plain,
+            is_public=config.public,
+            storage_limit=config.storage_limit,
+        )
     return RegistryClient(config.host, http=HttpClient(settings, progress), credentials=login, plain_http=is_plain)
 
 
@@ -104,6 +115,7 @@ class RegistryTarget:
         self._repository = repository
         self._homes: dict[Digest, _Home] = {}
         self._trees: list[tuple[str, list[tuple[Descriptor, Manifest]]]] = []
+        self._sources: dict[str, str] = {}
 
     def check(self) -> None:
         """Ask whether the registry is there and lets us in.
@@ -111,6 +123,9 @@ class RegistryTarget:
         Raises:
             DeliveryError: it is not, or does not.
         """
+        if isinstance(self._client, HarborClient):
+            self._client.ready()
+            return
         with delivering(self._client.registry):
             self._client.ping()
 
@@ -120,15 +135,60 @@ class RegistryTarget:
         Raises:
             BundleError, IntegrityError: a manifest is missing or malformed.
         """
+        wanted: dict[str, Wanted] = {}
         for artifact in artifacts:
-            repository = self._repository(path_of(artifact))
+            path = path_of(artifact)
+            repository = self._repository(path)
+            self._refuse_shared(path, repository)
             tree = children_first(artifact.root, store, subject=artifact.name)
+            if not self._client.takes_sparse:
+                self._refuse_sparse(artifact.name, tree)
             self._trees.append((repository, tree))
-            for _, manifest in tree:
+            item = wanted.setdefault(repository.partition("/")[0], Wanted())
+            _, colon, tag = artifact.name.partition("@")[0].rpartition(":")
+            if colon and "/" not in tag:
+                item.tags[repository, tag] = artifact.root.digest
+            for descriptor, manifest in tree:
+                item.blobs[descriptor.digest] = descriptor.size, repository
                 for blob in blobs_of(manifest):
                     if not is_foreign(blob):
                         home = self._homes.setdefault(blob.digest, _Home(blob.size))
                         home.repositories.setdefault(repository)
+                        item.blobs.setdefault(blob.digest, (blob.size, repository))
+        if isinstance(self._client, HarborClient):
+            self._client.admit(wanted)
+
+    def _refuse_shared(self, path: str, repository: str) -> None:
+        other = self._sources.setdefault(repository, path)
+        if other != path:
+            raise DeliveryError(
+                f"{path} and {other} have one repository at {self._client.registry}: {repository}",
+                mirror=self._client.registry,
+                hint="change mapping or depth in site.yaml",
+            )
+
+    def _refuse_sparse(self, name: str, tree: list[tuple[Descriptor, Manifest]]) -> None:
+        there = {descriptor.digest for descriptor, _ in tree}
+        for descriptor, manifest in tree:
+            children = [child.digest for child in manifest.manifests]
+            missing = [child for child in children if child not in there]
+            if missing:
+                raise DeliveryError(
+                    f"{name}: {self._client.registry} takes no index without all its manifests; "
+                    f"{len(missing)} of {len(children)} were not shipped, the first is {missing[0]}",
+                    mirror=self._client.registry,
+                    hint="ship the image with all platforms, or with one platform alone",
+                )
+            if len(set(children)) != len(children):
+                raise DeliveryError(
+                    f"{name}: {self._client.registry} cannot store the index {descriptor.digest}: "
+                    "it lists one manifest twice",
+                    mirror=self._client.registry,
+                )
+
+    def _prepare(self) -> None:
+        if isinstance(self._client, HarborClient):
+            self._client.prepare()
 
     def is_wanted(self, digest: Digest) -> bool:
         """Say whether an expected artifact has this blob."""
@@ -140,6 +200,7 @@ class RegistryTarget:
         Raises:
             DeliveryError: the registry refuses.
         """
+        self._prepare()
         repository = next(iter(self._homes[digest].repositories))
         if self._client.has_blob(repository, digest):
             return None
@@ -156,6 +217,7 @@ class RegistryTarget:
         # Two artifacts may share a child in one repository: both bring it, and the second finds it there.
         trees = [partial(self._push_tree, repository, tree) for repository, tree in self._trees]
         with _partly("nothing of the drop has a name there"):
+            self._prepare()
             progress.start("filling the registry", len(blobs) + len(trees), unit="objects")
             _side_by_side(blobs, progress)
             _side_by_side(trees, progress)
@@ -205,10 +267,24 @@ class RegistryTarget:
 
 
 def _side_by_side(calls: Sequence[Callable[[], None]], progress: Progress) -> None:
-    """Make the calls, a few at a time; the first failure ends it."""
+    """Make the calls, a few at a time, one by one after the registry was overburdened; a lasting failure ends it."""
+    alone = threading.Lock()
+    is_pressed = threading.Event()
 
     def one(call: Callable[[], None]) -> None:
-        call()
+        was_pressed = is_pressed.is_set()
+        with alone if was_pressed else contextlib.nullcontext():
+            try:
+                call()
+            except DeliveryError as error:
+                if not error.temporary or was_pressed:
+                    raise
+                is_pressed.set()
+            else:
+                progress.advance(1)
+                return
+        with alone:
+            call()
         progress.advance(1)
 
     with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="registry") as pool:

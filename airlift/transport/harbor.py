@@ -1,0 +1,315 @@
+"""Harbor: a registry with projects, quotas and rules, which are asked for before the first byte is sent.
+
+Every request carries Basic: Harbor's tokens expire into a challenge for Basic, and 401 there may as well mean that a
+project is missing. See docs/site-harbor.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from airlift import limits
+from airlift.digest import Digest
+from airlift.errors import FetchError
+from airlift.transport.credentials import Credentials
+from airlift.transport.http import HttpClient, HttpStatusError, Response
+from airlift.transport.push import delivering
+from airlift.transport.registry import RegistryClient
+from airlift.transport.tokens import Login, Scope
+
+_PROJECT: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
+_MAX_PROJECT: Final = 255
+_MAX_REPOSITORY: Final = 245
+_OK: Final = 200
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What is to be sent to one project.
+
+    Attributes:
+        blobs: size and a repository of each blob and manifest.
+        tags: ``(repository, tag)`` and the digest it is to have.
+    """
+
+    blobs: dict[Digest, tuple[int, str]] = field(default_factory=dict)
+    tags: dict[tuple[str, str], Digest] = field(default_factory=dict)
+
+
+class _Basic(Scope):
+    """Basic on every request; a 401 is asked again, for a single one may come from a database that is away."""
+
+    def __init__(self, login: Login, value: str | None) -> None:
+        super().__init__(login, ())
+        self._basic = value
+
+    def header(self) -> str | None:
+        """Return the current Authorization value."""
+        return self._basic
+
+    def challenged(self, used: str | None, headers: Mapping[str, str]) -> bool:
+        """Take a 401 that names Basic for chance; one with an empty challenge is about the project or the name."""
+        return used is not None and bool((headers.get("WWW-Authenticate") or "").strip())
+
+
+class HarborClient(RegistryClient):
+    """One Harbor with one account. Safe to use from many threads.
+
+    Args:
+        registry: ``host[:port]``.
+        http: the client.
+        credentials: the account, a user or a robot.
+        plain_http: use http.
+        is_public: whether everybody may pull from projects that are made.
+        storage_limit: bytes that a project that is made may hold, -1 for no bound.
+    """
+
+    takes_sparse = False
+
+    def __init__(
+        self,
+        registry: str,
+        *,
+        http: HttpClient,
+        credentials: Credentials,
+        plain_http: bool = False,
+        is_public: bool = False,
+        storage_limit: int = -1,
+    ) -> None:
+        super().__init__(registry, http=http, credentials=credentials, plain_http=plain_http)
+        self._is_public = is_public
+        self._storage_limit = storage_limit
+        self._user = credentials.username
+        self._made = threading.Lock()
+        self._absent: set[str] = set()
+
+    def scope(self, *scopes: str) -> Scope:
+        """Return the authorizer: the same for all scopes."""
+        del scopes
+        if self._login is None:
+            self._login = Login(self.registry, self.base, self.http, self._credentials)
+        return _Basic(self._login, self._login.basic())
+
+    def ready(self) -> None:
+        """Ask whether this is a Harbor that knows the account and may be written to.
+
+        Raises:
+            DeliveryError: it is not.
+        """
+        with delivering(self.registry):
+            info = self._json(self._api("GET", "/systeminfo"), "systeminfo")
+            if not isinstance(info, dict) or "auth_mode" not in info:
+                raise FetchError(
+                    f"{self.registry}: this is no Harbor", hint="leave out kind: harbor in site.yaml, or mend its url"
+                )
+            # A refused login is answered as if nobody had asked.
+            if "harbor_version" not in info:
+                raise FetchError(
+                    f"{self.registry}: the login of {self._user} is refused",
+                    hint="mend the password in password_file; a robot may be disabled, expired or renamed",
+                )
+            self._refuse_read_only(info)
+            self.ping()
+
+    def _refuse_read_only(self, info: Mapping[str, Any]) -> None:
+        if info.get("read_only") is True:
+            raise FetchError(
+                f"{self.registry}: the registry is in read-only mode",
+                hint="let its administrator end the read-only mode, then run the same command again",
+            )
+
+    def admit(self, wanted: Mapping[str, Wanted]) -> None:
+        """Refuse what can be seen to fail: names, proxy projects, quota, immutable tags. Nothing is changed.
+
+        Args:
+            wanted: by project.
+
+        Raises:
+            DeliveryError: a project cannot take what it is to get.
+        """
+        with delivering(self.registry):
+            for project, item in wanted.items():
+                self._check_names(project, item)
+                if not self._exists(project):
+                    self._absent.add(project)
+                    self._check_limit(project, item, self._storage_limit, 0)
+                    continue
+                self._check_project(project, item)
+
+    def prepare(self) -> None:
+        """Make the projects that `admit` missed.
+
+        Raises:
+            DeliveryError: the account may not.
+        """
+        with self._made, delivering(self.registry):
+            for project in sorted(self._absent):
+                self._create(project)
+            self._absent.clear()
+
+    def _check_names(self, project: str, item: Wanted) -> None:
+        if len(project) > _MAX_PROJECT or _PROJECT.fullmatch(project) is None:
+            raise FetchError(
+                f"{self.registry}: {project[:100]} is no name of a project there",
+                hint="give project or mapping in site.yaml, so that the first part of every repository is one",
+            )
+        for repository in {repository for _, repository in item.blobs.values()}:
+            if "/" not in repository or len(repository) > _MAX_REPOSITORY:
+                raise FetchError(
+                    f"{self.registry}: {repository[:100]} is no repository there: "
+                    f"expected PROJECT/NAME of at most {_MAX_REPOSITORY} characters",
+                    hint="give project or mapping in site.yaml",
+                )
+
+    def _check_project(self, project: str, item: Wanted) -> None:
+        answer = self._api("GET", f"/projects/{quote(project)}", accept=(_FORBIDDEN,))
+        if answer.status == _FORBIDDEN:
+            # There, but not to be looked at: what else is wrong shows at the first upload.
+            return
+        found = self._json(answer, project)
+        if not isinstance(found, dict):
+            raise FetchError(f"{self.registry}: the project {project} is described by no object")
+        if found.get("registry_id"):
+            raise FetchError(
+                f"{self.registry}: {project} is a proxy-cache project, which takes no push",
+                hint="give project or mapping in site.yaml, so that another project is filled",
+            )
+        hard, used = self._quota(found.get("project_id"))
+        self._check_limit(project, item, hard, used)
+        self._check_rules(project, item)
+
+    def _quota(self, number: object) -> tuple[int, int]:
+        """Return limit (-1: none is known) and use of a project."""
+        query = urlencode({"reference": "project", "reference_id": str(number)})
+        answer = self._api("GET", f"/quotas?{query}", accept=(_FORBIDDEN,))
+        found = self._json(answer, "quotas") if answer.status == _OK else None
+        if not isinstance(found, list) or not found or not isinstance(found[0], dict):
+            return -1, 0
+        sides = [found[0].get(side) for side in ("hard", "used")]
+        values = [side.get("storage") if isinstance(side, dict) else None for side in sides]
+        return (values[0], values[1]) if isinstance(values[0], int) and isinstance(values[1], int) else (-1, 0)
+
+    def _check_limit(self, project: str, item: Wanted, hard: int, used: int) -> None:
+        if hard < 0 or sum(size for size, _ in item.blobs.values()) <= hard - used:
+            return
+        # What is there already counts once, and has been counted.
+        missing = sum(
+            size
+            for digest, (size, repository) in item.blobs.items()
+            if project in self._absent or not self._has_blob(repository, digest)
+        )
+        if missing > hard - used:
+            raise FetchError(
+                f"{self.registry}: the quota of {project} has {max(0, hard - used)} bytes left, {missing} are needed",
+                hint="raise the project's quota, or prune drops and let Harbor collect its garbage",
+            )
+
+    def _check_rules(self, project: str, item: Wanted) -> None:
+        answer = self._api("GET", f"/projects/{quote(project)}/immutabletagrules?page_size=100", accept=(_FORBIDDEN,))
+        rules = self._json(answer, "immutabletagrules") if answer.status == _OK else None
+        if not isinstance(rules, list) or not rules:
+            return
+        for (repository, tag), digest in item.tags.items():
+            if not any(_covers(rule, repository.partition("/")[2], tag) for rule in rules):
+                continue
+            found = self.head(repository, tag)
+            if found is not None and found.digest != digest:
+                raise FetchError(
+                    f"{self.registry}/{repository}:{tag} is immutable and is {found.digest}, the drop has {digest}",
+                    hint="change the project's rule of immutability, or ship the content under a new tag",
+                )
+
+    def _exists(self, project: str) -> bool:
+        answer = self._api("HEAD", f"/projects?{urlencode({'project_name': project})}", accept=(_NOT_FOUND,))
+        return answer.status != _NOT_FOUND
+
+    def _create(self, project: str) -> None:
+        body = {
+            "project_name": project,
+            "metadata": {"public": "true" if self._is_public else "false"},
+            "storage_limit": self._storage_limit,
+        }
+        try:
+            self._api("POST", "/projects", json.dumps(body).encode(), accept=(_CONFLICT,))
+        except HttpStatusError as error:
+            if error.status in (_UNAUTHORIZED, _FORBIDDEN) and "read only" not in error.said:
+                raise FetchError(
+                    f"{error.message}; {self._user} may not make the project {project}",
+                    hint=f"make the project {project}, or give the account the right project:create",
+                ) from None
+            raise
+
+    def _api(self, method: str, path: str, body: bytes | None = None, *, accept: Iterable[int] = ()) -> Response:
+        headers = {"X-Is-Resource-Name": "true"}
+        return self.http.exchange(
+            method,
+            self.url(f"/api/v2.0{path}"),
+            limit=0 if method == "HEAD" else limits.DOCUMENT,
+            body=body,
+            headers=headers if body is None else {**headers, "Content-Type": "application/json"},
+            auth=self.scope(),
+            plain_http=self.plain_http,
+            subject=f"{self.registry}: {path.partition('?')[0].strip('/')}",
+            accept=tuple(accept),
+        )
+
+    def _json(self, answer: Response, name: str) -> Any:
+        try:
+            return json.loads(answer.body)
+        except (ValueError, RecursionError):
+            raise FetchError(f"{self.registry}: the answer about {name} is no JSON", hint="is this a Harbor?") from None
+
+
+def _covers(rule: object, repository: str, tag: str) -> bool:
+    """Say whether a rule of immutability is about a tag; Harbor stores rules that select nothing."""
+    if not isinstance(rule, dict) or rule.get("disabled"):
+        return False
+    scopes = rule.get("scope_selectors")
+    repositories = scopes.get("repository") if isinstance(scopes, dict) else None
+    return _selected(rule.get("tag_selectors"), tag, "matches", "excludes") and _selected(
+        repositories, repository, "repoMatches", "repoExcludes"
+    )
+
+
+def _selected(selectors: object, name: str, within: str, without: str) -> bool:
+    if not isinstance(selectors, list) or not selectors:
+        return False
+    for item in selectors:
+        if not isinstance(item, dict) or item.get("kind") != "doublestar":
+            return False
+        is_match = _pattern(str(item.get("pattern", ""))[: limits.NAME]).fullmatch(name) is not None
+        if item.get("decoration") != (within if is_match else without):
+            return False
+    return True
+
+
+def _pattern(glob: str) -> re.Pattern[str]:
+    """Return the expression of a doublestar pattern: ``**``, ``*``, ``?`` and ``{a,b}``."""
+    out, depth = [], 0
+    is_balanced = glob.count("{") == glob.count("}")
+    for part in re.findall(r"\*+|.", glob, re.DOTALL):
+        if part[0] == "*":
+            out.append(".*" if len(part) > 1 else "[^/]*")
+        elif part == "?":
+            out.append("[^/]")
+        elif part == "{" and is_balanced:
+            depth += 1
+            out.append("(?:")
+        elif part == "}" and depth:
+            depth -= 1
+            out.append(")")
+        elif part == "," and depth:
+            out.append("|")
+        else:
+            out.append(re.escape(part))
+    return re.compile("".join(out) + ")" * depth)
