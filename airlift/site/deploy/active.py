@@ -18,6 +18,7 @@ from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.registries import Endpoint, site_endpoint
 from airlift.site.deploy.registry_blobs import RegistryBlobs
 from airlift.site.drops import active_drops
+from airlift.site.mirror import place_of
 from airlift.site.mirrors import images
 from airlift.transport.settings import HttpSettings
 
@@ -60,7 +61,7 @@ def _blobs(site: Site, http: HttpSettings, progress: Progress) -> BlobSource:
         return store
 
     def repository(artifact: Artifact) -> str:
-        return registry.repository(images.path_of(artifact))
+        return registry.repository(place_of(artifact)[0])
 
     # What the importer needed whole (manifests, small configs) is in the store, the rest is only there.
     return FirstOf(store, RegistryBlobs(images.connect(site, http, progress), repository))
