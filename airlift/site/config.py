@@ -225,13 +225,14 @@ def init_site(root: Path, trust_file: Path, config: SiteConfig) -> Site:
         Journal.create(site.journal_path)
         fs.write(root / "trust.json", fs.read_bounded(trust_file, limits.DOCUMENT))
         fs.write(root / "site.yaml", _document(config))
+        # What was pinned is what is shown: read it again.
+        return load_site(root)
     except BaseException:
         for item in root.iterdir():
             shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
         if is_new:
             root.rmdir()
         raise
-    return site
 
 
 def _document(config: SiteConfig) -> bytes:

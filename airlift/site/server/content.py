@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Final
@@ -50,6 +51,9 @@ async def blob_response(
     except OSError as error:
         raise web.HTTPInternalServerError(text=f"{held.digest} cannot be read: {error.strerror}\n") from None
     with file:
+        # Of a shorter file the answer would end early, and the next one on this connection be taken for its rest.
+        if (size := os.fstat(file.fileno()).st_size) != held.size:
+            raise web.HTTPInternalServerError(text=f"{held.digest} is damaged: {size} of {held.size} bytes\n")
         start, end = 0, held.size
         wanted = _range(request, answer["ETag"], held.size)
         if wanted is not None:
