@@ -37,7 +37,7 @@ def plan_for_site(site: Site, *, root: Path, platform: Platform, http: HttpSetti
 
     Raises:
         DeployError: no drop is active, or see `k3s.make_plan`.
-        IntegrityError, StoreError, FetchError: as there.
+        IntegrityError, StoreError, DeliveryError: as there.
     """
     drops = active_drops(site)
     if not drops:

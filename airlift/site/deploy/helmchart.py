@@ -130,7 +130,7 @@ def plan_chart(root: Path, chart: Artifact, source: BlobSource) -> PlannedFile:
     Raises:
         DeployError: it is not at this site, or a file is in the way.
         IntegrityError: it is damaged, or no chart.
-        StoreError, FetchError: it cannot be read.
+        StoreError, DeliveryError: it cannot be read.
     """
     manifest = read_manifest(source, chart, chart.root)
     layer, _ = charts.layers_of(manifest, subject=chart.name)

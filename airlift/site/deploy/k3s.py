@@ -105,7 +105,7 @@ def make_plan(
     Raises:
         DeployError: an image that is to run is not in the drops, or a file cannot be written as asked.
         IntegrityError: content at the site is damaged.
-        StoreError, FetchError: something cannot be read.
+        StoreError, DeliveryError: something cannot be read.
     """
     images = Images(drops, blobs)
     releases = helmchart.releases(drops)
@@ -227,7 +227,7 @@ def write(plan: Plan, *, progress: Progress | None = None) -> None:
 
     Raises:
         IntegrityError: content at the site changed since the plan was made.
-        StoreError, FetchError: something cannot be read or written, or a disk has no room for it.
+        StoreError, DeliveryError: something cannot be read or written, or a disk has no room for it.
     """
     progress = progress or Silent()
     if not plan.changes:
