@@ -194,7 +194,9 @@ def load_site(root: Path) -> Site:
         StoreError: a file cannot be read.
     """
     path = root / "site.yaml"
-    if not path.is_file():
+    with fs.guarded("reading"):
+        is_there = path.is_file()
+    if not is_there:
         raise UsageError(f"{root} is no site: there is no site.yaml", hint="make one with: airlift site init DIR")
     config = yamldoc.validate(SiteConfig, yamldoc.load(path))
     return Site(root, config, load_trust(root / "trust.json"))

@@ -173,10 +173,10 @@ class Intake:
         try:
             for chunk in self._chunks(member):
                 writer.write(chunk)
+            self._settle(_SYNCING - 1)
         except BaseException:
             writer.discard()
             raise
-        self._settle(_SYNCING - 1)
         self._syncing.append(self._pool.submit(_commit, writer))
 
     def _settle(self, most: int = 0) -> None:

@@ -150,8 +150,7 @@ class Journal:
         try:
             with failures(path):
                 self._db.execute("PRAGMA synchronous=FULL")
-                version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            _check_version(path, version)
+            check_version(self._db, path)
         except BaseException:
             self._db.close()
             raise
@@ -340,7 +339,14 @@ class Journal:
             self._db.execute(statement, values)
 
 
-def _check_version(path: Path, version: int) -> None:
+def check_version(db: sqlite3.Connection, path: Path) -> None:
+    """Accept a journal of this version.
+
+    Raises:
+        StoreError: it is of another, or none.
+    """
+    with failures(path):
+        version = db.execute("PRAGMA user_version").fetchone()[0]
     if version != VERSION:
         raise StoreError(
             f"the journal {path} is of version {version}, this airlift works with {VERSION}",

@@ -83,6 +83,7 @@ class Plan:
         return tuple(item for item in self.files if item.action is not Action.UNCHANGED)
 
 
+@fs.guarded("reading")
 def make_plan(
     drops: Sequence[DropConfig],
     *,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from airlift import digest as digests
+from airlift.errors import StoreError
 from airlift.site.catalog import Catalog
-from airlift.site.journal import READY, Drop, Journal
+from airlift.site.journal import READY, VERSION, Drop, Journal
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.store import Store
 from tests.support.sites import drop, journal_of, publish
@@ -123,6 +126,16 @@ def test_a_channel_is_settled_when_one_drop_is_active_and_no_tags_are_on_their_w
         with journal.transaction():
             journal.activate(second)
         assert (journal.is_settled(first), journal.is_settled(second)) == (False, True)
+
+
+def test_a_journal_of_another_version_is_refused_by_reader_and_writer(path: Path, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version=99")
+    message = f"the journal {path} is of version 99, this airlift works with {VERSION}"
+    with pytest.raises(StoreError, match=message):
+        Catalog(path, Store(tmp_path / "store"))
+    with pytest.raises(StoreError, match=message):
+        Journal(path)
 
 
 def _half(journal: Journal, item: Drop) -> None:
