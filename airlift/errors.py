@@ -155,7 +155,7 @@ class DeliveryError(AirliftError):
 
 
 class PartialDeliveryError(DeliveryError):
-    """Some of the drop is in the mirror and nothing of it is named; a re-run goes on."""
+    """Some of the drop is in the mirror, under no name, or some of its names have moved; a re-run goes on."""
 
 
 class DeployError(AirliftError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from airlift.digest import Digest
-from airlift.site.journal import failures
+from airlift.site.journal import check_version, failures
 from airlift.site.listing import Held, Service
 from airlift.store import Store
 
@@ -29,7 +29,7 @@ class Catalog:
         """Open it.
 
         Raises:
-            StoreError: the journal cannot be read.
+            StoreError: the journal cannot be read, or is of another version.
         """
         self._journal = journal
         self._store = store
@@ -42,6 +42,11 @@ class Catalog:
                 timeout=30,
                 check_same_thread=False,
             )
+        try:
+            check_version(self._db, journal)
+        except BaseException:
+            self._db.close()
+            raise
 
     def close(self) -> None:
         """Close it; safe to repeat."""

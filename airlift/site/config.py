@@ -166,6 +166,10 @@ class Site:
         """Where each release's SBOM and what else came in attest lies."""
         return self.root / "drops"
 
+    def index_path(self, release: str) -> Path:
+        """Where the index of a release's bundle is kept, from which a lost journal is made again."""
+        return self.drops_dir / release / "index.json"
+
     @property
     def identity(self) -> Path | None:
         """The identity's file."""
@@ -233,7 +237,9 @@ def load_site(root: Path) -> Site:
         StoreError: a file cannot be read.
     """
     path = root / "site.yaml"
-    if not path.is_file():
+    with fs.guarded("reading"):
+        is_there = path.is_file()
+    if not is_there:
         raise UsageError(f"{root} is no site: there is no site.yaml", hint="make one with: airlift site init DIR")
     config = yamldoc.validate(SiteConfig, yamldoc.load(path))
     return Site(root, config, load_trust(root / "trust.json"))
@@ -264,13 +270,14 @@ def init_site(root: Path, trust_file: Path, config: SiteConfig) -> Site:
         Journal.create(site.journal_path)
         fs.write(root / "trust.json", fs.read_bounded(trust_file, limits.DOCUMENT))
         fs.write(root / "site.yaml", _document(config))
+        # What was pinned is what is shown: read it again.
+        return load_site(root)
     except BaseException:
         for item in root.iterdir():
             shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
         if is_new:
             root.rmdir()
         raise
-    return site
 
 
 def _document(config: SiteConfig) -> bytes:

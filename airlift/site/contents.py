@@ -10,6 +10,7 @@ from airlift import artifact, limits, oci
 from airlift.artifact import Artifact, DropConfig, Kind
 from airlift.digest import Digest
 from airlift.errors import BundleError, PolicyError
+from airlift.kinds.images import is_foreign
 from airlift.oci import Descriptor
 from airlift.site import oci_listing
 from airlift.site.journal import part_of
@@ -135,7 +136,7 @@ def tree(item: Artifact, payload: Payload) -> Iterator[tuple[Descriptor, bool]]:
         for child in manifest.manifests:
             yield child, item.kind is Kind.IMAGE
         for blob in oci_listing.blobs_of(manifest):
-            yield blob, oci_listing.is_foreign(blob)
+            yield blob, is_foreign(blob)
 
 
 def list_all(config: DropConfig, store: Store, *, is_embedded: bool) -> Listing:

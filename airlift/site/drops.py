@@ -105,7 +105,7 @@ def activate(site: Site, release: str, *, progress: Progress | None = None, http
                 f"drop {drop.release} is not complete", hint="run airlift import with its bundle again; it goes on"
             )
         with site.journal() as journal:
-            if not drop.active or drop.pending:
+            if not journal.is_settled(drop):
                 refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
                 switch(site, journal, drop, target_of(site, http or HttpSettings(), progress), progress)
             return journal.drop(drop.release) or drop

@@ -174,8 +174,11 @@ class _Import:
         )
 
     def _again(self, journal: Journal, drop: Drop, summary: Mapping[str, Any], *, is_dry: bool) -> Imported:
-        if not is_dry and (not drop.active or drop.pending):
-            activate(self.site, journal, drop, self._target(), self.progress)
+        if not journal.is_settled(drop):
+            # Another channel may have taken one of its names since it was active.
+            refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
+            if not is_dry:
+                activate(self.site, journal, drop, self._target(), self.progress)
         after = journal.drop(drop.release) or drop
         return Imported(after, {**summary, "content_id": drop.content_id}, was_here=True)
 

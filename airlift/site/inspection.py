@@ -5,17 +5,20 @@ Nothing is written here; `airlift.site.repair` mends. What is found is said of t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from airlift import artifact, limits
+from airlift import artifact, fs, limits
+from airlift import digest as digests
 from airlift.artifact import Artifact, DropConfig
 from airlift.digest import Digest
 from airlift.digest import parse as parse_digest
 from airlift.errors import AirliftError, BundleError, IntegrityError, StoreError
+from airlift.kinds.images import is_foreign
 from airlift.progress import Progress
 from airlift.site import contents, oci_listing
 from airlift.site.config import Site
@@ -104,6 +107,11 @@ def take_inventory(site: Site, journal: Journal) -> Inventory:
         if drop.state != READY:
             continue
         found.need(drop.config, None, drop.release)
+        with contextlib.suppress(BundleError, IntegrityError, StoreError):
+            # A missing index is found by itself.
+            index = fs.read_bounded(site.index_path(drop.release), limits.INDEX_DOCUMENT)
+            own, _ = artifact.drop_entry(index)
+            found.need(own.digest, own.size, drop.release)
         for digest, size in journal.held_blobs(drop.release):
             found.need(digest, size, drop.release)
         try:
@@ -130,7 +138,7 @@ def _need_tree(site: Site, found: Inventory, item: Artifact, release: str) -> No
         for descriptor, manifest in oci_listing.walk(item.root, site.store, subject=item.name):
             found.need(descriptor.digest, descriptor.size, release)
             for blob in oci_listing.blobs_of(manifest):
-                if oci_listing.is_foreign(blob) and not site.store.has(blob.digest):
+                if is_foreign(blob) and not site.store.has(blob.digest):
                     continue
                 if not is_elsewhere or blob.size <= limits.SMALL_BLOB or site.store.has(blob.digest):
                     found.need(blob.digest, blob.size, release)
@@ -242,6 +250,10 @@ def listing_of(site: Site, config: DropConfig) -> Listing:
 def _files(site: Site, drop: Drop) -> list[Finding]:
     """Look for what an import keeps beside the store."""
     folder = site.drops_dir / drop.release
+    index = site.index_path(drop.release)
+    if index.is_file() and digests.of(fs.read_bounded(index, limits.INDEX_DOCUMENT)) != drop.content_id:
+        problem = f"damaged: its digest is not {drop.content_id}"
+        return [Finding(Place.DROPS, f"drops/{drop.release}/{INDEX}", problem, _FROM_BUNDLE, (drop.release,))]
     missing = [name for name in (ENVELOPE, INDEX) if not (folder / name).is_file()]
     return [
         Finding(Place.DROPS, f"drops/{drop.release}/{name}", "missing", _FROM_BUNDLE, (drop.release,))

@@ -99,7 +99,9 @@ class Intake:
         return contents.read(self._index, self.payload)
 
     def discard(self) -> None:
-        """Take back what this run brought into the store. The caller knows that nothing refers to it."""
+        """Take back what this run brought into the store, and end it. The caller knows that nothing refers to it."""
+        # A blob that is still on its way to the disk would get its name after this.
+        self._pool.shutdown()
         for digest in self.new:
             with contextlib.suppress(StoreError):
                 self._store.delete(digest)
@@ -132,10 +134,15 @@ class Intake:
 
     def _is_for_target(self, member: PayloadMember, digest: Digest) -> bool:
         # All manifests are small and come before the first large blob, so by then it is known where that goes.
-        if self._target is None or member.size <= limits.SMALL_BLOB:
+        if self._target is None or member.size <= limits.SMALL_BLOB or self._is_own:
             return False
         self._route()
         return self._target.is_wanted(digest) and digest not in self._local
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether the next blob is the drop's own manifest or config: they come first, and the config may be large."""
+        return len(self.payload.sizes) < 2  # noqa: PLR2004 - these two
 
     def _route(self) -> None:
         if self._target is None or self._is_routed:
@@ -164,7 +171,7 @@ class Intake:
 
     def _remember(self, member: PayloadMember, digest: Digest) -> None:
         """Keep what may be a manifest or config: without it a dry run could not read on."""
-        if member.size > limits.SMALL_BLOB:
+        if member.size > (limits.INDEX_DOCUMENT if self._is_own else limits.SMALL_BLOB):
             self._drain(member)
             return
         data = b"".join(self._chunks(member))
@@ -176,10 +183,10 @@ class Intake:
         try:
             for chunk in self._chunks(member):
                 writer.write(chunk)
+            self._settle(_SYNCING - 1)
         except BaseException:
             writer.discard()
             raise
-        self._settle(_SYNCING - 1)
         self._syncing.append(self._pool.submit(_commit, writer))
 
     def _settle(self, most: int = 0) -> None:

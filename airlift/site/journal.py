@@ -147,14 +147,13 @@ class Journal:
             self._db = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=30
             )
-            self._db.execute("PRAGMA synchronous=FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version != VERSION:
+        try:
+            with failures(path):
+                self._db.execute("PRAGMA synchronous=FULL")
+            check_version(self._db, path)
+        except BaseException:
             self._db.close()
-            raise StoreError(
-                f"the journal {path} is of version {version}, this airlift works with {VERSION}",
-                hint="update airlift on this side" if version > VERSION else None,
-            )
+            raise
 
     @staticmethod
     def create(path: Path) -> None:
@@ -209,6 +208,13 @@ class Journal:
         rows = self._all(f"{_DROPS} WHERE r.release = ?", release)
         return _drop(rows[0]) if rows else None
 
+    def is_settled(self, drop: Drop) -> bool:
+        """Say whether clients see exactly this release: it is active, and no tags are on their way to or from it."""
+        rows = self._all(
+            "SELECT active IS ? AND pending IS NULL FROM channels WHERE channel = ?", drop.release, drop.channel
+        )
+        return bool(rows and rows[0][0])
+
     def stage(self, drop: Drop) -> None:
         """Note that a release's bytes are coming. Its `state` and `active` are not looked at."""
         with self.transaction():
@@ -226,9 +232,14 @@ class Journal:
             )
 
     def accept(self, drop: Drop) -> None:
-        """Note that every byte of a release was right: from now on nothing older is accepted. Inside `transaction`."""
+        """Note that every byte of a release was right: from now on nothing older is accepted. Inside `transaction`.
+
+        A ready release stays ready: a bundle that mends it takes nothing away from clients, not even for a while.
+        """
         self._run(
-            "UPDATE releases SET state = ?, name = ?, config = ? WHERE release = ?",
+            "UPDATE releases SET state = CASE state WHEN ? THEN state ELSE ? END, name = ?, config = ?"
+            " WHERE release = ?",
+            READY,
             VERIFIED,
             drop.name,
             drop.config,
@@ -345,6 +356,21 @@ class Journal:
     def _run(self, statement: str, *values: Any) -> None:
         with failures(self.path):
             self._db.execute(statement, values)
+
+
+def check_version(db: sqlite3.Connection, path: Path) -> None:
+    """Accept a journal of this version.
+
+    Raises:
+        StoreError: it is of another, or none.
+    """
+    with failures(path):
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version != VERSION:
+        raise StoreError(
+            f"the journal {path} is of version {version}, this airlift works with {VERSION}",
+            hint="update airlift on this side" if version > VERSION else None,
+        )
 
 
 _DROPS: Final = (

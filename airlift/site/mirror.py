@@ -1,16 +1,39 @@
-"""What the importer and the switch of drops ask of a registry that the site fills."""
+"""What the importer and the switch of drops ask of a registry that the site fills, and where artifacts are in one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
-from airlift.artifact import Artifact
+from airlift import reference
+from airlift.artifact import Artifact, Kind
 from airlift.digest import Digest
+from airlift.errors import BundleError, ManifestError
 from airlift.progress import Progress
 from airlift.site.listing import Name
 from airlift.store import Store
+
+_LOCAL_CHARTS: Final = "charts/"
+
+
+def place_of(artifact: Artifact) -> tuple[str, str | None]:
+    """Return where an image or chart is below the site's registry: its mirror path and its tag.
+
+    Raises:
+        BundleError: its name is neither a complete reference nor, for a chart, ``charts/<name>:<version>``.
+    """
+    name = artifact.name
+    is_local = artifact.kind is Kind.CHART and name.startswith(_LOCAL_CHARTS)
+    # A chart that came from no registry has none in its name; with one, both kinds of name have one grammar.
+    full = f"localhost/{name}" if is_local else name
+    try:
+        parsed = reference.parse(full)
+    except ManifestError as error:
+        raise BundleError(f"the drop's config: {error.message}") from None
+    if str(parsed) != full or (parsed.digest is not None and parsed.digest != artifact.root.digest):
+        raise BundleError(f"the drop's config: {name} is not the complete name of {artifact.root.digest}")
+    return (parsed.repository if is_local else parsed.path), parsed.tag
 
 
 class Upload(Protocol):

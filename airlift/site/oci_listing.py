@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from airlift import oci
 from airlift.digest import Digest
 from airlift.errors import IntegrityError
+from airlift.kinds.images import check_depth, is_foreign
 from airlift.oci import Descriptor, Manifest
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.store import Store
-
-_MAX_DEPTH: Final = 8
-_FOREIGN: Final = ("nondistributable", "foreign")
 
 
 def oci_listing(path: str, tag: str | None, root: Descriptor, store: Store) -> Listing:
@@ -54,8 +51,7 @@ def walk(root: Descriptor, store: Store, *, subject: str) -> Iterator[tuple[Desc
         if descriptor.digest in seen or (depth and not store.has(descriptor.digest)):
             continue
         seen.add(descriptor.digest)
-        if depth > _MAX_DEPTH:
-            raise IntegrityError(subject, expected=f"indexes nested at most {_MAX_DEPTH} deep", actual="more")
+        check_depth(depth, subject=subject)
         data = store.read(descriptor.digest)
         manifest = oci.parse_manifest(data, subject=subject, media_type=descriptor.media_type)
         if len(data) != descriptor.size:
@@ -69,11 +65,6 @@ def blobs_of(manifest: Manifest) -> Iterator[Descriptor]:
     if manifest.config is not None:
         yield manifest.config
     yield from manifest.layers
-
-
-def is_foreign(blob: Descriptor) -> bool:
-    """Say whether only a layer's vendor may distribute it, so that it need not be carried."""
-    return any(word in blob.media_type for word in _FOREIGN)
 
 
 def _manifest(path: str, descriptor: Descriptor, manifest: Manifest) -> Held:

@@ -18,7 +18,7 @@ from airlift.progress import Progress
 from airlift.site import contents
 from airlift.site.config import Site
 from airlift.site.contents import Contents
-from airlift.site.importer import ENVELOPE, INDEX
+from airlift.site.importer import ENVELOPE
 from airlift.site.journal import STAGING, Drop, Journal
 from airlift.trust.gate import Gate
 from airlift.trust.signing import MAX_ENVELOPE, Release, parse_envelope, parse_release
@@ -131,12 +131,14 @@ def _take(site: Site, journal: Journal, folder: Path, hashed: set[str]) -> Drop:
     release = _verified(site, fs.read_bounded(folder / ENVELOPE, MAX_ENVELOPE))
     if release.digest != folder.name:
         raise IntegrityError(f"{folder.name}/{ENVELOPE}", expected=folder.name, actual=release.digest)
-    index = fs.read_bounded(folder / INDEX, limits.INDEX_DOCUMENT)
+    index = fs.read_bounded(site.index_path(folder.name), limits.INDEX_DOCUMENT)
     found = contents.read(index, site.store)
     if found.config.channel != release.channel:
         raise BundleError(f"the drop is made for channel {found.config.channel}, the release for {release.channel}")
     listing = contents.list_all(found.config, site.store, is_embedded=site.config.registry is None)
-    _compare_blobs(site, found, [one.digest for one in listing.held], hashed)
+    _compare_blobs(
+        site, found, [*(value.digest for value in found.values), *(one.digest for one in listing.held)], hashed
+    )
     drop = Drop(
         release=release.digest,
         channel=release.channel,

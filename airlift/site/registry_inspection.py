@@ -8,12 +8,12 @@ from typing import Final
 from airlift import limits, oci
 from airlift.digest import Digest, Verifier
 from airlift.errors import AirliftError, FetchError, IntegrityError
+from airlift.kinds.images import is_foreign
 from airlift.progress import Progress
 from airlift.site import contents, mirror, oci_listing
 from airlift.site.config import Site
 from airlift.site.inspection import Finding, Inventory, Place, side_by_side
 from airlift.site.journal import Journal
-from airlift.site.mirrors import images
 from airlift.transport.http import HttpStatusError
 from airlift.transport.push import delivering
 from airlift.transport.registry import RegistryClient
@@ -53,15 +53,11 @@ def items_of(site: Site, inventory: Inventory) -> list[Item]:
         for item in config.artifacts:
             if item.kind not in contents.REGISTRY_KINDS:
                 continue
-            repository = registry.repository(images.path_of(item))
+            repository = registry.repository(mirror.place_of(item)[0])
             try:
                 for descriptor, manifest in oci_listing.walk(item.root, site.store, subject=item.name):
                     wanted = [(descriptor.digest, descriptor.size, True)]
-                    wanted += [
-                        (b.digest, b.size, False)
-                        for b in oci_listing.blobs_of(manifest)
-                        if not oci_listing.is_foreign(b)
-                    ]
+                    wanted += [(b.digest, b.size, False) for b in oci_listing.blobs_of(manifest) if not is_foreign(b)]
                     for digest, size, is_manifest in wanted:
                         _, releases = found.setdefault((repository, digest, is_manifest), (size, []))
                         if drop.release not in releases:

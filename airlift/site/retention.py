@@ -19,7 +19,7 @@ from airlift import artifact, canonical, fs, limits
 from airlift.canonical import JsonObject
 from airlift.digest import Digest
 from airlift.digest import parse as parse_digest
-from airlift.errors import BundleError, UsageError
+from airlift.errors import BundleError, IntegrityError, StoreError, UsageError
 from airlift.progress import Progress
 from airlift.site import oci_listing
 from airlift.site.config import Site
@@ -177,6 +177,11 @@ def _needed(site: Site, journal: Journal, drops: Iterable[Drop]) -> set[Digest]:
             continue
         found |= {digest for digest, _ in journal.held_blobs(drop.release)}
         found.add(drop.config)
+        with contextlib.suppress(StoreError, BundleError, IntegrityError):
+            # The drop's own manifest, which recovery begins with; a site of before has no index here.
+            found.add(
+                artifact.drop_entry(fs.read_bounded(site.index_path(drop.release), limits.INDEX_DOCUMENT))[0].digest
+            )
         config = artifact.decode_drop_config(site.store.read(drop.config, limit=limits.INDEX_DOCUMENT))
         found |= {parse_digest(item["digest"]) for entry in config.deploy for item in _values(entry)}
         for item in config.artifacts:

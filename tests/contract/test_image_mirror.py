@@ -6,6 +6,7 @@ import contextlib
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,41 @@ def test_large_layers_for_an_external_registry_are_not_kept_twice(backend: Backe
     take(backend.site, ship(made, tmp_path / "bundle"))
     assert backend.site.store.has(digest_of(BIG)) is (backend.registry is None)
     assert backend.site.store.has(digest_of(b"tool"))
+
+
+def test_a_drop_whose_own_description_is_large_is_taken(backend: Backend, tmp_path: Path) -> None:
+    made, app = cargo()
+    wordy = made.artifacts[-1]
+    made.artifacts[-1] = replace(wordy, facts={**wordy.facts, "source": "x" * 5_000_000})
+    bundle = ship(made, tmp_path / "bundle")
+    assert take(backend.site, bundle, dry_run=True).changes
+    assert not list(backend.site.store.digests())
+    take(backend.site, bundle)
+    assert backend.tag(at(backend, APP), "1") == app.root.digest
+    assert [len(drop.artifacts) for drop in drops.active_drops(backend.site)] == [3]
+
+
+def test_tags_that_moved_half_way_are_taken_back_by_activating_the_drop_before(tmp_path: Path) -> None:
+    made, old = cargo()
+    made.image(f"{APP}:2", b"two")
+    following, new = cargo(OTHER_BIG)
+    following.image(f"{APP}:2", b"other two")
+    with running_registry(tmp_path / "registry") as registry, running_front(registry) as front:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=front.url))
+        client = RegistryClient(registry.host, http=HttpClient(HttpSettings(), Silent()), plain_http=True)
+        take(site, ship(made, tmp_path / "a"))
+        front.faults[:] = [refuse(403, match="/manifests/2", method="PUT")]
+        with pytest.raises(PartialDeliveryError, match="some tags of the drop have moved already"):
+            take(site, ship(following, tmp_path / "b", sequence=2))
+        moved = client.head(APP, "1")
+        assert moved is not None
+        assert moved.digest == new.root.digest
+        front.faults.clear()
+        drops.activate(site, "stable/1")
+        back = client.head(APP, "1")
+        assert back is not None
+        assert back.digest == old.root.digest
+        assert [(drop.active, drop.pending) for drop in drops.list_drops(site)] == [(True, False), (False, False)]
 
 
 def test_a_registry_that_stops_half_way_is_said_to_have_a_part_and_is_finished_later(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from airlift.site.deploy.registry_blobs import RegistryBlobs
 from airlift.site.deploy.rendered import Renderer, helm_at_site
 from airlift.site.drops import active_drops, list_drops, load_drop
 from airlift.site.journal import Drop
+from airlift.site.mirror import place_of
 from airlift.site.mirrors import images
 from airlift.transport.settings import HttpSettings
 
@@ -52,7 +53,7 @@ def plan_for_site(
 
     Raises:
         DeployError: no drop is active, or see `k3s.make_plan`.
-        IntegrityError, StoreError, FetchError: as there.
+        IntegrityError, StoreError, DeliveryError: as there.
     """
     drops = drops or required_drops(site)
     source = blobs(site, http, progress)
@@ -105,7 +106,7 @@ def blobs(site: Site, http: HttpSettings, progress: Progress) -> BlobSource:
         return store
 
     def repository(artifact: Artifact) -> str:
-        return registry.repository(images.path_of(artifact))
+        return registry.repository(place_of(artifact)[0])
 
     # What the importer needed whole (manifests, small configs) is in the store, the rest is only there.
     return FirstOf(store, RegistryBlobs(images.connect(site, http, progress), repository))

@@ -54,7 +54,7 @@ class FirstOf:
         """Say whether any of them has it.
 
         Raises:
-            FetchError: one does not answer.
+            DeliveryError: one does not answer.
         """
         return any(source.has(artifact, blob) for source in self._sources)
 
@@ -62,7 +62,7 @@ class FirstOf:
         """Stream it from the first that has it.
 
         Raises:
-            StoreError, IntegrityError, FetchError: what that one says.
+            StoreError, IntegrityError, DeliveryError: what that one says.
         """
         source = next((item for item in self._sources if item.has(artifact, blob)), self._sources[-1])
         source.copy(artifact, blob, sink)
@@ -89,7 +89,7 @@ def copy_checked(source: BlobSource, artifact: Artifact, blob: Descriptor, sink:
 
     Raises:
         IntegrityError: it is damaged.
-        StoreError, FetchError: it cannot be read.
+        StoreError, DeliveryError: it cannot be read.
     """
     verifier = Verifier(blob.digest, blob.size, subject=f"{blob.digest} of {artifact.name}")
     source.copy(artifact, blob, _Checked(sink, verifier))
@@ -114,7 +114,7 @@ def read_small(source: BlobSource, artifact: Artifact, blob: Descriptor) -> byte
     Raises:
         DeployError: it is not there, or larger than such a blob may be.
         IntegrityError: it is damaged.
-        StoreError, FetchError: it cannot be read.
+        StoreError, DeliveryError: it cannot be read.
     """
     if blob.size > limits.SMALL_BLOB:
         raise DeployError(f"{artifact.name}: {blob.digest} has {blob.size} bytes, at most {limits.SMALL_BLOB} expected")
@@ -145,7 +145,7 @@ def read_manifest(source: BlobSource, artifact: Artifact, blob: Descriptor) -> M
     Raises:
         DeployError: it is not there or too large.
         IntegrityError: it is damaged or no manifest.
-        StoreError, FetchError: it cannot be read.
+        StoreError, DeliveryError: it cannot be read.
     """
     data = read_small(source, artifact, blob)
     return oci.parse_manifest(data, subject=f"{artifact.name}, {blob.digest}", media_type=blob.media_type)

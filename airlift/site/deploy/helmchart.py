@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from airlift import digest as digests
-from airlift import limits
-from airlift.artifact import HELM_CONFIG, Artifact, DropConfig, Kind
+from airlift.artifact import Artifact, DropConfig, Kind
 from airlift.digest import Digest
 from airlift.errors import DeployError
+from airlift.kinds import charts
 from airlift.oci import Descriptor
 from airlift.site.deploy import documents, values
 from airlift.site.deploy.blobs import BlobSource, copy_checked, read_manifest
@@ -27,7 +27,6 @@ from airlift.site.deploy.files import PlannedFile, locate, plan_bytes, plan_stre
 
 MANIFESTS: Final = PurePosixPath("var/lib/rancher/k3s/server/manifests")
 CHARTS: Final = PurePosixPath("var/lib/rancher/k3s/server/static/charts")
-CHART_LAYER: Final = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
 SYSTEM: Final = "kube-system"
 PREFIX: Final = "airlift-"
 
@@ -115,11 +114,11 @@ def _release(drop: DropConfig, entry: Mapping[str, Any], subject: str) -> Releas
 
 
 def _chart(drop: DropConfig, wanted: object, subject: str) -> Artifact:
-    charts = [item for item in drop.artifacts if item.kind is Kind.CHART]
-    exact = [item for item in charts if wanted in (item.name, f"oci://{item.name}")]
-    found = exact or [item for item in charts if wanted == item.facts.get("name")]
+    carried = [item for item in drop.artifacts if item.kind is Kind.CHART]
+    exact = [item for item in carried if wanted in (item.name, f"oci://{item.name}")]
+    found = exact or [item for item in carried if wanted == item.facts.get("name")]
     if len(found) != 1:
-        have = ", ".join(sorted(item.name for item in charts)) or "none"
+        have = ", ".join(sorted(item.name for item in carried)) or "none"
         what = "no chart" if not found else "more than one chart"
         raise DeployError(f"{subject}: {what} of the drop is {wanted!r}; it has {have}")
     return found[0]
@@ -129,9 +128,9 @@ def plan_chart(root: Path, chart: Artifact, source: BlobSource) -> PlannedFile:
     """Return the plan for a chart's archive.
 
     Raises:
-        DeployError: it is not a chart, or a file is in the way.
-        IntegrityError: it is damaged.
-        StoreError, FetchError: it cannot be read.
+        DeployError: it is not at this site, or a file is in the way.
+        IntegrityError: it is damaged, or no chart.
+        StoreError, DeliveryError: it cannot be read.
     """
     layer = archive_of(chart, source)
     path = CHARTS / chart_file(chart, layer)
@@ -147,11 +146,8 @@ def archive_of(chart: Artifact, source: BlobSource) -> Descriptor:
         StoreError, FetchError: it cannot be read.
     """
     manifest = read_manifest(source, chart, chart.root)
-    layers = [layer for layer in manifest.layers if layer.media_type == CHART_LAYER]
-    if manifest.config is None or manifest.config.media_type != HELM_CONFIG or len(layers) != 1:
-        raise DeployError(f"{chart.name}: not a Helm chart: expected one layer of {CHART_LAYER}")
-    layer = layers[0]
-    if layer.size > limits.ARCHIVE_UNPACKED or not source.has(chart, layer):
+    layer, _ = charts.layers_of(manifest, subject=chart.name)
+    if not source.has(chart, layer):
         raise DeployError(
             f"{chart.name}: its archive {layer.digest} is not at this site",
             hint="import the bundle again; airlift mends the gap",

@@ -93,7 +93,7 @@ class Images:
         Raises:
             DeployError: the image is not for this platform, or a piece of it is not at this site.
             IntegrityError: a piece is damaged.
-            StoreError, FetchError: a piece cannot be read.
+            StoreError, DeliveryError: a piece cannot be read.
         """
         found = self._look(artifact, platform)
         if isinstance(found, NodeImage):
@@ -110,7 +110,7 @@ class Images:
         Raises:
             DeployError: a piece of an image is not at this site.
             IntegrityError: a piece is damaged.
-            StoreError, FetchError: a piece cannot be read.
+            StoreError, DeliveryError: a piece cannot be read.
         """
         found = (self._look(artifact, platform) for artifact in artifacts)
         return tuple(item for item in found if isinstance(item, NodeImage))

@@ -99,6 +99,7 @@ class Plan:
         return tuple(item for item in self.files if item.action is not Action.UNCHANGED)
 
 
+@fs.guarded("reading")
 def make_plan(
     drops: Sequence[DropConfig],
     *,
@@ -123,7 +124,7 @@ def make_plan(
     Raises:
         DeployError: an image that is to run is not in the drops, or a file cannot be written as asked.
         IntegrityError: content at the site is damaged.
-        StoreError, FetchError: something cannot be read.
+        StoreError, DeliveryError: something cannot be read.
     """
     images = Images(drops, blobs)
     releases = helmchart.releases(drops)
@@ -245,7 +246,7 @@ def write(plan: Plan, *, progress: Progress | None = None) -> None:
 
     Raises:
         IntegrityError: content at the site changed since the plan was made.
-        StoreError, FetchError: something cannot be read or written, or a disk has no room for it.
+        StoreError, DeliveryError: something cannot be read or written, or a disk has no room for it.
     """
     progress = progress or Silent()
     if not plan.changes:

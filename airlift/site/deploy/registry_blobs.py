@@ -8,6 +8,7 @@ from airlift import oci
 from airlift.artifact import Artifact
 from airlift.oci import Descriptor
 from airlift.site.deploy.files import Sink
+from airlift.transport.push import delivering
 from airlift.transport.registry import RegistryClient
 
 
@@ -27,24 +28,26 @@ class RegistryBlobs:
         """Say whether the registry has it.
 
         Raises:
-            FetchError: the registry does not answer.
+            DeliveryError: the registry does not answer.
         """
         repository = self._repository(artifact)
-        if _is_manifest(blob):
+        if not _is_manifest(blob):
+            return self._client.has_blob(repository, blob.digest)
+        with delivering(self._client.registry):
             return self._client.head(repository, blob.digest) is not None
-        return self._client.has_blob(repository, blob.digest)
 
     def copy(self, artifact: Artifact, blob: Descriptor, sink: Sink) -> None:
         """Stream it.
 
         Raises:
-            FetchError: the registry does not give it.
+            DeliveryError: the registry does not give it.
         """
         repository = self._repository(artifact)
-        if _is_manifest(blob):
-            sink.write(self._client.manifest(repository, blob.digest).data)
-        else:
-            self._client.blob(repository, blob.digest, blob.size, sink)
+        with delivering(self._client.registry):
+            if _is_manifest(blob):
+                sink.write(self._client.manifest(repository, blob.digest).data)
+            else:
+                self._client.blob(repository, blob.digest, blob.size, sink)
 
 
 def _is_manifest(blob: Descriptor) -> bool:

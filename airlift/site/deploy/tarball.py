@@ -99,7 +99,7 @@ class ImageTar:
 
         Raises:
             IntegrityError: a blob is damaged.
-            StoreError, FetchError: a blob cannot be read.
+            StoreError, DeliveryError: a blob cannot be read.
         """
         for item in self._members:
             sink.write(item.header)
@@ -188,7 +188,7 @@ def plan_tarballs(
     Raises:
         DeployError: a name has no tag, or a file is in the way.
         IntegrityError: a blob is damaged.
-        StoreError, FetchError: something cannot be read.
+        StoreError, DeliveryError: something cannot be read.
     """
     if not preload:
         return ()

@@ -7,6 +7,7 @@ from airlift.artifact import Artifact
 from airlift.errors import IntegrityError
 from airlift.kinds import charts
 from airlift.site.listing import Held, Listing, Name, Service
+from airlift.site.mirror import place_of
 from airlift.site.oci_listing import oci_listing
 from airlift.store import Store
 
@@ -18,6 +19,7 @@ def listing(artifact: Artifact, store: Store) -> Listing:
     there is one, has the scope ``<name>-<version>.tgz.prov``, and the archive's facts name its digest.
 
     Raises:
+        BundleError: its name is no complete reference.
         IntegrityError: it is no chart.
         StoreError: a blob is missing.
     """
@@ -29,13 +31,8 @@ def listing(artifact: Artifact, store: Store) -> Listing:
     if manifest.config is None:
         raise IntegrityError(subject, expected="a config", actual="none")
     chart = charts.parse_config(store.read(manifest.config.digest), subject=subject)
-    name, at, _ = artifact.name.partition("@")
-    repository, colon, tag = name.rpartition(":")
-    has_tag = bool(colon) and "/" not in tag
-    registry, slash, path = (repository if has_tag else name).partition("/")
-    mirrored = oci_listing(
-        f"{registry.replace(':', '_')}{slash}{path}", tag if has_tag and not at else None, artifact.root, store
-    )
+    path, tag = place_of(artifact)
+    mirrored = oci_listing(path, tag, artifact.root, store)
     value = {"digest": archive.digest, "version": chart.version, "chart": chart.metadata}
     facts = {} if provenance is None else {"provenance": provenance.digest}
     held = [Held(Service.CHARTS, chart.file_name, archive.digest, archive.size, "application/gzip", facts=facts)]

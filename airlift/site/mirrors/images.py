@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from airlift import oci, reference
-from airlift.errors import BundleError, DeliveryError, ManifestError, PartialDeliveryError, StoreError
+from airlift import oci
+from airlift.errors import DeliveryError, PartialDeliveryError, StoreError
+from airlift.kinds.images import is_foreign
 from airlift.site import mirror
-from airlift.site.oci_listing import blobs_of, children_first, is_foreign, oci_listing
+from airlift.site.oci_listing import blobs_of, children_first, oci_listing
 from airlift.transport.credentials import Credentials
 from airlift.transport.harbor import HarborClient, Wanted
 from airlift.transport.http import HttpClient
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from airlift.digest import Digest
     from airlift.oci import Descriptor, Manifest
     from airlift.progress import Progress
-    from airlift.reference import Reference
     from airlift.site.config import Site
     from airlift.site.listing import Listing, Name
     from airlift.store import Store
@@ -48,26 +48,8 @@ def listing(artifact: Artifact, store: Store) -> Listing:
         IntegrityError: a manifest is malformed.
         StoreError: the store does not have it.
     """
-    name = _reference(artifact)
-    return oci_listing(name.path, name.tag, artifact.root, store)
-
-
-def _reference(artifact: Artifact) -> Reference:
-    try:
-        name = reference.parse(artifact.name)
-    except ManifestError as error:
-        raise BundleError(f"the drop's config: {error.message}") from None
-    if str(name) != artifact.name or (name.digest is not None and name.digest != artifact.root.digest):
-        raise BundleError(f"the drop's config: {artifact.name} is not the complete name of {artifact.root.digest}")
-    return name
-
-
-def path_of(artifact: Artifact) -> str:
-    """Return the mirror path of an image or chart: its repository below the site's registry."""
-    name = artifact.name.partition("@")[0]
-    repository, colon, tag = name.rpartition(":")
-    registry, slash, rest = (repository if colon and "/" not in tag else name).partition("/")
-    return f"{registry.replace(':', '_')}{slash}{rest}"
+    path, tag = mirror.place_of(artifact)
+    return oci_listing(path, tag, artifact.root, store)
 
 
 def connect(site: Site, http: HttpSettings, progress: Progress) -> RegistryClient:
@@ -137,7 +119,7 @@ class RegistryTarget:
         """
         wanted: dict[str, Wanted] = {}
         for artifact in artifacts:
-            path = path_of(artifact)
+            path = mirror.place_of(artifact)[0]
             repository = self._repository(path)
             self._refuse_shared(path, repository)
             tree = children_first(artifact.root, store, subject=artifact.name)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -28,7 +29,8 @@ def routes(catalog: Catalog) -> list[web.AbstractRouteDef]:
     """Return the routes of the chart repository."""
 
     async def index(_request: web.Request) -> web.StreamResponse:
-        data = canonical.encode(index_of(catalog.all_names(Service.CHARTS)))
+        # Thousands of charts take a while, and other clients do not wait for it.
+        data = await asyncio.to_thread(lambda: canonical.encode(index_of(catalog.all_names(Service.CHARTS))))
         return web.Response(body=data, content_type="application/yaml", headers={"Cache-Control": "no-cache"})
 
     async def archive(request: web.Request) -> web.StreamResponse:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Final
@@ -16,6 +17,8 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from airlift import fs
+from airlift.errors import StoreError
 from airlift.site.catalog import Catalog
 from airlift.site.listing import Held
 
@@ -38,6 +41,9 @@ async def blob_response(
         held: what to send.
         headers: added to the answer; ``Content-Type`` and ``ETag`` replace ours.
         filename: what a browser is to save it as.
+
+    Raises:
+        StoreError: the file cannot be read, or is not whole.
     """
     answer = {"Content-Type": held.media_type, "ETag": f'"{held.digest}"', **(headers or {})}
     answer["Accept-Ranges"] = "bytes"
@@ -48,8 +54,11 @@ async def blob_response(
     try:
         file = catalog.path(held.digest).open("rb")
     except OSError as error:
-        raise web.HTTPInternalServerError(text=f"{held.digest} cannot be read: {error.strerror}\n") from None
+        raise fs.store_error("serving", error) from None
     with file:
+        # Of a shorter file the answer would end early, and the next one on this connection be taken for its rest.
+        if (size := os.fstat(file.fileno()).st_size) != held.size:
+            raise StoreError(f"serving {held.digest}: the store has {size} of its {held.size} bytes")
         start, end = 0, held.size
         wanted = _range(request, answer["ETag"], held.size)
         if wanted is not None:

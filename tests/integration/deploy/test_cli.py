@@ -244,3 +244,16 @@ def test_a_layer_that_the_registry_lost_is_found_before_the_first_write(
 
     assert f"{REDIS}: {elsewhere.artifacts[0].root.digest} is not at this site" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_a_registry_that_does_not_let_the_site_in_is_said_to_refuse(registry: Registry, tmp_path: Path, capsys) -> None:
+    other = make_site(tmp_path / "other", registry=RegistryConfig(url=registry.url, ca=str(registry.ca)))
+    elsewhere = Drops(Store(tmp_path / "elsewhere").create())
+    elsewhere.image(REDIS, b"redis")
+    elsewhere.preload = [REDIS]
+    activate(other, Drops(other.store, elsewhere.artifacts, [], elsewhere.preload), listed=False)
+
+    assert deploy(other, tmp_path / "a") == 17
+
+    assert "hint: give the registry's username and password_file in site.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()

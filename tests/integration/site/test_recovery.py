@@ -11,9 +11,10 @@ from airlift.digest import of as digest_of
 from airlift.errors import TrustError, UsageError
 from airlift.progress import Silent
 from airlift.site import drops, recovery, repair
-from airlift.site.config import Site
+from airlift.site.config import RegistryConfig, Site
 from airlift.transport.settings import HttpSettings
 from tests.support.cli import airlift
+from tests.support.registry import running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
 
@@ -111,3 +112,15 @@ def test_what_is_damaged_or_not_signed_is_left_out_and_said(site: Site) -> None:
     assert "expected sha256:" in done.left_out[releases[2]]
     assert "signed" in done.left_out[releases[3]]
     assert drops.list_drops(site) == []
+
+
+def test_a_site_that_fills_a_registry_is_recovered_too(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as registry:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url))
+        take(site, month(tmp_path, 1))
+        before = names(site)
+        lose(site)
+        recovery.recover(site, {"stable": 1}, Silent())
+        assert names(site) == before
+        assert drops.activate(site, "stable/1").active
+        assert repair.check(site, progress=Silent(), http=HttpSettings(), is_deep=True) == []

@@ -9,6 +9,7 @@ import pytest
 
 from airlift import fs
 from airlift.errors import DeployError, IntegrityError, StoreError
+from airlift.site.config import load_site
 from airlift.site.deploy import k3s
 from airlift.site.deploy.blobs import StoreBlobs
 from airlift.site.deploy.files import Action
@@ -49,6 +50,19 @@ def test_a_second_run_does_not_need_the_images_blobs(whole: Drops, deploy, plan)
 
     layer = max(whole.store.digests(), key=whole.store.size)
     assert layer not in read
+
+
+def test_a_root_that_may_not_be_read_is_said_to_be_so(whole: Drops, plan, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be somebody else for a moment")
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StoreError, match="Permission denied"):
+            plan()
+        with pytest.raises(StoreError, match="Permission denied"):
+            load_site(tmp_path)
+    finally:
+        os.seteuid(0)
 
 
 def test_a_plan_writes_nothing(whole: Drops, plan, root) -> None:

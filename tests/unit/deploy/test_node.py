@@ -10,7 +10,7 @@ import pytest
 from airlift.cli.deploy_node import node_lines
 from airlift.errors import DeployError, IntegrityError, StoreError, UsageError
 from airlift.progress import Silent
-from airlift.site.deploy import k3s, node, program
+from airlift.site.deploy import k3s, node, prechecks, program
 from airlift.site.deploy.blobs import StoreBlobs
 from airlift.site.deploy.node import NodePlan
 from airlift.site.deploy.prechecks import Role
@@ -278,6 +278,14 @@ def test_a_machine_that_would_not_work_is_refused(
     machine.put(path, text)
 
     assert message in refused(machine, lambda: make(whole), DeployError)
+
+
+def test_the_files_of_a_real_kernel_are_read() -> None:
+    found = prechecks.look(Path("/"), Role.SERVER, is_running=False, has_etcd=True, now=NOW, not_before=None)
+
+    assert {"kernel", "cgroups", "ports", "clock", "selinux", "fapolicyd", "route"} <= {item.check for item in found}
+    (kernel,) = [item for item in found if item.check == "kernel"]
+    assert kernel.message == os.uname().release
 
 
 def test_a_clock_that_is_behind_the_import_is_refused(whole: Drops, machine: DirectoryMachine, make: Maker) -> None:

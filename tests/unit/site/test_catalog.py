@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from airlift import digest as digests
+from airlift.errors import StoreError
 from airlift.site.catalog import Catalog
-from airlift.site.journal import Drop, Journal
+from airlift.site.journal import READY, VERSION, Drop, Journal
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.store import Store
 from tests.support.sites import drop, journal_of, publish
@@ -99,6 +102,40 @@ def test_an_older_sequence_does_not_lower_what_was_seen(path: Path) -> None:
     publish(path, [], drop(3))
     with Journal(path) as journal:
         assert journal.seen() == {"stable": (5, newer.release)}
+
+
+def test_a_drop_that_is_mended_stays_ready_and_active(path: Path, catalog: Catalog) -> None:
+    item = publish(path, [shows(ONE)])
+    with Journal(path) as journal:
+        with journal.transaction():
+            journal.accept(item)
+        (known,) = journal.drops()
+        assert (known.state, known.active) == (READY, True)
+        with journal.transaction():
+            journal.forget(item.release)
+        assert journal.drops() == [known]
+
+
+def test_a_channel_is_settled_when_one_drop_is_active_and_no_tags_are_on_their_way(path: Path) -> None:
+    first, second = publish(path, [shows(ONE)], drop(1)), publish(path, [shows(TWO)], drop(2), active=False)
+    with Journal(path) as journal:
+        assert (journal.is_settled(first), journal.is_settled(second)) == (True, False)
+        with journal.transaction():
+            journal.announce(second)
+        assert (journal.is_settled(first), journal.is_settled(second)) == (False, False)
+        with journal.transaction():
+            journal.activate(second)
+        assert (journal.is_settled(first), journal.is_settled(second)) == (False, True)
+
+
+def test_a_journal_of_another_version_is_refused_by_reader_and_writer(path: Path, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version=99")
+    message = f"the journal {path} is of version 99, this airlift works with {VERSION}"
+    with pytest.raises(StoreError, match=message):
+        Catalog(path, Store(tmp_path / "store"))
+    with pytest.raises(StoreError, match=message):
+        Journal(path)
 
 
 def _half(journal: Journal, item: Drop) -> None:

@@ -16,7 +16,7 @@ from airlift.site import drops
 from airlift.site.catalog import Catalog
 from airlift.site.config import Site
 from airlift.site.listing import Service
-from tests.support.site_bundles import SBOM, Cargo, make_site, seal, ship, take
+from tests.support.site_bundles import SBOM, Cargo, compact, make_site, seal, ship, take
 
 BIG = bytes(range(256)) * 40_000
 
@@ -129,6 +129,36 @@ def test_one_name_with_two_contents_in_two_channels_is_refused(tmp_path: Path) -
     )
     assert len(drops.list_drops(site)) == 1
     assert not site.store.has(digest_of(b"other"))
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_drop_does_not_come_back_over_a_name_that_another_channel_took_meanwhile(
+    tmp_path: Path, *, dry_run: bool
+) -> None:
+    site = make_site(tmp_path / "site", channels=("stable", "edge"))
+    plain = Cargo()
+    plain.file("readme", b"one")
+    take(site, ship(plain, tmp_path / "a"))
+    newest = ship(cargo(), tmp_path / "b", sequence=2)
+    take(site, newest)
+    drops.activate(site, "stable/1")
+    take(site, ship(cargo(tool=b"other", channel="edge"), tmp_path / "c"))
+    with pytest.raises(PolicyError, match=r"files/tool is sha256:.* in channel edge"):
+        take(site, newest, dry_run=dry_run)
+    assert [drop.active for drop in drops.list_drops(site)] == [True, True, False]
+
+
+def test_a_layer_of_a_vendor_without_an_address_has_to_be_there(site: Site, tmp_path: Path) -> None:
+    made = cargo()
+    vendors = oci.describe(b"not carried", "application/vnd.oci.image.layer.nondistributable.v1.tar").to_json()
+    config = made.put(compact({"architecture": "amd64", "os": "linux"}), oci.CONFIG).to_json()
+    body = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": config}
+    elsewhere = made.reserve({**body, "layers": [{**vendors, "urls": ["https://vendor.example/x"]}]}, oci.MANIFEST)
+    made.add(Kind.IMAGE, "docker.io/library/b:1", elsewhere)
+    take(site, ship(made, tmp_path / "a"))
+    made.add(Kind.IMAGE, "docker.io/library/c:1", made.reserve({**body, "layers": [vendors]}, oci.MANIFEST))
+    with pytest.raises(BundleError, match=r"payload: missing: 1 blob\(s\)\n  sha256:.* of docker.io/library/c:1"):
+        take(site, ship(made, tmp_path / "b", sequence=2))
 
 
 def test_a_second_import_at_once_is_refused(site: Site, tmp_path: Path) -> None:

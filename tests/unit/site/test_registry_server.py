@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -262,3 +263,19 @@ def test_the_other_places_answer_too(served: Served) -> None:
     assert "v2/" in served.ask("/").json["airlift"]
     assert served.ask("/nothing").status == 404
     assert served.ask("/files/").status == 200
+
+
+def test_a_blob_that_lost_its_end_is_an_error_and_not_half_an_answer(tmp_path: Path) -> None:
+    cargo = Cargo()
+    cargo.image("docker.io/library/app:1", LAYER)
+    site = make_site(tmp_path / "site")
+    take(site, ship(cargo, tmp_path / "bundle"))
+    place = site.store.path(digest_of(LAYER))
+    place.write_bytes(LAYER[:-1])
+    with serving(site.root) as url:
+        served = Served(url, *[cargo.artifacts[0]] * 3)
+        answer = served.ask(f"/v2/docker.io/library/app/blobs/{digest_of(LAYER)}")
+        place.unlink()
+        gone = served.ask(f"/v2/docker.io/library/app/blobs/{digest_of(LAYER)}")
+    for one in (answer, gone):
+        assert (one.status, one.json) == (500, {"error": "the site cannot read its own content; see its log"})
