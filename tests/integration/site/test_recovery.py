@@ -10,7 +10,7 @@ import pytest
 from airlift.digest import of as digest_of
 from airlift.errors import TrustError, UsageError
 from airlift.progress import Silent
-from airlift.site import drops, recovery, repair
+from airlift.site import drops, recovery, repair, retention
 from airlift.site.config import RegistryConfig, Site
 from airlift.transport.settings import HttpSettings
 from tests.support.cli import airlift
@@ -124,3 +124,20 @@ def test_a_site_that_fills_a_registry_is_recovered_too(tmp_path: Path) -> None:
         assert names(site) == before
         assert drops.activate(site, "stable/1").active
         assert repair.check(site, progress=Silent(), http=HttpSettings(), is_deep=True) == []
+
+
+def test_what_prune_keeps_can_be_recovered(site: Site) -> None:
+    retention.execute(site, retention.plan(site, 1), Silent())
+    before = names(site)
+    assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
+    lose(site)
+    assert recovery.recover(site, {"stable": 3}, Silent()).left_out == {}
+    assert names(site) == before
+
+
+def test_a_damaged_index_is_found(site: Site) -> None:
+    release = drops.find(site, "stable/3").release
+    site.index_path(release).write_bytes(site.index_path(drops.find(site, "stable/2").release).read_bytes())
+    (found,) = repair.check(site, progress=Silent(), http=HttpSettings())
+    assert found.subject == f"drops/{release}/index.json"
+    assert found.problem.startswith("damaged: its digest is not sha256:")
