@@ -33,6 +33,7 @@ VERBS: Final = {
     "preflight": "preflight",
     "import": "import_",
     "serve": "serve",
+    "export": "export",
     "drops": "drops",
     "check": "check",
     "status": "status",

@@ -1,0 +1,188 @@
+"""The static tree of a site: under nginx with the stock clients, the same twice, whole after a kill at any step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from airlift import digest as digests
+from airlift.connected.sources.charts import ChartSource
+from airlift.errors import UsageError
+from airlift.manifest import Chart, Target
+from airlift.site.config import Site
+from airlift.site.listing import Held, Listing, Name, Service
+from airlift.site.mirrors import charts, wheels
+from airlift.site.static_tree import export
+from tests.components import ROOT, require
+from tests.support.catalog import carry as carry_chart
+from tests.support.chart_servers import helm, nginx
+from tests.support.charts import chart
+from tests.support.cli import environment
+from tests.support.indexes import running_index
+from tests.support.package_site import carry
+from tests.support.site_bundles import make_site
+from tests.support.sites import drop, publish
+from tests.support.sources import settings
+from tests.support.wheel_source import Bench
+
+HERE = Target(python=f"3.{sys.version_info.minor}", platform="linux/amd64", libc="glibc-2.28")
+
+
+def file_listing(site: Site, name: str, data: bytes) -> Listing:
+    digest = site.store.put_bytes(data)
+    value = {"digest": digest, "size": len(data)}
+    held = Held(Service.FILES, name, digest, len(data), "application/octet-stream")
+    return Listing((Name(Service.FILES, name, value),), (held,))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    made = make_site(tmp_path / "site")
+    with running_index() as index:
+        index.wheel("acme.plug_in", "1.0", requires=["acme-torch>=2"], python=">=3.9")
+        index.wheel("acme_torch", "2.1.0+cpu", payload=b"t" * 5000)
+        (tmp_path / "connected").mkdir()
+        bench = Bench(tmp_path / "connected", index.url)
+        entry = bench.resolve("Acme_Plug-In", targets=[HERE])
+        carry(entry, bench.source(), made.store, bench.cache)
+    (tmp_path / "app.tgz").write_bytes(chart("app", "1.0.0"))
+    source = ChartSource(settings(tmp_path, environment={"PATH": os.environ["PATH"]}))
+    signed = source.resolve(Chart.model_validate({"path": "app.tgz"}), None)
+    carry_chart(signed, made.store, source.fetch)
+    listings = [wheels.listing(item.artifact, made.store) for item in entry.artifacts]
+    listings += [charts.listing(item.artifact, made.store) for item in signed.artifacts]
+    publish(made.journal_path, [*listings, file_listing(made, "docs/a b.txt", b"one")])
+    return made
+
+
+def content_of(tree: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+
+
+def server_section() -> str:
+    """The example's own lines, without its address and root; `map` belongs outside, so it becomes `set`."""
+    text = (ROOT / "appliance" / "nginx.conf").read_text()
+    inner = text[text.index("    autoindex off;") : text.rindex("}")]
+    return (
+        "set $airlift_page html;\n"
+        'if ($http_accept ~ "application/vnd\\.pypi\\.simple\\.(v1|latest)\\+json") { set $airlift_page json; }\n'
+        + inner.replace("    default_type application/octet-stream;\n", "")
+    )
+
+
+def test_pip_uv_helm_and_plain_clients_take_from_nginx(site: Site, tmp_path: Path) -> None:
+    uv = require("uv")
+    tree = tmp_path / "tree"
+    export(site, tree)
+    home = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    with nginx(tree, tmp_path / "nginx", server_section()) as url:
+        pip = [sys.executable, "-m", "pip", "install", "--isolated", "--no-cache-dir", "--disable-pip-version-check"]
+        for command, into in (
+            ([*pip, "--index-url", f"{url}/simple/"], "p"),
+            ([str(uv), "pip", "install", "--no-cache", "--no-config", "--default-index", f"{url}/simple/"], "u"),
+        ):
+            more = ["--python", sys.executable] if into == "u" else []
+            done = subprocess.run(
+                [*command, *more, "--target", str(tmp_path / into), "acme-plug-in"],
+                env=home, capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            assert (tmp_path / into / "acme_torch").is_dir()
+        (tmp_path / "helm").mkdir()
+        helm("pull", "app", "--repo", f"{url}/charts", "-d", tmp_path / "helm")
+        assert (tmp_path / "helm" / "app-1.0.0.tgz").read_bytes() == (tmp_path / "app.tgz").read_bytes()
+        json_type = "application/vnd.pypi.simple.v1+json"
+        page = requests.get(f"{url}/simple/acme-torch/", headers={"Accept": json_type}, timeout=5)
+        assert page.headers["Content-Type"] == json_type
+        assert page.headers["Vary"] == "Accept"
+        assert requests.get(f"{url}/simple/", timeout=5).headers["Content-Type"] == "text/html"
+        assert requests.get(f"{url}/files/docs/a%20b.txt", timeout=5).content == b"one"
+        assert requests.get(f"{url}/files/", timeout=5).json()["files"][0]["name"] == "docs/a b.txt"
+
+
+def test_two_exports_of_one_state_are_identical_and_the_second_does_nothing(site: Site, tmp_path: Path) -> None:
+    first, again, other = (export(site, tmp_path / name) for name in ("a", "a", "b"))
+    assert (first.changed, again.changed, other.changed) == (True, False, True)
+    assert first.generation == again.generation
+    assert first.state == other.state
+    assert content_of(tmp_path / "a") == content_of(tmp_path / "b")
+    assert first.files == len(content_of(tmp_path / "a"))
+    blob = next((tmp_path / "a" / "charts").rglob("*.tgz"))
+    assert blob.samefile(site.store.path(digests.of(blob.read_bytes())))
+
+
+def test_a_new_drop_is_switched_to_and_the_older_generation_goes(site: Site, tmp_path: Path) -> None:
+    first = export(site, tmp_path / "tree")
+    publish(site.journal_path, [file_listing(site, "docs/a b.txt", b"two")], drop(2))
+    second = export(site, tmp_path / "tree")
+    assert (tmp_path / "tree" / "files" / "docs" / "a b.txt").read_bytes() == b"two"
+    old = digests.hex_of(digests.of(b"one"))
+    assert (tmp_path / "tree" / "files" / old / "docs" / "a b.txt").read_bytes() == b"one"
+    assert not first.generation.exists()
+    assert second.generation.is_dir()
+
+
+def test_what_is_no_export_is_left_alone(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to("mine")
+    with pytest.raises(UsageError, match="exists and is no export"):
+        export(site, tmp_path / "mine")
+    with pytest.raises(UsageError, match="which no export made"):
+        export(site, tmp_path / "link")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from airlift.site.config import load_site
+from airlift.site.static_tree import export
+
+site, left = load_site(Path(sys.argv[1])), int(sys.argv[3])
+CHANGES = {"os.mkdir", "os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.chmod"}
+
+def step(event, _):
+    global left
+    if event in CHANGES:
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(step)
+export(site, Path(sys.argv[2]))
+"""
+
+
+def test_after_a_kill_at_any_step_the_link_is_on_a_whole_tree_and_the_next_export_ends_well(
+    site: Site, tmp_path: Path
+) -> None:
+    folder = tmp_path / "www"
+    folder.mkdir()
+    tree = folder / "tree"
+    export(site, tree)
+    before = content_of(tree)
+    steps, shown_new = 0, 0
+    for number in range(2, 200):
+        publish(site.journal_path, [file_listing(site, "n", str(number).encode())], drop(number))
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(site.root), str(tree), str(steps)],
+            env=environment(tmp_path), capture_output=True, check=False, timeout=60,
+        )  # fmt: skip
+        shown = content_of(tree)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert export(site, tree).generation.is_dir()
+        after = content_of(tree)
+        assert shown in (before, after)
+        shown_new += shown == after
+        assert len(list(folder.iterdir())) == 2
+        before = after
+        steps += 7
+    assert steps > 50
+    assert shown_new > 0
