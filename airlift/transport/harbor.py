@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 from airlift import limits
 from airlift.digest import Digest
 from airlift.errors import FetchError
+from airlift.oci import Descriptor
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpStatusError, Response
 from airlift.transport.push import delivering
@@ -99,6 +100,20 @@ class HarborClient(RegistryClient):
         if self._login is None:
             self._login = Login(self.registry, self.base, self.http, self._credentials)
         return _Basic(self._login, self._login.basic())
+
+    def head(self, repository: str, reference: str) -> Descriptor | None:
+        """Return what a tag or digest is right now, or None; a missing project has none.
+
+        Raises:
+            FetchError: the registry does not answer.
+        """
+        try:
+            return super().head(repository, reference)
+        except HttpStatusError as error:
+            challenge = error.headers.get("WWW-Authenticate")
+            if error.status == _UNAUTHORIZED and challenge is not None and not challenge.strip():
+                return None
+            raise
 
     def ready(self) -> None:
         """Ask whether this is a Harbor that knows the account and may be written to.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -18,10 +19,12 @@ from airlift.progress import Silent
 from airlift.site import drops
 from airlift.site.config import RegistryConfig, Site
 from airlift.transport.credentials import Credentials
+from airlift.transport.harbor import HarborClient
 from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
 from tests.components import require
+from tests.support.harbor import RealHarbor, running_harbor
 from tests.support.registry import Registry, refuse, running_front, running_registry
 from tests.support.serving import serving
 from tests.support.site_bundles import Cargo, make_site, seal, ship, take
@@ -43,6 +46,10 @@ class Backend:
         self.registry = registry
         self.host = client.registry
 
+    @property
+    def is_external(self) -> bool:
+        return self.site.config.registry is not None
+
     def tags(self, path: str) -> tuple[str, ...]:
         return self.client.tags(path)
 
@@ -63,7 +70,15 @@ class Backend:
         assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(params=["embedded", "docker-registry", "docker-registry with TLS, a login and a path"])
+@pytest.fixture(
+    params=[
+        "embedded",
+        "docker-registry",
+        "docker-registry with TLS, a login and a path",
+        "a Harbor's stand-in",
+        pytest.param("a Harbor", marks=pytest.mark.harbor),
+    ]
+)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     with contextlib.ExitStack() as stack:
         if request.param == "embedded":
@@ -72,6 +87,18 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
             http = HttpClient(HttpSettings(retries=0), Silent())
             client = RegistryClient(url.removeprefix("http://"), http=http, plain_http=True)
             yield Backend(site, client, ["--src-tls-verify=false"])
+            return
+        if request.param == "a Harbor":
+            real = RealHarbor.named()
+            if real is None:
+                pytest.skip("no Harbor is named: AIRLIFT_TEST_HARBOR, AIRLIFT_TEST_HARBOR_USER and _PASSWORD")
+            project = stack.enter_context(real.project())
+            yield _harbor(tmp_path, real.url, real.user, real.password, project, None)
+            return
+        if "Harbor" in request.param:
+            behind = stack.enter_context(running_registry(tmp_path / "registry"))
+            harbor = stack.enter_context(running_harbor(behind))
+            yield _harbor(tmp_path, harbor.url, "robot$import", "s3cret", None, behind)
             return
         is_secure = "TLS" in request.param
         registry = stack.enter_context(running_registry(tmp_path / "registry", secure=is_secure))
@@ -88,6 +115,21 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
         login = Credentials(registry.username, registry.password) if registry.username else None
         client = RegistryClient(registry.host, http=http, credentials=login, plain_http=not is_secure)
         yield Backend(site, client, registry.skopeo("src"), registry)
+
+
+def _harbor(folder: Path, url: str, user: str, password: str, project: str | None, behind: Registry | None) -> Backend:
+    (folder / "password").write_text(password + "\n")
+    config = RegistryConfig(
+        url=url, kind="harbor", username=user, password_file=str(folder / "password"), project=project
+    )
+    ca = os.environ.get("AIRLIFT_TEST_HARBOR_CA")
+    http = HttpClient(HttpSettings(retries=0, ca_bundle=Path(ca) if ca and behind is None else None), Silent())
+    if ca and behind is None:
+        config = config.model_copy(update={"ca": ca})
+    is_plain = url.startswith("http://")
+    client = HarborClient(config.host, http=http, credentials=Credentials(user, password), plain_http=is_plain)
+    skopeo = [f"--src-creds={user}:{password}", *(["--src-tls-verify=false"] if is_plain or ca else [])]
+    return Backend(make_site(folder / "site", registry=config), client, skopeo, behind)
 
 
 def at(backend: Backend, path: str) -> str:
@@ -170,7 +212,7 @@ def test_a_drop_that_is_not_activated_shows_no_tag(backend: Backend, tmp_path: P
     later = second.image(f"{APP}:2", b"two")
     take(backend.site, ship(second, tmp_path / "b", sequence=2))
     drops.activate(backend.site, "stable/1")
-    if backend.registry is None:
+    if not backend.is_external:
         # An external registry keeps a tag that a later drop brought: its moves only add.
         assert backend.tags(APP) == ("1",)
     assert backend.tag(at(backend, APP), later.root.digest) == later.root.digest
@@ -210,7 +252,7 @@ def test_an_external_registry_sees_no_manifest_of_a_bundle_that_turns_out_wrong(
 def test_large_layers_for_an_external_registry_are_not_kept_twice(backend: Backend, tmp_path: Path) -> None:
     made, _ = cargo()
     take(backend.site, ship(made, tmp_path / "bundle"))
-    assert backend.site.store.has(digest_of(BIG)) is (backend.registry is None)
+    assert backend.site.store.has(digest_of(BIG)) is (not backend.is_external)
     assert backend.site.store.has(digest_of(b"tool"))
 
 
