@@ -13,13 +13,16 @@ from airlift.cli import console, options
 from airlift.errors import UsageError
 from airlift.site.config import load_site, split_listen
 from airlift.site.server.app import serve
+from airlift.site.server.tls import Certificate
 
 
 @click.command()
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
 @click.option("--listen", metavar="HOST:PORT", help="Default: what site.yaml says. Port 0 lets the system choose.")
+@click.option("--tls-cert", type=options.FILE, help="PEM chain to answer with; default: what site.yaml says.")
+@click.option("--tls-key", type=options.FILE, help="Its PEM key. Both are read again on SIGHUP.")
 @click.option("--quiet", is_flag=True, help="Do not log requests.")
-def command(folder: Path, listen: str | None, quiet: bool) -> None:
+def command(folder: Path, listen: str | None, tls_cert: Path | None, tls_key: Path | None, quiet: bool) -> None:
     """Serve registry, package index, charts, models and files until SIGTERM."""
     site = load_site(folder)
     address = listen or site.config.listen
@@ -27,11 +30,16 @@ def command(folder: Path, listen: str | None, quiet: bool) -> None:
         split_listen(address)
     except ValueError as error:
         raise UsageError(f"--listen: {error}") from None
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageError("expected both --tls-cert and --tls-key, got one")
+    if site.config.tls is not None and tls_cert is None:
+        tls_cert, tls_key = site.root / site.config.tls.certificate, site.root / site.config.tls.key
+    certificate = Certificate(tls_cert, tls_key) if tls_cert and tls_key else None
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.WARNING if quiet else logging.INFO,
         format="airlift: %(asctime)s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
-    asyncio.run(serve(site, address, lambda url: console.say(f"serving {folder} at {url}")))
+    asyncio.run(serve(site, address, lambda url: console.say(f"serving {folder} at {url}"), certificate=certificate))
     console.say("stopped")

@@ -127,6 +127,13 @@ class RegistryConfig(_Strict):
         return "/".join(part for part in (prefix, self.project, mapped.strip("/")) if part)
 
 
+class TlsConfig(_Strict):
+    """The certificate that `airlift serve` answers with."""
+
+    certificate: Text = Field(description="file with the PEM chain, the site's own certificate first")
+    key: Text = Field(description="file with its PEM key, without a passphrase")
+
+
 class SiteConfig(_Strict):
     """site.yaml. Relative paths are relative to its directory."""
 
@@ -135,6 +142,7 @@ class SiteConfig(_Strict):
     identity: Text | None = Field(default=None, description="the site's private key, which opens its bundles")
     passphrase_file: Text | None = Field(default=None, description="file whose first line opens the identity")
     registry: RegistryConfig | None = None
+    tls: TlsConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)

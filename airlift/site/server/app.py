@@ -17,6 +17,7 @@ from airlift.errors import AirliftError
 from airlift.site.catalog import Catalog
 from airlift.site.config import Site, split_listen
 from airlift.site.server import charts, content, files, images, models, wheels
+from airlift.site.server.tls import Certificate
 
 _LOG: Final = logging.getLogger("airlift.serve")
 _GRACE_S: Final = 30
@@ -51,13 +52,16 @@ def make_app(site: Site) -> web.Application:
     return app
 
 
-async def serve(site: Site, listen: str, started: Callable[[str], None]) -> None:
+async def serve(
+    site: Site, listen: str, started: Callable[[str], None], *, certificate: Certificate | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT; then let transfers that are under way end.
 
     Args:
         site: what to serve.
         listen: ``HOST:PORT``; port 0 lets the system choose.
         started: is told the address once connections are taken.
+        certificate: for TLS; read again on SIGHUP.
 
     Raises:
         AirliftError: the address is taken or not ours.
@@ -68,7 +72,8 @@ async def serve(site: Site, listen: str, started: Callable[[str], None]) -> None
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, host, port, backlog=1024).start()
+            context = certificate.context if certificate else None
+            await web.TCPSite(runner, host, port, backlog=1024, ssl_context=context).start()
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
             raise AirliftError(
@@ -82,10 +87,23 @@ async def serve(site: Site, listen: str, started: Callable[[str], None]) -> None
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, stop.set)
-        started(f"http://{shown}:{address[1]}")
+        if certificate is not None:
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(signal.SIGHUP, _reload, certificate)
+        scheme = "https" if certificate else "http"
+        started(f"{scheme}://{shown}:{address[1]}")
         await stop.wait()
     finally:
         await runner.cleanup()
+
+
+def _reload(certificate: Certificate) -> None:
+    try:
+        certificate.reload()
+    except AirliftError as error:
+        _LOG.error("%s; the one that was read before stays", error.message)
+    else:
+        _LOG.warning("the certificate was read again")
 
 
 @web.middleware

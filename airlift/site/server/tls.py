@@ -1,0 +1,45 @@
+"""The certificate that a site answers with, and its exchange while connections go on."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from airlift.errors import UsageError
+
+
+class Certificate:
+    """A server certificate with its key, TLS 1.2 and later."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Read it.
+
+        Raises:
+            UsageError: a file cannot be read, or the two do not belong together.
+        """
+        self._certificate = certificate
+        self._key = key
+        self.context = self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+
+    def reload(self) -> None:
+        """Read both files again, for connections that come later; those that are there keep theirs.
+
+        Raises:
+            UsageError: as for the first time; what was read before stays.
+        """
+        # Into a context that nobody uses first: a half-written pair must not take away the one that works.
+        self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        self._load(self.context)
+
+    def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            # An empty passphrase: OpenSSL would else ask on the terminal.
+            context.load_cert_chain(self._certificate, self._key, password="")
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise UsageError(
+                f"certificate {self._certificate} with key {self._key}: {reason}",
+                hint="expected a PEM chain, the site's own certificate first, and its PEM key without a passphrase",
+            ) from None
+        return context
