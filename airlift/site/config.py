@@ -67,7 +67,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME, pa
 
 def _mapping(value: str) -> str:
     rest = value.replace("{registry}", "r", 1).removesuffix("{repository}")
-    if not value.endswith("{repository}") or not re.fullmatch(r"(?:[a-z0-9._-]+/)*", rest):
+    if not value.endswith("{repository}") or not re.fullmatch(r"(?:[a-z0-9]+(?:[._-]+[a-z0-9]+)*/)*", rest):
         raise ValueError(f"expected a path such as {MAPPING} that ends with {{repository}}, got {value[:100]!r}")
     return value
 
