@@ -23,6 +23,7 @@ from airlift.site.contents import Contents, Payload
 from airlift.site.mirror import Target
 from airlift.store import BlobWriter, Store
 
+_MANIFESTS: Final = oci.INDEX_TYPES | oci.MANIFEST_TYPES
 _SYNCING: Final = 8
 """Blobs that wait for the disk while the next ones are read already."""
 
@@ -58,6 +59,7 @@ class Intake:
         self._is_routed = False
         self._index = b""
         self._local: frozenset[Digest] = frozenset()
+        self._absent: frozenset[Digest] = frozenset()
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sync")
         self._syncing: deque[Future[None]] = deque()
 
@@ -118,6 +120,9 @@ class Intake:
         self.payload.sizes[member.digest] = member.size
 
     def _take_blob(self, member: PayloadMember, digest: Digest) -> None:
+        if digest in self._absent:
+            # The registry would get an index without it.
+            raise BundleError(f"payload: {digest} is a manifest and comes after large blobs")
         if self._is_for_target(member, digest):
             self._deliver(member, digest)
         elif self._is_here(digest, member.size):
@@ -150,7 +155,14 @@ class Intake:
         self._is_routed = True
         self._settle()
         artifacts = self.contents().config.artifacts
-        self._target.expect([item for item in artifacts if item.kind in contents.REGISTRY_KINDS], self.payload)
+        delivered = [item for item in artifacts if item.kind in contents.REGISTRY_KINDS]
+        self._target.expect(delivered, self.payload)
+        self._absent = frozenset(
+            blob.digest
+            for item in delivered
+            for blob, _ in contents.tree(item, self.payload)
+            if blob.media_type in _MANIFESTS and not self.payload.has(blob.digest)
+        )
         others = [item for item in artifacts if item.kind not in contents.REGISTRY_KINDS]
         self._local = frozenset(
             blob.digest for item in (*others, self.contents().artifact) for blob, _ in contents.tree(item, self.payload)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from airlift import oci
 from airlift.artifact import Artifact
 from airlift.digest import of as digest_of
 from airlift.errors import BundleError, IntegrityError, PartialDeliveryError
@@ -254,6 +255,24 @@ def test_large_layers_for_an_external_registry_are_not_kept_twice(backend: Backe
     take(backend.site, ship(made, tmp_path / "bundle"))
     assert backend.site.store.has(digest_of(BIG)) is (not backend.is_external)
     assert backend.site.store.has(digest_of(b"tool"))
+
+
+def test_a_manifest_behind_the_large_blobs_is_refused_where_a_registry_would_miss_it(
+    backend: Backend, tmp_path: Path
+) -> None:
+    made, app = cargo()
+    members = made.members()
+    child = oci.parse_manifest(made.small[app.root.digest], subject="app").manifests[1]
+    name = f"blobs/sha256/{child.digest[7:]}"
+    members[name] = members.pop(name)
+    seal(members, tmp_path / "bundle")
+    if backend.registry is None:
+        take(backend.site, tmp_path / "bundle")
+        assert backend.tag(at(backend, APP), child.digest) == child.digest
+        return
+    with pytest.raises(BundleError, match=f"payload: {child.digest} is a manifest and comes after large blobs"):
+        take(backend.site, tmp_path / "bundle")
+    assert backend.tag(at(backend, APP), "1") is None
 
 
 def test_a_drop_whose_own_description_is_large_is_taken(backend: Backend, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = error.status
         raise
     except AirliftError as error:
-        _LOG.error("%s %s: %s", request.method, request.path, error.message)
+        _LOG.error("%s %s: %s", request.method, request.path_qs, error.message)
         return content.json_response({"error": "the site cannot read its own content; see its log"}, status=500)
     except (ConnectionError, asyncio.CancelledError):
         status = 499
