@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -40,9 +41,11 @@ class _Files:
 
     async def listed(self, request: web.Request) -> web.StreamResponse:
         """Answer the list of all names: JSON, or HTML for a browser."""
+        # Thousands of files take longer than other readers should wait.
+        names = await asyncio.to_thread(self._catalog.all_names, Service.FILES)
         files = [
             {"name": name, "size": value["size"], "sha256": digests.hex_of(value["digest"]), "url": name}
-            for name, value in sorted(self._catalog.all_names(Service.FILES), key=lambda pair: pair[0])
+            for name, value in sorted(names, key=lambda pair: pair[0])
         ]
         headers = {"Vary": "Accept"}
         if "text/html" in request.headers.get("Accept", ""):
