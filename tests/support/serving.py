@@ -6,9 +6,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
+from typing import IO
 
 from tests.support.cli import environment
 
@@ -23,21 +26,31 @@ def serving(root: Path, *, listen: str = "127.0.0.1:0", prefix: Sequence[str] = 
         env=environment(root.parent),
     )
     assert process.stderr is not None
-    seen = []
-    try:
-        for line in process.stderr:
+    seen: list[str] = []
+    address: SimpleQueue[str] = SimpleQueue()
+
+    def listen_to(stream: IO[str]) -> None:
+        # To the end: a pipe that nobody reads fills up, and then the server waits.
+        for line in stream:
             seen.append(line)
-            if found := re.search(r"serving .* at (http://\S+)", line):
-                yield found[1]
-                break
-        else:
-            raise AssertionError("".join(seen))
+            if found := re.search(r"serving .* at (https?://\S+)", line):
+                address.put(found[1])
+        address.put("")
+
+    reader = threading.Thread(target=listen_to, args=(process.stderr,), daemon=True)
+    reader.start()
+    try:
+        url = address.get(timeout=60)
+        assert url, "".join(seen)
+        yield url
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            _, rest = process.communicate(timeout=60)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-    assert process.returncode == 0, "".join(seen) + rest
-    assert "Traceback" not in rest, rest
+        reader.join(60)
+        process.stderr.close()
+    assert process.returncode == 0, "".join(seen)
+    assert "Traceback" not in "".join(seen), "".join(seen)
