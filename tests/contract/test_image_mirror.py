@@ -15,7 +15,7 @@ import pytest
 from airlift import oci
 from airlift.artifact import Artifact
 from airlift.digest import of as digest_of
-from airlift.errors import BundleError, IntegrityError, PartialDeliveryError
+from airlift.errors import BundleError, DeliveryError, IntegrityError, PartialDeliveryError
 from airlift.progress import Silent
 from airlift.site import drops
 from airlift.site.config import RegistryConfig, Site
@@ -270,7 +270,9 @@ def test_a_manifest_behind_the_large_blobs_is_refused_where_a_registry_would_mis
         take(backend.site, tmp_path / "bundle")
         assert backend.tag(at(backend, APP), child.digest) == child.digest
         return
-    with pytest.raises(BundleError, match=f"payload: {child.digest} is a manifest and comes after large blobs"):
+    # Without that child the index is sparse at this point, and a Harbor's target refuses such a one first.
+    late = f"payload: {child.digest} is a manifest and comes after large blobs"
+    with pytest.raises((BundleError, DeliveryError), match=f"{late}|takes no index without all its manifests"):
         take(backend.site, tmp_path / "bundle")
     assert backend.tag(at(backend, APP), "1") is None
 
