@@ -114,6 +114,10 @@ def decode_drop_config(data: bytes) -> DropConfig:
     }
     if not isinstance(value, dict) or {key: type(item) for key, item in value.items()} != shape:
         raise BundleError(f"the drop's config: expected exactly the fields {', '.join(shape)}")
+    if not all(isinstance(item, str) for item in value["labels"].values()):
+        raise BundleError("the drop's config: expected labels from text to text")
+    if not all(isinstance(item, dict) for item in value["deploy"]):
+        raise BundleError("the drop's config: expected objects under deploy")
     if len(value["artifacts"]) > limits.ARTIFACTS:
         raise BundleError(f"the drop's config: {len(value['artifacts'])} artifacts, at most {limits.ARTIFACTS}")
     return DropConfig(

@@ -64,7 +64,7 @@ def atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         StoreError: the disk refuses.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with guarded("writing"):
+    with guarded("writing"), _named(part, path):
         try:
             handle = os.open(
                 part,
@@ -81,6 +81,17 @@ def atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 part.unlink()
+
+
+@contextlib.contextmanager
+def _named(part: Path, path: Path) -> Iterator[None]:
+    """Let errors name the file that a person knows: a write's own has no name, the part-file's name says nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(part)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -169,7 +169,10 @@ class Lock:
             *self.values,
             *(blob for item in self.artifacts() for blob in item.large),
         ]
-        return tuple({blob.digest: blob for blob in reversed(order)}[d] for d in dict.fromkeys(b.digest for b in order))
+        first: dict[Digest, LockedBlob] = {}
+        for blob in order:
+            first.setdefault(blob.digest, blob)
+        return tuple(first.values())
 
     def entry_of(self) -> dict[Digest, LockedEntry]:
         """Return which entry can fetch each blob (the first that carries it)."""

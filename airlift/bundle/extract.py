@@ -6,6 +6,7 @@ Nothing takes its final name before every frame, every digest and the attest par
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,8 +66,12 @@ def _directory(opened: Opened, output: Path, progress: Progress) -> None:
                 with target.open("xb") as stream:
                     for chunk in _reported(member, progress):
                         stream.write(chunk)
-                target.chmod(0o644)
+                    stream.flush()
+                    os.fchmod(stream.fileno(), 0o644)
+                    os.fsync(stream.fileno())
             opened.attest()
+            for folder in (part / "blobs" / "sha256", part / "blobs", part):
+                fs.sync_directory(folder)
             part.replace(output)
             fs.sync_directory(output.parent)
     finally:

@@ -151,10 +151,11 @@ class BundleReader:
         indexes = iter(range(release.frames))
         lock = threading.Lock()
         bad: list[int] = []
+        ended = threading.Event()
 
         def work() -> None:
             buffer = memoryview(bytearray(FRAME_SIZE))
-            while not bad:
+            while not bad and not ended.is_set():
                 with lock:
                     index = next(indexes, -1)
                 if index < 0:
@@ -167,8 +168,12 @@ class BundleReader:
                 progress.advance(size)
 
         with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="verify") as pool:
-            for future in [pool.submit(work) for _ in range(WORKERS)]:
-                future.result()
+            try:
+                for future in [pool.submit(work) for _ in range(WORKERS)]:
+                    future.result()
+            finally:
+                # An unreadable disk or an interrupt does not wait for the other threads to read the rest.
+                ended.set()
         if bad:
             raise self._leaf_error(min(bad))
         self._attest_frames(verified, progress)

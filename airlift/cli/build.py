@@ -15,13 +15,15 @@ from airlift.trust import keys
 
 
 @click.command()
-@click.argument("lock", type=options.FILE)
+@click.argument("lock", type=options.EXISTING)
 @click.option("-o", "--output", type=options.FILE, required=True, help="The bundle.")
 @click.option("--sequence", type=click.IntRange(min=1), required=True, help="Higher than every earlier one.")
-@click.option("--signer", "signers", type=options.FILE, multiple=True, required=True, help="A private key (repeat).")
-@click.option("--recipient", "recipients", type=options.FILE, multiple=True, help="A site's public key (repeat).")
+@click.option(
+    "--signer", "signers", type=options.EXISTING, multiple=True, required=True, help="A private key (repeat)."
+)
+@click.option("--recipient", "recipients", type=options.EXISTING, multiple=True, help="A site's public key (repeat).")
 @click.option("--plain", is_flag=True, help="Do not encrypt: whoever holds the medium can read all of it.")
-@click.option("--previous", type=options.FILE, help="The last drop's lock, to say what is new.")
+@click.option("--previous", type=options.EXISTING, help="The last drop's lock, to say what is new.")
 @click.option("--issued", help="Signed time of issue; default: SOURCE_DATE_EPOCH, else none.")
 @click.option("--expires", help="Signed time after which no site takes it.")
 @click.option("--reports", type=options.FOLDER, help="Directory for a readable SBOM; keep it away from the bundle.")

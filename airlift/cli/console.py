@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import unicodedata
 from typing import Any
 
 from tqdm import tqdm
@@ -18,7 +19,9 @@ _UNITS = ("B", "KB", "MB", "GB", "TB")
 def say(message: str) -> None:
     """Tell a person, on stderr."""
     for line in message.splitlines() or [""]:
-        tqdm.write(f"airlift: {line}", file=sys.stderr)
+        # What a server or a file's name brings into a message must not steer the terminal.
+        shown = "".join("?" if unicodedata.category(char).startswith("C") and char != "\t" else char for char in line)
+        tqdm.write(f"airlift: {shown}", file=sys.stderr)
 
 
 def warn(message: str) -> None:

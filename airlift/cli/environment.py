@@ -7,12 +7,15 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from airlift import fs, limits
 from airlift.errors import UsageError
 from airlift.store import Store
 from airlift.transport.http import HttpSettings
+
+_DOCKER_CERTS: Final = Path("/etc/docker/certs.d")
+"""Where docker has a registry's own certificates: ``HOST[:PORT]/*.crt``, ``*.cert`` with ``*.key``."""
 
 
 def variables() -> Mapping[str, str]:
@@ -64,7 +67,8 @@ def passphrase(path: Path | None) -> Callable[[], bytes]:
         if path is None:
             raise UsageError("the private key has a passphrase", hint="give it with --passphrase-file FILE")
         try:
-            line = path.read_bytes()[: limits.ERROR_BODY].split(b"\n", 1)[0].rstrip(b"\r")
+            with path.open("rb") as stream:
+                line = stream.readline(limits.ERROR_BODY).rstrip(b"\r\n")
         except OSError as error:
             raise UsageError(f"reading {path}: {error.strerror}") from None
         if not line:
@@ -75,7 +79,11 @@ def passphrase(path: Path | None) -> Callable[[], bytes]:
 
 
 def http_settings() -> HttpSettings:
-    """Return proxies, NO_PROXY and the CA bundle, as curl and requests name them."""
+    """Return proxies, NO_PROXY and the CA bundle, as curl and requests name them, and docker's directory of these.
+
+    Raises:
+        UsageError: the CA bundle does not exist.
+    """
     proxies = {}
     for scheme in ("http", "https"):
         value = os.environ.get(f"{scheme}_proxy") or (scheme == "https" and os.environ.get("HTTPS_PROXY")) or None
@@ -89,6 +97,7 @@ def http_settings() -> HttpSettings:
         ca_bundle=Path(ca) if ca else None,
         proxies=proxies,
         no_proxy=os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "",
+        certs_dir=_DOCKER_CERTS if os.access(_DOCKER_CERTS, os.R_OK | os.X_OK) else None,
     )
 
 
@@ -128,4 +137,6 @@ def cache(folder: Path | None, *, disabled: bool) -> Store | None:
         if folder is not None:
             raise UsageError("--cache and --no-cache exclude each other")
         return None
-    return Store(cache_folder(folder)).create()
+    store = Store(cache_folder(folder)).create()
+    store.clear_ingest()
+    return store

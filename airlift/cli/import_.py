@@ -13,7 +13,7 @@ from airlift.site.importer import Imported, import_bundle
 
 
 @click.command()
-@click.argument("bundle", type=options.FILE)
+@click.argument("bundle", type=options.EXISTING)
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
 @click.option("--dry-run", is_flag=True, help="Verify everything, say what would change, write nothing.")
 @options.as_json

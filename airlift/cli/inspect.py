@@ -12,8 +12,8 @@ from airlift.trust import keys
 
 
 @click.command()
-@click.argument("bundle", type=options.FILE)
-@click.option("--identity", type=options.FILE, help="A private key; with it the content-id is told too.")
+@click.argument("bundle", type=options.EXISTING)
+@click.option("--identity", type=options.EXISTING, help="A private key; with it the content-id is told too.")
 @options.passphrase
 @options.as_json
 def command(bundle: Path, identity: Path | None, passphrase_file: Path | None, as_json: bool) -> None:

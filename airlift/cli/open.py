@@ -15,9 +15,11 @@ from airlift.trust.roots import load_trust
 
 
 @click.command()
-@click.argument("bundle", type=options.FILE)
+@click.argument("bundle", type=options.EXISTING)
 @click.option("--trust", "trust_file", type=options.FILE, required=True, help="Whom to believe.")
-@click.option("--identity", type=options.FILE, help="The private key of a recipient; not needed for a plain bundle.")
+@click.option(
+    "--identity", type=options.EXISTING, help="The private key of a recipient; not needed for a plain bundle."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="X.tar, or a new directory.")
 @options.passphrase
 def command(bundle: Path, trust_file: Path, identity: Path | None, output: Path, passphrase_file: Path | None) -> None:

@@ -15,6 +15,7 @@ from airlift.connected.source import Settings
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+EXISTING = click.Path(path_type=Path, dir_okay=False, exists=True)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 

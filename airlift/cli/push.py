@@ -14,7 +14,7 @@ from airlift.transport.registry import RegistryClient
 
 
 @click.command()
-@click.argument("bundle", type=options.FILE)
+@click.argument("bundle", type=options.EXISTING)
 @click.argument("target", metavar="oci://HOST/REPO:TAG")
 @options.as_json
 def command(bundle: Path, target: str, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from airlift import lock as locks
 from airlift import manifest as manifests
 from airlift.cli import console, environment, options
 from airlift.connected import places, resolver
-from airlift.errors import UsageError
+from airlift.errors import ResolveError, UsageError
 
 
 @click.command()
@@ -35,7 +35,7 @@ def command(
     target = output or manifest.with_name(f"{manifest.stem}.lock.json")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent} is not a directory")
-    old = locks.load(target) if target.exists() else None
+    old = _last(target) if target.exists() else None
     settings = options.settings(manifest.parent, target.parent, tuple(asked.platforms), cache_dir, no_cache=no_cache)
     if check:
         if old is None:
@@ -69,3 +69,12 @@ def command(
                 ],
             }
         )
+
+
+def _last(target: Path) -> locks.Lock:
+    try:
+        return locks.load(target)
+    except ResolveError as error:
+        # A lock's own hint is to resolve again, which would come back to here.
+        error.hint = f"restore {target}, or move it away and resolve again, which moves every pin"
+        raise

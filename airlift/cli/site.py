@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
 import click
 from pydantic import ValidationError
 
-from airlift.cli import console, options
+from airlift.cli import console, environment, options
 from airlift.errors import UsageError
 from airlift.site import recovery
 from airlift.site.config import DEFAULT_LISTEN, RegistryConfig, SiteConfig, init_site, load_site
+from airlift.trust import keys
+
+_LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "::1": "[::1]"}
 
 
 @click.group()
@@ -23,7 +29,11 @@ def command() -> None:
 @click.option("--trust", "trust_file", type=options.FILE, required=True, help="Whom to believe; it is pinned.")
 @click.option("--url", required=True, help="Where clients reach the site, such as http://mirror.example:8080.")
 @click.option("--identity", type=options.FILE, help="The site's private key; not needed for plain bundles.")
-@click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="For airlift serve.")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help=f"For airlift serve. Default: what a loopback --url says, else {DEFAULT_LISTEN}.",
+)
 @click.option("--registry", help="A registry that takes images and charts in place of the embedded one.")
 @click.option("--registry-ca", type=options.FILE, help="Certificates that the registry is checked against.")
 @click.option("--registry-username")
@@ -34,7 +44,7 @@ def init(
     trust_file: Path,
     url: str,
     identity: Path | None,
-    listen: str,
+    listen: str | None,
     registry: str | None,
     registry_ca: Path | None,
     registry_username: str | None,
@@ -51,10 +61,12 @@ def init(
     for path in (identity, registry_ca, registry_password_file, passphrase_file):
         if path is not None and not path.is_file():
             raise UsageError(f"{path}: no such file")
+    if identity is not None and (passphrase_file is not None or not keys.needs_passphrase(identity)):
+        keys.load_identity(identity, environment.passphrase(passphrase_file))
     try:
         config = SiteConfig(
             url=url,
-            listen=listen,
+            listen=listen or _listen_for(url),
             identity=_absolute(identity),
             passphrase_file=_absolute(passphrase_file),
             registry=None
@@ -100,6 +112,15 @@ def recover(folder: Path, given: tuple[str, ...], as_json: bool) -> None:
     for drop in done.drops:
         console.answer(f"{drop.channel}/{drop.sequence}  {drop.release}")
     console.answer(f"{len(done.drops)} drops are here again, none is active; choose one with airlift drops activate")
+
+
+def _listen_for(url: str) -> str:
+    """Return where to listen: a URL of the loopback says it; any other may be that of a proxy in front."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.scheme == "http" and parts.port and parts.hostname in _LOOPBACK:
+            return f"{_LOOPBACK[parts.hostname]}:{parts.port}"
+    return DEFAULT_LISTEN
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -9,7 +9,7 @@ import click
 from airlift import fs
 from airlift.cli import console
 from airlift.errors import UsageError
-from airlift.trust import roots
+from airlift.trust import keys, roots
 
 
 @click.group()
@@ -46,7 +46,7 @@ def init(
         if not equals or not person or not files:
             raise UsageError(f"--signer {item!r}: expected PERSON=PUB, such as alice=alice.pub")
         for name in files.split(","):
-            persons.setdefault(person, []).append(_read(Path(name)))
+            persons.setdefault(person, []).append(_public(Path(name)))
     trust = roots.make_trust(
         channel, list(persons.items()), threshold=threshold, min_sequence=min_sequence, allow_plain=allow_plain
     )
@@ -55,7 +55,7 @@ def init(
     console.answer(f"fingerprint {trust.fingerprint}")
 
 
-def _read(path: Path) -> bytes:
+def _public(path: Path) -> bytes:
     if not path.is_file():
         raise UsageError(f"{path}: no such public key")
-    return fs.read_bounded(path, 64 * 1024)
+    return keys.load_signer_public(path).pem

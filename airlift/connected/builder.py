@@ -7,6 +7,7 @@ run side by side, each filling frames at its own offset. Nothing but the lock de
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -16,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from airlift import __version__, digest, fs, limits, oci
-from airlift.bundle.layout import Member, PayloadPlan
+from airlift.bundle.layout import Member, PayloadPlan, is_blob
 from airlift.bundle.writer import BundleWriter, MemberSink, check_request
 from airlift.connected.resolver import SOURCES
 from airlift.connected.source import Settings, Source
 from airlift.digest import Digest
-from airlift.errors import AirliftError, IntegrityError, ResolveError, UsageError
+from airlift.errors import AirliftError, BundleError, IntegrityError, ResolveError, StoreError, UsageError
 from airlift.evidence.sbom import sbom
 from airlift.lock import Lock, LockedBlob
 from airlift.store import BlobWriter, Store
@@ -217,6 +218,8 @@ class _Build:
         kinds = {entry.kind for entry in lock.entries}
         self._sources: Mapping[Any, Source[Any]] = {kind: SOURCES[kind](settings) for kind in kinds}
         self._values = {blob.digest: blob for blob in lock.values}
+        self._guard = threading.Lock()
+        self._named_errors: list[AirliftError] = []
 
     def fetch_small(self) -> dict[Digest, bytes]:
         """Return every index, manifest and config that is not in the lock itself."""
@@ -253,9 +256,10 @@ class _Build:
         futures: list[Future[None]] = []
         try:
             futures = [pool.submit(self._named, writer, blob, small.get(blob.digest)) for blob in blobs]
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                if future.done():
+                    future.result()
         except BaseException:
             writer.abort()
             raise
@@ -263,17 +267,32 @@ class _Build:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _named(self, writer: BundleWriter, blob: LockedBlob, data: bytes | None) -> None:
-        with self._naming(blob):
-            self._one(writer, blob, data)
+        try:
+            with self._naming(blob):
+                self._one(writer, blob, data)
+        except IntegrityError as error:
+            # The thread of that other member says it, in better words.
+            if not _is_of_another(error, blob):
+                raise
 
     @contextlib.contextmanager
     def _naming(self, blob: LockedBlob) -> Iterator[None]:
-        """Let every error say which entry it is about: a digest tells a person nothing."""
+        """Let every error say which entry it is about: a digest tells a person nothing.
+
+        The first error reaches every other blob's thread too, and the disk's errors are about no entry.
+        """
         try:
             yield
+        except (StoreError, BundleError):
+            raise
         except AirliftError as error:
-            if (entry := self._entries.get(blob.digest)) and entry.name not in error.message:
-                error.message = f"{entry.name}: {error.message}"
+            if not _is_of_another(error, blob):
+                with self._guard:
+                    is_new = all(error is not other for other in self._named_errors)
+                    self._named_errors.append(error)
+                entry = self._entries.get(blob.digest)
+                if is_new and entry is not None and entry.name not in error.message:
+                    error.message = f"{entry.name}: {error.message}"
             raise
 
     def _one(self, writer: BundleWriter, blob: LockedBlob, data: bytes | None) -> None:
@@ -288,9 +307,16 @@ class _Build:
             self._from_cache(writer, blob, cache)
         else:
             with ExitStack() as stack:
-                copy = stack.enter_context(cache.put(blob.digest, blob.size)) if cache is not None else None
-                sink = stack.enter_context(writer.member(_member(blob.digest), blob.digest))
-                self._fetch(blob, _Tee(sink, copy, self._settings))
+                copy = None
+                if cache is not None:
+                    copy = cache.writer(blob.digest, blob.size)
+                    stack.callback(copy.discard)
+                # The name is given inside of the sink, which hands the error on to all the others.
+                with writer.member(_member(blob.digest), blob.digest) as sink, self._naming(blob):
+                    self._fetch(blob, _Tee(sink, copy, self._settings))
+                if copy is not None:
+                    # The sink has compared the digest.
+                    copy.commit()
 
     def _from_cache(self, writer: BundleWriter, blob: LockedBlob, cache: Store) -> None:
         try:
@@ -300,6 +326,8 @@ class _Build:
                     while chunk := stream.read(limits.CHUNK):
                         tee.write(chunk)
         except IntegrityError as error:
+            if error.subject != _member(blob.digest):
+                raise
             raise _damaged(cache, blob, error) from None
 
     def _fetch(self, blob: LockedBlob, sink: _Memory | _Tee) -> None:
@@ -309,6 +337,11 @@ class _Build:
             return
         entry = self._entries[blob.digest]
         self._sources[entry.kind].fetch(entry, blob, sink)
+
+
+def _is_of_another(error: AirliftError, blob: LockedBlob) -> bool:
+    """Tell whether an error is about another member of the payload, heard of here since it ends the whole build."""
+    return isinstance(error, IntegrityError) and is_blob(error.subject) and error.subject != _member(blob.digest)
 
 
 def _cached(cache: Store, blob: LockedBlob) -> bytes:

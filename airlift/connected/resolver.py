@@ -68,6 +68,7 @@ def resolve(
         PolicyError: a model holds files that may execute code.
         UsageError: ``update`` names an entry that the manifest does not have.
     """
+    settings = replace(settings, deployed=tuple((item.chart, tuple(item.values)) for item in manifest.deploy))
     wanted = tuple(_wanted(manifest, settings))
     sources = {kind: make(settings) for kind, make in SOURCES.items() if any(item.kind is kind for item in wanted)}
     before = _previous(previous)
@@ -160,7 +161,11 @@ def _wanted(manifest: Manifest, settings: Settings) -> Iterator[_Wanted]:
             request: JsonObject = {"entry": model.model_dump(mode="json", by_alias=True, exclude_none=True)}
             if kind is Kind.IMAGE:
                 request["platforms"] = list(settings.platforms)
-            inputs = _inputs(model, settings, f"{section}[{number}]")
+            deployed = _deployed_values(model, manifest)
+            if deployed:
+                request["deployed"] = deployed
+            named = [name for names in deployed for name in names]
+            inputs = _inputs(model, settings, f"{section}[{number}]", named)
             if inputs:
                 request["inputs"] = inputs
             yield _Wanted(kind, f"{section}[{_name(model)}]", model, request, _is_local(model))
@@ -186,14 +191,27 @@ def _is_local(model: Model) -> bool:
     return getattr(model, "path", None) is not None
 
 
-def _inputs(model: Model, settings: Settings, where: str) -> JsonObject:
+def _deployed_values(model: Model, manifest: Manifest) -> list[list[str]]:
+    """Return the values files of each deployment of a chart: with them its images are looked up."""
+    if not isinstance(model, Chart):
+        return []
+    names = (model.likely_name, _name(model))
+    return [
+        list(item.values)
+        for item in manifest.deploy
+        if item.values and (item.chart in names or item.chart.startswith(f"charts/{model.likely_name}:"))
+    ]
+
+
+def _inputs(model: Model, settings: Settings, where: str, more: Sequence[str]) -> JsonObject:
     """Return the digests of the small files that a request names: an edit of them changes the request."""
     if isinstance(model, Python):
         found = requirement_files.read(model.requirements, model.packages, base=settings.base, set_name=model.name)
         names = [os.path.relpath(path, settings.base) for path in found.files]
     else:
         names = list(model.values) if isinstance(model, Chart) else []
-    return {name: digest.of(_read(settings, name, where)) for name in names}
+    places = [*((name, where) for name in names), *((name, "deploy") for name in more)]
+    return {name: digest.of(_read(settings, name, place)) for name, place in places}
 
 
 def _read(settings: Settings, name: str, where: str) -> bytes:

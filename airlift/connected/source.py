@@ -29,6 +29,7 @@ class Settings:
         docker_config: content of docker's ``config.json`` (auths, credHelpers), {} without one.
         environment: the process environment, for programs that we start (pip's worker, helm, credential helpers).
         progress: listener.
+        deployed: what the manifest deploys: a chart's name, and the values files that it gets.
     """
 
     base: Path
@@ -39,6 +40,7 @@ class Settings:
     docker_config: JsonObject = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     progress: Progress = field(default_factory=Silent)
+    deployed: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 class BlobSink(Protocol):

@@ -107,7 +107,10 @@ def activate(site: Site, release: str, *, progress: Progress | None = None, http
         with site.journal() as journal:
             if not journal.is_settled(drop):
                 refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
-                switch(site, journal, drop, target_of(site, http or HttpSettings(), progress), progress)
+                target = target_of(site, http or HttpSettings(), progress)
+                if target is not None:
+                    target.check()
+                switch(site, journal, drop, target, progress)
             return journal.drop(drop.release) or drop
 
 

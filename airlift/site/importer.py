@@ -177,8 +177,11 @@ class _Import:
         if not journal.is_settled(drop):
             # Another channel may have taken one of its names since it was active.
             refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
+            target = self._target()
+            if target is not None:
+                target.check()
             if not is_dry:
-                activate(self.site, journal, drop, self._target(), self.progress)
+                activate(self.site, journal, drop, target, self.progress)
         after = journal.drop(drop.release) or drop
         return Imported(after, {**summary, "content_id": drop.content_id}, was_here=True)
 

@@ -56,14 +56,14 @@ def excerpt(body: bytes) -> str:
         value = json.loads(body)
     except (ValueError, RecursionError):
         text = body[:_EXCERPT].decode("utf-8", "replace")
-        return "" if text.lstrip().startswith("<") else _line(text)
+        return "" if text.lstrip().startswith("<") else line(text)
     if isinstance(value, dict):
         errors = value.get("errors")
         if isinstance(errors, list):
-            return _line("; ".join(_error(item) for item in errors[:3]))
+            return line("; ".join(_error(item) for item in errors[:3]))
         for key in ("error_description", "message", "details", "error", "detail"):
             if isinstance(value.get(key), str):
-                return _line(value[key])
+                return line(value[key])
     return ""
 
 
@@ -77,6 +77,7 @@ def _error(item: object) -> str:
     return " ".join(words)
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
+    """Return what a server said, in one short line without control characters."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(printable.split())[:_EXCERPT]

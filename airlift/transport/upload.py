@@ -68,7 +68,8 @@ class BlobUpload:
         self._send = send
         self._is_there = is_there
         self._body = Body(size)
-        self._error: AirliftError | None = None
+        # Until the request has come to its good end: whatever else ends the thread is no success.
+        self._error: AirliftError | None = DeliveryError(f"{name}: the upload ended without an answer")
         self._is_over = False
         self.written = 0
         self._thread = threading.Thread(target=self._run, name=f"upload {name}", daemon=True)
@@ -81,6 +82,8 @@ class BlobUpload:
             self._error = DeliveryError(f"{self._name}: the upload was given up")
         except AirliftError as error:
             self._error = error
+        else:
+            self._error = None
 
     def __enter__(self) -> Self:
         return self

@@ -275,7 +275,9 @@ class Wire:
             body = b""
         said = answers.excerpt(body)
         status = raw.status_code
-        message = f"{subject}: {method} {urls.shown(raw.url)} answered {status} {raw.reason or ''}".rstrip()
+        message = (
+            f"{subject}: {method} {urls.shown(raw.url)} answered {status} {answers.line(raw.reason or '')}".rstrip()
+        )
         return HttpStatusError(
             f"{message}: {said}" if said else message,
             response=Response(body, CaseInsensitiveDict(raw.headers), raw.url, status),

@@ -166,9 +166,11 @@ class Gate:
                 f"signed by nobody whom the trust file lists{strangers}", hint="compare the key ids with the trust file"
             )
         if len(self._signers) < self._trust.threshold:
+            others = ", ".join(sorted(one.name for one in self._trust.signers if one.name not in self._signers))
             raise TrustError(
                 f"signed by {len(self._signers)} of the {self._trust.threshold} persons that are needed:"
-                f" {', '.join(self._signers)}{strangers}"
+                f" {', '.join(self._signers)}{strangers}",
+                hint=f"build it with a --signer KEY of each that has to sign; the trust file also lists {others}",
             )
 
     def acceptance(self) -> None:

@@ -259,6 +259,15 @@ def load_signer(path: Path, passphrase: Passphrase) -> Signer:
     raise _wrong_kind(path, parts, wanted="signer")
 
 
+def needs_passphrase(path: Path) -> bool:
+    """Tell whether a private key's file is encrypted.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    return any("ENCRYPTED" in label for label, _ in _blocks(fs.read_bounded(path, _FILE_LIMIT)))
+
+
 def load_identity(path: Path, passphrase: Passphrase) -> Identity:
     """Read an identity.
 
@@ -320,7 +329,7 @@ def _load_private(path: Path, passphrase: Passphrase, *, wanted: str) -> list[ob
         raise UsageError(f"{path} is not a private key in PEM")
     secret: bytes | None = None
     if any("ENCRYPTED" in label for label, _ in blocks):
-        secret = passphrase() if callable(passphrase) else passphrase
+        secret = _asked(path, passphrase)
         if not secret:
             raise UsageError(f"{path} is encrypted and no passphrase was given", hint="give it with --passphrase-file")
     parts: list[object] = []
@@ -335,6 +344,16 @@ def _load_private(path: Path, passphrase: Passphrase, *, wanted: str) -> list[ob
                 ) from None
             raise UsageError(f"{path} is not a private key that this version reads") from None
     return parts
+
+
+def _asked(path: Path, passphrase: Passphrase) -> bytes | None:
+    if not callable(passphrase):
+        return passphrase
+    try:
+        return passphrase()
+    except UsageError as error:
+        error.message = f"{path}: {error.message}"
+        raise
 
 
 def _load_public(source: Path | bytes, *, wanted: str) -> tuple[str, list[object]]:

@@ -299,7 +299,7 @@ def test_tags_that_moved_half_way_are_taken_back_by_activating_the_drop_before(t
         client = RegistryClient(registry.host, http=HttpClient(HttpSettings(), Silent()), plain_http=True)
         take(site, ship(made, tmp_path / "a"))
         front.faults[:] = [refuse(403, match="/manifests/2", method="PUT")]
-        with pytest.raises(PartialDeliveryError, match="some tags of the drop have moved already"):
+        with pytest.raises(PartialDeliveryError, match="2 of the drop's 3 tags have moved already"):
             take(site, ship(following, tmp_path / "b", sequence=2))
         moved = client.head(APP, "1")
         assert moved is not None
@@ -324,7 +324,7 @@ def test_a_registry_that_stops_half_way_is_said_to_have_a_part_and_is_finished_l
         assert client.head(APP, "1") is None
         assert [drop.state for drop in drops.list_drops(site)] == ["verified"]
         front.faults[:] = [refuse(403, match="/manifests/1", method="PUT")]
-        with pytest.raises(PartialDeliveryError, match="some tags of the drop have moved already"):
+        with pytest.raises(PartialDeliveryError, match="1 of the drop's 2 tags have moved already"):
             take(site, bundle)
         assert [(drop.state, drop.active, drop.pending) for drop in drops.list_drops(site)] == [("ready", False, True)]
         front.faults.clear()
@@ -332,3 +332,19 @@ def test_a_registry_that_stops_half_way_is_said_to_have_a_part_and_is_finished_l
         found = client.head(APP, "1")
         assert found is not None
         assert found.digest == app.root.digest
+
+
+def test_a_registry_that_is_away_moves_no_tag_and_leaves_nothing_to_finish(tmp_path: Path) -> None:
+    made, _ = cargo()
+    following, _ = cargo(OTHER_BIG)
+    with running_registry(tmp_path / "registry") as registry:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url))
+        take(site, ship(made, tmp_path / "a"))
+        bundle = ship(following, tmp_path / "b", sequence=2)
+        take(site, bundle)
+    before = drops.list_drops(site)
+    with pytest.raises(DeliveryError, match="connection refused") as refused:
+        drops.activate(site, "stable/1", http=HttpSettings(retries=0))
+    assert not isinstance(refused.value, PartialDeliveryError)
+    assert drops.list_drops(site) == before
+    assert [(drop.active, drop.pending) for drop in before] == [(False, False), (True, False)]

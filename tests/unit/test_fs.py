@@ -50,7 +50,7 @@ def test_our_own_errors_pass_as_they_are(tmp_path: Path) -> None:
 
 def test_a_link_in_the_parts_place_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / f".a.{os.getpid()}.part").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StoreError, match=r"^writing .*\.part: Too many levels of symbolic links$"):
+    with pytest.raises(StoreError, match=r"^writing .*/a: Too many levels of symbolic links$"):
         fs.write(tmp_path / "a", b"x")
     assert not (tmp_path / "elsewhere").exists()
 
@@ -58,7 +58,7 @@ def test_a_link_in_the_parts_place_is_not_followed(tmp_path: Path) -> None:
 def test_a_missing_directory_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         fs.write(tmp_path / "no" / "a", b"x")
-    assert str(caught.value) == f"writing {tmp_path}/no/.a.{os.getpid()}.part: No such file or directory"
+    assert str(caught.value) == f"writing {tmp_path}/no/a: No such file or directory"
     assert caught.value.hint is None
 
 

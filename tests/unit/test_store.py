@@ -136,3 +136,11 @@ def test_a_blob_is_durable_before_it_has_its_name(store: Store, monkeypatch: pyt
     monkeypatch.setattr(os, "fsync", lambda _handle: seen.append(store.has(DIGEST)))
     store.put_bytes(DATA)
     assert seen == [False]
+
+
+def test_clearing_spares_what_is_being_written(store: Store) -> None:
+    with store.put(DIGEST, len(DATA)) as writer:
+        store.clear_ingest()
+        assert len(parts(store)) == 1
+        writer.write(DATA)
+    assert store.read(DIGEST) == DATA

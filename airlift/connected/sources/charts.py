@@ -209,14 +209,11 @@ class ChartSource:
                 f"{subject}: its images are not known, because there is no helm on the PATH; deploy will refuse it"
             )
             return None
-        values: dict[str, bytes] = {}
-        for name in request.values:
-            if not (self._settings.base / name).is_file():
-                raise ResolveError(
-                    f"{subject}: values file {name}: not there", hint="paths are relative to the manifest"
-                )
-            values[name] = fs.read_bounded(self._settings.base / name, limits.DOCUMENT)
-        seen = podspecs.find(self._helm.render(chart, data, values), subject=f"{subject}, rendered")
+        seen: list[podspecs.Seen] = []
+        for names in self._value_sets(request, chart):
+            values = {name: self._values(name, subject) for name in names}
+            seen += podspecs.find(self._helm.render(chart, data, values), subject=f"{subject}, rendered")
+        seen = list(dict.fromkeys(seen))
         for item in seen:
             if not item.is_reference:
                 self._settings.progress.warn(f"{subject}: {item.where}: {item.image!r} is no image reference")
@@ -224,6 +221,19 @@ class ChartSource:
         if not images:
             self._settings.progress.warn(f"no image found in {subject}; give it values files if it should have some")
         return images
+
+    def _value_sets(self, request: ChartRequest, chart: Chart) -> list[tuple[str, ...]]:
+        """Return the lists of values files to render with: what a cluster runs depends on what it deploys with."""
+        names = (chart.name, request.ref, charts.artifact_name(chart))
+        deployed = [values for name, values in self._settings.deployed if name in names]
+        # A deployment without values may get them at the site; then those of the chart stand for them.
+        own = [tuple(request.values)] if request.values or not all(deployed) or not deployed else []
+        return list(dict.fromkeys([*own, *(values for values in deployed if values)]))
+
+    def _values(self, name: str, subject: str) -> bytes:
+        if not (self._settings.base / name).is_file():
+            raise ResolveError(f"{subject}: values file {name}: not there", hint="paths are relative to the manifest")
+        return fs.read_bounded(self._settings.base / name, limits.DOCUMENT)
 
 
 def _rest(data: bytes, sink: BlobSink) -> None:

@@ -215,10 +215,14 @@ class RegistryTarget:
         moves = [
             partial(self._tag, self._repository(path), tag, digest, store) for path, tag, digest in mirror.tags(names)
         ]
-        with _partly("some tags of the drop have moved already"):
-            progress.start("moving tags", len(moves), unit="tags")
-            _side_by_side(moves, progress)
-            progress.finish()
+        progress.start("moving tags", len(moves), unit="tags")
+        moved: list[int] = []
+        try:
+            _side_by_side(moves, progress, moved)
+        except DeliveryError as error:
+            # Counted when all threads have ended, so none is on its way any more.
+            raise _partial(error, f"{len(moved)} of the drop's {len(moves)} tags have moved already") from None
+        progress.finish()
 
     def _fill(self, digest: Digest, home: _Home, store: Store) -> None:
         """Let all repositories have a blob: by mount, else from the store, else from the first that has it."""
@@ -248,12 +252,21 @@ class RegistryTarget:
         self._client.push_manifest(repository, tag, manifest.data, manifest.media_type)
 
 
-def _side_by_side(calls: Sequence[Callable[[], None]], progress: Progress) -> None:
-    """Make the calls, a few at a time, one by one after the registry was overburdened; a lasting failure ends it."""
+def _side_by_side(calls: Sequence[Callable[[], None]], progress: Progress, done: list[int] | None = None) -> None:
+    """Make the calls, a few at a time, one by one after the registry was overburdened; a lasting failure ends it.
+
+    `done` gets the place of each that succeeded.
+    """
     alone = threading.Lock()
     is_pressed = threading.Event()
 
-    def one(call: Callable[[], None]) -> None:
+    def one(place: int, call: Callable[[], None]) -> None:
+        patiently(call)
+        if done is not None:
+            done.append(place)
+        progress.advance(1)
+
+    def patiently(call: Callable[[], None]) -> None:
         was_pressed = is_pressed.is_set()
         with alone if was_pressed else contextlib.nullcontext():
             try:
@@ -263,14 +276,12 @@ def _side_by_side(calls: Sequence[Callable[[], None]], progress: Progress) -> No
                     raise
                 is_pressed.set()
             else:
-                progress.advance(1)
                 return
         with alone:
             call()
-        progress.advance(1)
 
     with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="registry") as pool:
-        waiting = [pool.submit(one, call) for call in calls]
+        waiting = [pool.submit(one, place, call) for place, call in enumerate(calls)]
         try:
             for future in waiting:
                 future.result()
@@ -285,9 +296,13 @@ def _partly(state: str) -> Iterator[None]:
     try:
         yield
     except DeliveryError as error:
-        raise PartialDeliveryError(
-            f"{error.message}; {state}",
-            mirror=error.mirror,
-            temporary=error.temporary,
-            hint=error.hint or "run the same command again; it goes on where this one ended",
-        ) from None
+        raise _partial(error, state) from None
+
+
+def _partial(error: DeliveryError, state: str) -> PartialDeliveryError:
+    return PartialDeliveryError(
+        f"{error.message}; {state}",
+        mirror=error.mirror,
+        temporary=error.temporary,
+        hint=error.hint or "run the same command again; it goes on where this one ended",
+    )

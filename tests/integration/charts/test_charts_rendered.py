@@ -61,6 +61,25 @@ def test_values_files_of_the_request_are_rendered_with(here: Settings) -> None:
         _images(here, data, values=["gone.yaml"])
 
 
+def test_values_files_that_a_deployment_names_decide_what_a_chart_shows(here: Settings) -> None:
+    (here.base / "own.yaml").write_text("image: own:1\n")
+    (here.base / "east.yaml").write_text("image: east:1\n")
+    (here.base / "west.yaml").write_text("image: west:1\n")
+    data = chart(files={"templates/a.yaml": pod("'{{ .Values.image }}'"), "values.yaml": "image: main:1\n"})
+    east, west = ("app", ("east.yaml",)), ("charts/app:1.0.0", ("west.yaml",))
+
+    def shown(*deployed: tuple[str, tuple[str, ...]], values: tuple[str, ...] = ()) -> list[str]:
+        images = _images(replace(here, deployed=deployed), data, values=list(values)) or []
+        return [image.removeprefix("docker.io/library/") for image in images]
+
+    assert shown(east) == ["east:1"]
+    assert shown(east, west) == ["east:1", "west:1"]
+    assert shown(east, values=("own.yaml",)) == ["east:1", "own:1"]
+    assert shown(east, ("app", ())) == ["east:1", "main:1"]
+    assert shown(("app", ()), values=("own.yaml",)) == ["own:1"]
+    assert shown(("another", ("east.yaml",))) == ["main:1"]
+
+
 def test_a_values_file_that_is_no_yaml_is_said_by_the_name_that_the_user_gave_it(here: Settings) -> None:
     (here.base / "odd, name.yaml").write_text("a: [")
     with pytest.raises(ResolveError, match=r"chart app 1\.0\.0 cannot be rendered: .*odd, name\.yaml"):

@@ -28,6 +28,7 @@ def home(tmp_path: Path) -> Path:
     write_key(tmp_path, "site", SITE, passphrase=b"open sesame")
     write_key(tmp_path, "other", OTHER_SITE, passphrase=None)
     (tmp_path / "passphrase").write_text("open sesame\n")
+    (tmp_path / "wrong").write_text("open the door\n")
     for number in (1, 2):
         cargo = Cargo()
         cargo.image("docker.io/library/app:1", b"layer %d" % number)
@@ -42,6 +43,28 @@ def init(home: Path, *more: str, key: str = "site.key") -> Path:
     ran = ok("site", "init", "site", *arguments, home=home)
     assert ran.out == f"fingerprint {trust().fingerprint}\n"
     return home / "site"
+
+
+def test_serve_listens_where_a_loopback_url_points(home: Path) -> None:
+    for number, (url, listen) in enumerate(
+        [
+            ("http://127.0.0.1:8470", "127.0.0.1:8470"),
+            ("http://localhost:9000/pre", "127.0.0.1:9000"),
+            ("http://[::1]:9000", "'[::1]:9000'"),
+            ("https://127.0.0.1:8443", "127.0.0.1:8080"),
+            ("http://mirror.example:9000", "127.0.0.1:8080"),
+        ]
+    ):
+        ok("site", "init", f"s{number}", "--trust", "trust.json", "--url", url, home=home)
+        assert f"\nlisten: {listen}\n" in (home / f"s{number}" / "site.yaml").read_text()
+
+
+def test_a_bundle_that_is_not_there_is_a_matter_of_the_command_line(home: Path) -> None:
+    init(home)
+    for arguments in (["import", "9.airlift", "--site", "site"], ["verify", "9.airlift", "--trust", "trust.json"]):
+        ran = airlift(*arguments, home=home)
+        assert (ran.code, ran.out) == (2, "")
+        assert "File '9.airlift' does not exist." in ran.err
 
 
 def take(home: Path, number: int = 1, *more: str) -> Ran:
@@ -68,6 +91,15 @@ def test_a_site_is_made_once(home: Path) -> None:
         (["--url", "http://a:b@c"], "--url: a URL must not carry credentials; use username and password_file"),
         (["--listen", "8080"], "--listen: expected HOST:PORT such as 127.0.0.1:8080, got '8080'"),
         (["--identity", "none.key"], "none.key: no such file"),
+        (["--identity", "trust.json"], "trust.json is not a private key in PEM"),
+        (
+            ["--identity", "other.pub"],
+            "other.pub is a public key, a private identity key is needed\nairlift: hint: give the .key file",
+        ),
+        (
+            ["--identity", "site.key", "--passphrase-file", "wrong"],
+            "site.key does not open with this passphrase\nairlift: hint: check the file given with --passphrase-file",
+        ),
         (["--registry-username", "u"], "an option for the registry was given without --registry URL"),
         (["--registry", "harbor"], "--registry: expected a URL such as http://mirror.example:8080, got 'harbor'"),
     ],

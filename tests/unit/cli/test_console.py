@@ -18,3 +18,8 @@ def test_an_error_and_its_hint_go_to_stderr_under_the_programs_name(capsys: pyte
     out = capsys.readouterr()
     assert out.out == ""
     assert out.err == "airlift: error: first\nairlift: second\nairlift: hint: do this\n"
+
+
+def test_what_would_steer_the_terminal_is_not_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("a\x1b[2Jb\u202ec\td é")
+    assert capsys.readouterr().err == "airlift: a?[2Jb?c\td é\n"

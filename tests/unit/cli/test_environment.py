@@ -76,3 +76,20 @@ def test_dockers_configuration_has_to_be_an_object(monkeypatch: pytest.MonkeyPat
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UsageError, match="not JSON"):
         environment.docker_config()
+
+
+def test_dockers_certificates_are_taken_where_docker_has_some(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(environment, "_DOCKER_CERTS", tmp_path / "certs.d")
+    assert environment.http_settings().certs_dir is None
+    (tmp_path / "certs.d").mkdir()
+    assert environment.http_settings().certs_dir == tmp_path / "certs.d"
+
+
+def test_the_cache_is_rid_of_what_killed_runs_left(tmp_path: Path) -> None:
+    store = environment.cache(tmp_path, disabled=False)
+    assert store is not None
+    (store.root / "ingest" / "x.1.ab").write_bytes(b"half")
+    environment.cache(tmp_path, disabled=False)
+    assert list((store.root / "ingest").iterdir()) == []

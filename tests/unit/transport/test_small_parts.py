@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import threading
 from pathlib import Path
 
 import pytest
 
-from airlift.errors import FetchError
+from airlift.errors import DeliveryError, FetchError
 from airlift.transport import answers, challenges, credentials, urls
 from airlift.transport.challenges import Challenge
 from airlift.transport.credentials import Credentials
+from airlift.transport.upload import BlobUpload, Body
 
 
 def test_an_origin_is_scheme_host_and_port() -> None:
@@ -185,3 +187,19 @@ def test_a_broken_helper_is_named_and_its_output_is_not_shown(tmp_path: Path) ->
         credentials.find({"credsStore": "absent"}, "x.io", env)
     with pytest.raises(FetchError, match="is not a name of a credential helper"):
         credentials.find({"credsStore": "../../bin/sh"}, "x.io", env)
+
+
+def test_an_upload_that_ends_in_an_unforeseen_way_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    def broken(body: Body) -> None:
+        raise RuntimeError("unforeseen")
+
+    def put(upload: BlobUpload) -> None:
+        upload.write(b"abc")
+        upload.commit()
+
+    upload = BlobUpload("r.example/a@sha256:0", 3, broken, lambda: False)
+    # Whether the thread is still there when the bytes come is a matter of luck.
+    with pytest.raises(DeliveryError, match="the upload ended without an answer"):
+        put(upload)

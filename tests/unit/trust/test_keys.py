@@ -115,6 +115,18 @@ def test_a_missing_passphrase_is_asked_for(tmp_path: Path, passphrase: bytes | N
     assert caught.value.hint == "give it with --passphrase-file"
 
 
+def test_what_asks_for_the_passphrase_of_a_key_in_vain_is_told_which_key(tmp_path: Path) -> None:
+    def ask() -> bytes:
+        raise UsageError("nobody knows it", hint="ask")
+
+    private, _ = keys.write_key(tmp_path, "ann", ANN, passphrase=b"correct horse")
+    with pytest.raises(UsageError) as caught:
+        keys.load_signer(private, ask)
+    assert (caught.value.message, caught.value.hint) == (f"{private}: nobody knows it", "ask")
+    plain, _ = keys.write_key(tmp_path, "bob", ANN, passphrase=None)
+    assert (keys.needs_passphrase(private), keys.needs_passphrase(plain)) == (True, False)
+
+
 def test_a_wrong_passphrase_is_not_repeated_in_the_message(tmp_path: Path) -> None:
     private, _ = keys.write_key(tmp_path, "ann", ANN, passphrase=b"correct horse")
     with pytest.raises(UsageError) as caught:
