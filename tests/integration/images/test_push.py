@@ -170,7 +170,7 @@ def test_a_read_only_registry_is_refused_in_its_own_words(plain: Registry, metho
         with pytest.raises(DeliveryError, match="DENIED The system is in read only mode") as caught:
             client.push_blob("a/b", digests.of(data), len(data), lambda: [data])
         assert caught.value.mirror == front.host
-        assert caught.value.hint == "the account may not write here, the registry is read-only, or its quota is used up"
+        assert caught.value.hint == "the registry is read-only; let its administrator end that"
         front.faults.clear()
         assert client.push_blob("a/b", digests.of(data), len(data), lambda: [data])
 
