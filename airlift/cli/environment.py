@@ -11,8 +11,11 @@ from typing import Any, Final
 
 from airlift import fs, limits
 from airlift.errors import UsageError
+from airlift.progress import Progress
 from airlift.store import Store
-from airlift.transport.http import HttpSettings
+from airlift.transport import credentials
+from airlift.transport.http import HttpClient, HttpSettings
+from airlift.transport.registry import RegistryClient
 
 _DOCKER_CERTS: Final = Path("/etc/docker/certs.d")
 """Where docker has a registry's own certificates: ``HOST[:PORT]/*.crt``, ``*.cert`` with ``*.key``."""
@@ -118,6 +121,17 @@ def docker_config() -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{path}: expected an object")
     return value
+
+
+def registry(name: str, progress: Progress) -> RegistryClient:
+    """Return the client of a registry, with docker's login.
+
+    Raises:
+        UsageError: docker's configuration is not JSON.
+        FetchError: it is malformed, or its helper program fails.
+    """
+    login = credentials.find(docker_config(), name, variables())
+    return RegistryClient(name, http=HttpClient(http_settings(), progress), credentials=login)
 
 
 def cache_folder(folder: Path | None) -> Path:

@@ -7,9 +7,7 @@ from pathlib import Path
 import click
 
 from airlift.cli import console, environment, options
-from airlift.transport import bundles, credentials
-from airlift.transport.http import HttpClient
-from airlift.transport.registry import RegistryClient
+from airlift.transport import bundles
 
 
 @click.command()
@@ -19,11 +17,8 @@ from airlift.transport.registry import RegistryClient
 def command(source: str, output: Path, as_json: bool) -> None:
     """Pull a bundle. Its digest is checked here; whom it is from is not: `airlift verify` does that."""
     reference = bundles.address(source)
-    login = credentials.find(environment.docker_config(), reference.registry, environment.variables())
     progress = console.progress()
-    client = RegistryClient(
-        reference.registry, http=HttpClient(environment.http_settings(), progress), credentials=login
-    )
+    client = environment.registry(reference.registry, progress)
     digest = bundles.pull(reference, output, client, progress)
     if as_json:
         console.result_json({"reference": str(reference), "digest": digest, "size": output.stat().st_size})

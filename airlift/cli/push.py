@@ -8,9 +8,7 @@ import click
 
 from airlift.bundle.reader import BundleReader
 from airlift.cli import console, environment, options
-from airlift.transport import bundles, credentials
-from airlift.transport.http import HttpClient
-from airlift.transport.registry import RegistryClient
+from airlift.transport import bundles
 
 
 @click.command()
@@ -23,11 +21,8 @@ def command(bundle: Path, target: str, as_json: bool) -> None:
     with BundleReader(bundle):
         # What is no bundle is not pushed as one.
         pass
-    login = credentials.find(environment.docker_config(), reference.registry, environment.variables())
     progress = console.progress()
-    client = RegistryClient(
-        reference.registry, http=HttpClient(environment.http_settings(), progress), credentials=login
-    )
+    client = environment.registry(reference.registry, progress)
     digest = bundles.push(bundle, reference, client, progress)
     if as_json:
         console.result_json({"reference": str(reference), "digest": digest, "size": bundle.stat().st_size})

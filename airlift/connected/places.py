@@ -5,6 +5,7 @@ It is remembered without a cache too: it is a line of text, not a copy of what w
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from airlift import digest, fs, limits
@@ -19,7 +20,7 @@ def remember(folder: Path, lock: bytes, base: Path) -> None:
     place = _place(folder, lock)
     with fs.guarded("creating"):
         place.parent.mkdir(parents=True, exist_ok=True)
-    fs.write(place, str(base.resolve()).encode())
+    fs.write(place, os.fsencode(base.resolve()))
 
 
 def recall(folder: Path, lock: bytes, beside: Path) -> Path:
@@ -29,7 +30,7 @@ def recall(folder: Path, lock: bytes, beside: Path) -> Path:
         StoreError: the cache cannot be read.
     """
     if _place(folder, lock).is_file():
-        base = Path(fs.read_bounded(_place(folder, lock), limits.DOCUMENT).decode())
+        base = Path(os.fsdecode(fs.read_bounded(_place(folder, lock), limits.DOCUMENT)))
         if base.is_dir():
             return base
     return beside

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from airlift import digest, fs, limits, reference
 from airlift.artifact import Kind
 from airlift.canonical import JsonObject
@@ -238,7 +240,13 @@ def _previous(lock: Lock | None) -> dict[tuple[Kind, str], LockedEntry]:
     }
     found: dict[tuple[Kind, str], LockedEntry] = {}
     for entry in lock.entries if lock else ():
-        model = models[entry.kind].model_validate(entry.request["entry"])
+        try:
+            model = models[entry.kind].model_validate(entry.request.get("entry"))
+        except ValidationError:
+            raise ResolveError(
+                f"the lock's entry {entry.name} was asked for in a way that this airlift does not know",
+                hint="move the lock away and run airlift resolve again, which moves every pin",
+            ) from None
         found[entry.kind, f"{sections[entry.kind]}[{_name(model)}]"] = entry
     return found
 

@@ -20,7 +20,8 @@ class HttpSettings:
         timeout_s: for connecting, and for silence in the middle of an answer.
         retries: further attempts after a fault that may pass; a transfer that went on counts afresh.
         user_agent: what servers see.
-        certs_dir: directory like docker's ``certs.d``: ``HOST[:PORT]/*.crt``, ``*.cert`` with ``*.key``; or None.
+        certs_dir: directory like docker's ``certs.d``: ``HOST[:PORT]/*.crt`` are trusted beside the others, ``*.cert``
+            with ``*.key`` are shown to that server; or None.
         client_cert: PEM file with a certificate and its key, for every server that asks and has none there; or None.
     """
 

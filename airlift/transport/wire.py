@@ -7,16 +7,19 @@ machine or where it was asked for; a body comes as it was sent and within a boun
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 from urllib.parse import urljoin
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
+from urllib3.util.ssl_ import create_urllib3_context
 
 from airlift import limits
 from airlift.errors import FetchError, IntegrityError
@@ -86,21 +89,60 @@ Auth = str | Authorizer | None
 """An Authorization value, or what gives one; sent to the origin of the URL it was passed with and to no other."""
 
 
+class _Adapter(HTTPAdapter):
+    """Connections that trust some authorities beside the bundle, as docker does with a registry's own."""
+
+    def __init__(self, authorities: tuple[Path, ...]) -> None:
+        self._options: dict[str, Any] = {}
+        if authorities:
+            context = create_urllib3_context()
+            for path in authorities:
+                try:
+                    context.load_verify_locations(path)
+                except OSError as error:
+                    raise FetchError(f"{path} is not a certificate that can be used: {reason(error)}") from None
+            self._options["ssl_context"] = context
+        super().__init__(pool_connections=16, pool_maxsize=16, max_retries=0)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:  # noqa: FBT001, FBT002 - the library's signature
+        """See `HTTPAdapter`."""
+        super().init_poolmanager(connections, maxsize, block, **options, **self._options)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """See `HTTPAdapter`."""
+        return super().proxy_manager_for(proxy, **options, **self._options)
+
+
+def _new_session(authorities: tuple[Path, ...]) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(authorities))
+    return session
+
+
 class Wire:
     """Sends requests. Safe to use from many threads; connections are pooled."""
 
     def __init__(self, settings: HttpSettings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=16, pool_maxsize=16, max_retries=0))
+        self._sessions: dict[tuple[Path, ...], requests.Session] = {}
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close idle connections."""
-        self._session.close()
+        with self._lock:
+            for session in self._sessions.values():
+                session.close()
+
+    def _session(self, authorities: tuple[Path, ...]) -> requests.Session:
+        """Return the session whose connections trust these certificates too."""
+        with self._lock:
+            if authorities not in self._sessions:
+                self._sessions[authorities] = _new_session(authorities)
+            return self._sessions[authorities]
 
     @contextlib.contextmanager
     def open(
@@ -194,15 +236,15 @@ class Wire:
             )
         basis = {"User-Agent": self._settings.user_agent, "Accept-Encoding": "identity"}
         request = requests.Request(method, url, headers={**basis, **headers}, data=body)
-        ca, pair = self._certificates(host, port)
+        authorities, pair = self._certificates(host, port)
         where = f"{subject}: {method} {urls.shown(url)}"
         try:
-            return self._session.send(
+            return self._session(authorities).send(
                 request.prepare(),
                 stream=True,
                 allow_redirects=False,
                 timeout=(self._settings.timeout_s, timeout_s or self._settings.timeout_s),
-                verify=ca,
+                verify=str(self._settings.ca_bundle) if self._settings.ca_bundle else True,
                 cert=pair,
                 proxies=urls.proxies_for(url, self._settings.proxies, self._settings.no_proxy),
             )
@@ -221,18 +263,17 @@ class Wire:
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
             raise FetchError(f"{where}: {reason(error)}") from None
 
-    def _certificates(self, host: str, port: int) -> tuple[str | bool, tuple[str, str] | None]:
-        bundle: str | bool = str(self._settings.ca_bundle) if self._settings.ca_bundle else True
-        own = str(self._settings.client_cert) if self._settings.client_cert else None
+    def _certificates(self, host: str, port: int) -> tuple[tuple[Path, ...], tuple[str, str] | None]:
+        """Return further authorities of a server, and the certificate and key to show to it."""
         if self._settings.certs_dir is not None:
             for name in (f"{host}:{port}", host):
                 folder = self._settings.certs_dir / name
-                authorities = sorted(folder.glob("*.crt"))
+                authorities = tuple(sorted(folder.glob("*.crt")))
                 pairs = [(c, c.with_suffix(".key")) for c in sorted(folder.glob("*.cert"))]
                 if authorities or pairs:
-                    pair = next(((str(c), str(k)) for c, k in pairs if k.is_file()), None)
-                    return str(authorities[0]) if authorities else bundle, pair
-        return bundle, None if own is None else (own, own)
+                    return authorities, next(((str(c), str(k)) for c, k in pairs if k.is_file()), None)
+        own = str(self._settings.client_cert) if self._settings.client_cert else None
+        return (), None if own is None else (own, own)
 
     def read(self, raw: requests.Response, subject: str, limit: int, *, strict: bool) -> Iterator[bytes]:
         """Yield the body as it was sent; at most `limit` bytes, more of them is an error when `strict`."""

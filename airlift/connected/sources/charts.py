@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -19,6 +18,7 @@ from airlift.connected import chart_directory, chart_repository, image_tree
 from airlift.connected.chart_directory import Assembled
 from airlift.connected.chart_repository import HttpRepositories
 from airlift.connected.image_origin import RegistryOrigin
+from airlift.connected.registries import Registries
 from airlift.connected.source import BlobSink, Settings
 from airlift.errors import ResolveError
 from airlift.kinds import charts, podspecs
@@ -26,9 +26,7 @@ from airlift.kinds.chart_metadata import Chart, Dependency
 from airlift.lock import Component, LockedArtifact, LockedBlob, LockedEntry, made
 from airlift.manifest import Chart as ChartRequest
 from airlift.oci import Descriptor
-from airlift.transport import credentials
 from airlift.transport.http import HttpClient
-from airlift.transport.registry import RegistryClient
 
 _LOCAL: Final = "local"
 
@@ -40,8 +38,7 @@ class ChartSource:
         self._settings = settings
         self._http = HttpClient(settings.http, settings.progress)
         self._repositories = HttpRepositories(self._http, settings.docker_config, settings.environment)
-        self._clients: dict[tuple[str, bool], RegistryClient] = {}
-        self._lock = threading.Lock()
+        self._registries = Registries(settings, self._http)
         self._helm = helm.find(settings.environment, settings.work)
 
     def resolve(self, request: ChartRequest, previous: LockedEntry | None) -> LockedEntry:  # noqa: ARG002 - by design
@@ -76,7 +73,7 @@ class ChartSource:
         subject = f"chart {entry.name}"
         plain_http = origin.get("plain_http") == "true"
         if "repository" in origin:
-            client = self._client(entry.source, plain_http=plain_http)
+            client = self._registries.client(entry.source, plain_http=plain_http)
             if blob.media_type in oci.MANIFEST_TYPES:
                 _rest(client.manifest(origin["repository"], blob.digest).data, sink)
             else:
@@ -115,7 +112,7 @@ class ChartSource:
         def pull(dependency: Dependency, wanted: str) -> tuple[Chart, bytes]:
             if dependency.repository.startswith("oci://"):
                 ref, _ = chart_repository.parse_oci(f"{dependency.repository.rstrip('/')}/{dependency.name}")
-                client = self._client(ref.registry, plain_http=plain_http)
+                client = self._registries.client(ref.registry, plain_http=plain_http)
                 pulled, _ = chart_repository.pull_oci(client, ref, wanted)
             else:
                 pulled = self._repositories.pull(dependency.repository, dependency.name, wanted, plain_http=plain_http)
@@ -135,19 +132,11 @@ class ChartSource:
 
     # From a registry
 
-    def _client(self, registry: str, *, plain_http: bool) -> RegistryClient:
-        with self._lock:
-            key = (registry, plain_http)
-            if key not in self._clients:
-                login = credentials.find(self._settings.docker_config, registry, self._settings.environment)
-                self._clients[key] = RegistryClient(registry, http=self._http, credentials=login, plain_http=plain_http)
-            return self._clients[key]
-
     def _registry(self, request: ChartRequest, text: str, version: str | None) -> LockedEntry:
         ref, is_exact = chart_repository.parse_oci(text)
         if is_exact and version is not None:
             raise ResolveError(f"chart {text}: it has a version, and `version: {version}` beside it", hint="drop one")
-        client = self._client(ref.registry, plain_http=request.plain_http)
+        client = self._registries.client(ref.registry, plain_http=request.plain_http)
         wanted = None if is_exact else version or "*"
         pulled, name = chart_repository.pull_oci(client, ref, wanted)
         origin = RegistryOrigin(client, name, plain_http=request.plain_http)

@@ -12,6 +12,7 @@ from airlift.artifact import Artifact, Kind
 from airlift.connected import daemon, image_tree
 from airlift.connected.image_origin import Origin, RegistryOrigin
 from airlift.connected.layouts import Layout, LayoutOrigin
+from airlift.connected.registries import Registries
 from airlift.connected.source import BlobSink, Settings
 from airlift.errors import IntegrityError, ResolveError
 from airlift.kinds import images
@@ -19,9 +20,7 @@ from airlift.lock import Component, LockedArtifact, LockedBlob, LockedEntry, mad
 from airlift.manifest import Image
 from airlift.oci import Platform
 from airlift.reference import Reference, parse
-from airlift.transport import credentials
 from airlift.transport.http import HttpClient
-from airlift.transport.registry import RegistryClient
 
 _LAYOUT: Final = "oci-layout:"
 _DAEMON: Final = "docker-daemon:"
@@ -36,7 +35,7 @@ class ImageSource:
         self._settings = settings
         self._http = HttpClient(settings.http, settings.progress)
         self._lock = threading.Lock()
-        self._clients: dict[tuple[str, bool], RegistryClient] = {}
+        self._registries = Registries(settings, self._http)
         self._layouts: dict[str, Layout] = {}
         self._saved: dict[str, daemon.Saved] = {}
 
@@ -74,16 +73,8 @@ class ImageSource:
                 reference = f"@{pin}:{reference}"
             return LayoutOrigin(self._layout(path), path, reference or None), _LOCAL
         reference_ = parse(request.ref)
-        client = self._client(reference_.registry, plain_http=request.plain_http)
+        client = self._registries.client(reference_.registry, plain_http=request.plain_http)
         return RegistryOrigin(client, reference_, plain_http=request.plain_http), reference_.registry
-
-    def _client(self, registry: str, *, plain_http: bool) -> RegistryClient:
-        with self._lock:
-            key = (registry, plain_http)
-            if key not in self._clients:
-                login = credentials.find(self._settings.docker_config, registry, self._settings.environment)
-                self._clients[key] = RegistryClient(registry, http=self._http, credentials=login, plain_http=plain_http)
-            return self._clients[key]
 
     def _layout(self, path: str) -> Layout:
         with self._lock:
@@ -141,7 +132,7 @@ class ImageSource:
 
     def _fetch_remote(self, entry: LockedEntry, blob: LockedBlob, sink: BlobSink) -> None:
         repository = blob.origin["repository"]
-        client = self._client(entry.source, plain_http=blob.origin.get("plain_http") == "true")
+        client = self._registries.client(entry.source, plain_http=blob.origin.get("plain_http") == "true")
         if blob.media_type in _MANIFESTS:
             sink.write(client.manifest(repository, blob.digest).data[sink.written :])
         elif "url" in blob.origin and not client.has_blob(repository, blob.digest):

@@ -472,6 +472,30 @@ def test_an_unknown_authority_is_said_with_the_remedy(tmp_path: Path) -> None:
             RegistryClient(secure.host, http=HttpClient(settings), credentials=Credentials("alice", "wrong")).ping()
 
 
+def test_all_certificates_of_dockers_directory_count_beside_the_bundle(tmp_path: Path) -> None:
+    with (
+        running_registry(tmp_path / "one", secure=True) as secure,
+        running_registry(tmp_path / "two", secure=True) as other,
+    ):
+        assert secure.ca is not None
+        assert other.ca is not None
+        certs = tmp_path / "certs.d" / secure.host
+        certs.mkdir(parents=True)
+        (certs / "a.crt").write_bytes(other.ca.read_bytes())
+        settings = HttpSettings(certs_dir=tmp_path / "certs.d", ca_bundle=secure.ca)
+        RegistryClient(secure.host, http=HttpClient(settings), credentials=LOGIN).ping()
+        (certs / "b.crt").write_bytes(secure.ca.read_bytes())
+        settings = HttpSettings(certs_dir=tmp_path / "certs.d")
+        http = HttpClient(settings)
+        RegistryClient(secure.host, http=http, credentials=LOGIN).ping()
+        with pytest.raises(FetchError, match="the certificate is not trusted"):
+            # What is one server's is no other's.
+            RegistryClient(other.host, http=http, credentials=LOGIN).ping()
+        (certs / "c.crt").write_bytes(b"no certificate")
+        with pytest.raises(FetchError, match=r"c\.crt is not a certificate that can be used"):
+            RegistryClient(secure.host, http=HttpClient(settings), credentials=LOGIN).ping()
+
+
 def test_nobody_there_is_said_in_short(front: Front) -> None:
     http = HttpClient(HttpSettings(retries=0))
     client = RegistryClient("127.0.0.1:1", http=http, plain_http=True)
