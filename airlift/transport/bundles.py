@@ -167,7 +167,8 @@ def _name(target: Reference) -> str:
 class _File:
     """Hashes what it writes."""
 
-    def __init__(self, stream: BinaryIO, verifier: Verifier, progress: Progress) -> None:
+    def __init__(self, path: Path, stream: BinaryIO, verifier: Verifier, progress: Progress) -> None:
+        self._path = path
         self._stream = stream
         self._verifier = verifier
         self._progress = progress
@@ -178,7 +179,7 @@ class _File:
 
     def write(self, data: bytes) -> None:
         self._verifier.update(data)
-        with fs.guarded("writing"):
+        with fs.guarded("writing"), fs.named(self._path, self._path):
             self._stream.write(data)
         self._progress.advance(len(data))
 
@@ -216,7 +217,7 @@ def pull(source: Reference, output: Path, client: RegistryClient, progress: Prog
     progress.start("pulling", layer.size)
     verifier = Verifier(layer.digest, layer.size, subject=f"{source}, {layer.digest}")
     with fs.atomic(output) as stream:
-        client.blob(source.repository, layer.digest, layer.size, _File(stream, verifier, progress))
+        client.blob(source.repository, layer.digest, layer.size, _File(output, stream, verifier, progress))
         verifier.finish()
     progress.finish()
     return manifest.descriptor.digest
