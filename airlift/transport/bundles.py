@@ -19,7 +19,7 @@ from requests.structures import CaseInsensitiveDict
 from airlift import digest as digests
 from airlift import fs, limits, oci
 from airlift.digest import Digest, Verifier
-from airlift.errors import DeliveryError, FetchError, UsageError
+from airlift.errors import DeliveryError, FetchError, ManifestError, UsageError
 from airlift.progress import Progress
 from airlift.reference import Reference, parse
 from airlift.transport.http import Auth
@@ -44,7 +44,10 @@ def address(text: str) -> Reference:
     host = rest.partition("/")[0]
     if rest == text or "/" not in rest or not re.search(r"[.:]|^localhost$", host):
         raise UsageError(f"expected oci://HOST/REPOSITORY:TAG, got {text[:200]!r}")
-    return parse(rest)
+    try:
+        return parse(rest)
+    except ManifestError as error:
+        raise UsageError(error.message, hint="write it as oci://HOST/REPOSITORY:TAG") from None
 
 
 class _Oras(oras.client.OrasClient):  # type: ignore[misc]
