@@ -64,7 +64,7 @@ def atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         StoreError: the disk refuses.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with guarded("writing"), _named(part, path):
+    with guarded("writing"), named(part, path):
         try:
             handle = os.open(
                 part,
@@ -84,7 +84,7 @@ def atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _named(part: Path, path: Path) -> Iterator[None]:
+def named(part: Path, path: Path) -> Iterator[None]:
     """Let errors name the file that a person knows: a write's own has no name, the part-file's name says nothing."""
     try:
         yield

@@ -30,7 +30,6 @@ PAYLOAD: Final = "payload"
 ATTEST: Final = "attest"
 
 SLOTS: Final = {ENVELOPE: 256 * 1024, KEYS: 256 * 1024, ROOTS: 1024 * 1024, VOLUME: 4 * 1024}
-MAX_NAME: Final = 95
 _NAME: Final = re.compile(r"[A-Za-z0-9._/-]{1,95}")
 
 OCI_LAYOUT: Final = "oci-layout"

@@ -66,9 +66,17 @@ class BundleReader:
             self.stanzas = self._stanzas()
             self.roots = self._slot(layout.ROOTS)
             self._check_volume()
-        except BaseException:
+        except BaseException as error:
             os.close(self._handle)
+            if isinstance(error, BundleError):
+                self._name(error)
             raise
+
+    def _name(self, error: BundleError) -> None:
+        """Say which file it is, and what usually is the matter when there is no better advice."""
+        if str(self.path) not in error.message:
+            error.message = f"{self.path}: {error.message}"
+        error.hint = error.hint or "the medium or the copy may be damaged; copy the bundle again"
 
     def __enter__(self) -> Self:
         return self

@@ -55,7 +55,7 @@ def command(
     signing = [keys.load_signer(path, secret) for path in signers]
     sealing = [keys.load_recipient(path) for path in recipients]
     settings = options.settings(lock.parent, output.parent, pinned.platforms, cache_dir, no_cache=no_cache)
-    base = places.recall(environment.cache_folder(cache_dir), pinned.encode(), lock.parent)
+    base = places.recall(environment.cache_folder(cache_dir), pinned.encode(), lock)
     settings = options.with_base(settings, base)
     for share in builder.shares(pinned, before):
         new = "" if share.new is None else f", {console.size(share.new)} new"

@@ -42,12 +42,6 @@ def answer(text: str) -> None:
     sys.stdout.flush()
 
 
-def answer_bytes(data: bytes) -> None:
-    """Give a result as it is, on stdout."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.flush()
-
-
 def result_json(value: Any) -> None:
     """Give a result to a program, on stdout."""
     answer(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))

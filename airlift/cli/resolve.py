@@ -45,7 +45,7 @@ def command(
     else:
         lock = resolver.resolve(asked, settings, previous=old, update=update)
         data = lock.encode()
-        places.remember(environment.cache_folder(cache_dir), data, manifest.parent)
+        places.remember(environment.cache_folder(cache_dir), data, target, manifest.parent)
         if old is None or old.encode() != data:
             fs.write(target, data)
     artifacts = list(lock.artifacts())

@@ -7,6 +7,7 @@ run side by side, each filling frames at its own offset. Nothing but the lock de
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -291,8 +292,11 @@ class _Build:
                     is_new = all(error is not other for other in self._named_errors)
                     self._named_errors.append(error)
                 entry = self._entries.get(blob.digest)
-                if is_new and entry is not None and entry.name not in error.message:
-                    error.message = f"{entry.name}: {error.message}"
+                if is_new and entry is not None:
+                    if not _names(error.message, entry.name):
+                        error.message = f"{entry.name}: {error.message}"
+                    if error.hint is None and "path" in blob.origin:
+                        error.hint = f"did {blob.origin['path']} change? put it back, or run airlift resolve"
             raise
 
     def _one(self, writer: BundleWriter, blob: LockedBlob, data: bytes | None) -> None:
@@ -342,6 +346,10 @@ class _Build:
 def _is_of_another(error: AirliftError, blob: LockedBlob) -> bool:
     """Tell whether an error is about another member of the payload, heard of here since it ends the whole build."""
     return isinstance(error, IntegrityError) and is_blob(error.subject) and error.subject != _member(blob.digest)
+
+
+def _names(message: str, name: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message) is not None
 
 
 def _cached(cache: Store, blob: LockedBlob) -> bytes:

@@ -11,30 +11,34 @@ from pathlib import Path
 from airlift import digest, fs, limits
 
 
-def remember(folder: Path, lock: bytes, base: Path) -> None:
-    """Note that a lock was made from a manifest in `base`.
+def remember(folder: Path, lock: bytes, at: Path, base: Path) -> None:
+    """Note that the lock that lies at `at` was made from a manifest in `base`.
 
     Raises:
         StoreError: the cache cannot be written.
     """
-    place = _place(folder, lock)
-    with fs.guarded("creating"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    fs.write(place, os.fsencode(base.resolve()))
+    for place in _places(folder, lock, at):
+        with fs.guarded("creating"):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        fs.write(place, os.fsencode(base.resolve()))
 
 
-def recall(folder: Path, lock: bytes, beside: Path) -> Path:
-    """Return where the lock's relative paths start: where its manifest was, else where the lock lies.
+def recall(folder: Path, lock: bytes, at: Path) -> Path:
+    """Return where relative paths of the lock at `at` start: where its manifest was, else where the lock lies.
 
     Raises:
         StoreError: the cache cannot be read.
     """
-    if _place(folder, lock).is_file():
-        base = Path(os.fsdecode(fs.read_bounded(_place(folder, lock), limits.DOCUMENT)))
-        if base.is_dir():
-            return base
-    return beside
+    for place in _places(folder, lock, at):
+        if place.is_file():
+            base = Path(os.fsdecode(fs.read_bounded(place, limits.DOCUMENT)))
+            if base.is_dir():
+                return base
+    return at.parent
 
 
-def _place(folder: Path, lock: bytes) -> Path:
-    return folder / "places" / digest.hex_of(digest.of(lock))
+def _places(folder: Path, lock: bytes, at: Path) -> tuple[Path, Path]:
+    # Two checkouts may have the same lock: where it lies decides, and what it says where it was moved.
+    name = digest.hex_of(digest.of(lock))
+    where = digest.hex_of(digest.of(os.fsencode(at.resolve())))
+    return folder / "places" / f"{name}.{where}", folder / "places" / name

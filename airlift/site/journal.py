@@ -107,6 +107,9 @@ class Clash:
     channel: str
 
 
+_LOST: Final = "restore it from a backup, or move what is left of it away and run airlift site recover"
+
+
 @contextlib.contextmanager
 def failures(path: Path) -> Iterator[None]:
     """Let SQLite's errors out as `StoreError`."""
@@ -115,12 +118,14 @@ def failures(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         hint = None
+        if code == sqlite3.SQLITE_CANTOPEN and path.parent.is_dir() and not path.exists():
+            raise StoreError(f"the journal {path} is not there", hint=_LOST) from error
         if code in _FULL:
             hint = fs.store_error("", OSError(errno.ENOSPC, "")).hint
         elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
             hint = "check that the disk is mounted writable, and the owner and mode of the directory"
         elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            hint = "the journal is damaged; restore it from a backup, or move it away and run airlift site recover"
+            hint = f"the journal is damaged; {_LOST}"
         raise StoreError(f"the journal {path}: {error}", hint=hint) from error
 
 

@@ -19,7 +19,7 @@ from requests.structures import CaseInsensitiveDict
 from airlift import digest as digests
 from airlift import fs, limits, oci
 from airlift.digest import Digest, Verifier
-from airlift.errors import DeliveryError, FetchError, UsageError
+from airlift.errors import DeliveryError, FetchError, ManifestError, UsageError
 from airlift.progress import Progress
 from airlift.reference import Reference, parse
 from airlift.transport.http import Auth
@@ -44,7 +44,10 @@ def address(text: str) -> Reference:
     host = rest.partition("/")[0]
     if rest == text or "/" not in rest or not re.search(r"[.:]|^localhost$", host):
         raise UsageError(f"expected oci://HOST/REPOSITORY:TAG, got {text[:200]!r}")
-    return parse(rest)
+    try:
+        return parse(rest)
+    except ManifestError as error:
+        raise UsageError(error.message, hint="write it as oci://HOST/REPOSITORY:TAG") from None
 
 
 class _Oras(oras.client.OrasClient):  # type: ignore[misc]
@@ -167,7 +170,8 @@ def _name(target: Reference) -> str:
 class _File:
     """Hashes what it writes."""
 
-    def __init__(self, stream: BinaryIO, verifier: Verifier, progress: Progress) -> None:
+    def __init__(self, path: Path, stream: BinaryIO, verifier: Verifier, progress: Progress) -> None:
+        self._path = path
         self._stream = stream
         self._verifier = verifier
         self._progress = progress
@@ -178,7 +182,7 @@ class _File:
 
     def write(self, data: bytes) -> None:
         self._verifier.update(data)
-        with fs.guarded("writing"):
+        with fs.guarded("writing"), fs.named(self._path, self._path):
             self._stream.write(data)
         self._progress.advance(len(data))
 
@@ -216,7 +220,7 @@ def pull(source: Reference, output: Path, client: RegistryClient, progress: Prog
     progress.start("pulling", layer.size)
     verifier = Verifier(layer.digest, layer.size, subject=f"{source}, {layer.digest}")
     with fs.atomic(output) as stream:
-        client.blob(source.repository, layer.digest, layer.size, _File(stream, verifier, progress))
+        client.blob(source.repository, layer.digest, layer.size, _File(output, stream, verifier, progress))
         verifier.finish()
     progress.finish()
     return manifest.descriptor.digest

@@ -23,7 +23,6 @@ from airlift.transport.tokens import Login, Scope
 from airlift.transport.upload import BlobUpload, Body
 
 _CREATED: Final = 201
-_ACCEPTED: Final = 202
 _NOT_FOUND: Final = 404
 _IMMUTABLE: Final = 412
 _SLOWEST: Final = 10 * limits.MIB

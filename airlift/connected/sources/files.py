@@ -70,13 +70,17 @@ class FileSource:
 
         Raises:
             FetchError: the server does not give it.
-            StoreError: the local file cannot be read.
+            ResolveError: the local file is not there any more.
+            StoreError: it cannot be read.
         """
         if (url := blob.origin.get("url")) is not None:
             plain = blob.origin.get("plain_http") == "true"
             self._http.download(url, sink, size=blob.size, plain_http=plain, subject=f"file {entry.name}")
             return
-        with fs.guarded("reading"), (self._settings.base / blob.origin["path"]).open("rb") as stream:
+        path = self._settings.base / blob.origin["path"]
+        if not path.is_file():
+            raise ResolveError(f"file {entry.name}: {path} is not a file")
+        with fs.guarded("reading"), path.open("rb") as stream:
             stream.seek(sink.written)
             while chunk := stream.read(limits.CHUNK):
                 sink.write(chunk)

@@ -105,7 +105,8 @@ class WheelSource:
             self._settings.progress.note(f"pip's find-links ({ignored}) is not used: wheels come from indexes")
         with fs.guarded("creating"):
             self._settings.work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="wheels-", dir=self._settings.work) as work:
+            folder = tempfile.TemporaryDirectory(prefix="wheels-", dir=self._settings.work)
+        with folder as work:
             run = _Resolve(self._settings, index, request, requirements, work=Path(work), places=self._places)
             pins = run.pin(targets)
             wheels = run.look_into(pins)

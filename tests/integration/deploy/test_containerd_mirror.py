@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from airlift.cli.main import run
+from airlift.site.clients import client_config
 from airlift.site.config import Site
 from airlift.site.drops import active_drops
 from tests import components
@@ -111,6 +112,19 @@ def test_a_pod_runs_from_the_plain_endpoint_that_tells_registries_apart_by_ns_al
     requests = asked(front, since)
     assert "HEAD /v2/library/busybox/manifests/1.36?ns=docker.io" in requests
     assert "HEAD /v2/vision/app/manifests/2?ns=registry.example.com%3A5000" in requests
+
+
+def test_a_pod_runs_from_what_status_prints_for_containerd(node: Containerd, site: Site, front: Front) -> None:
+    text = client_config(site, "containerd").replace(site.config.url, front.url)
+    for block in text.split("# /etc/containerd/certs.d/")[1:]:
+        name, _, body = block.partition("\n")
+        (node.certs / name).parent.mkdir(parents=True)
+        (node.certs / name).write_text(body)
+
+    with node.cri() as cri:
+        for image, says in ((BUSYBOX, "busybox from the site"), (APP, "app from the site")):
+            cri.pull(image)
+            assert cri.run(image, ["/bin/cat", "/says"]) == (0, says)
 
 
 def test_the_running_digest_is_the_index_that_was_shipped(node: Containerd, site: Site, front: Front) -> None:

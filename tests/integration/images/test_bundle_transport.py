@@ -132,6 +132,12 @@ def test_an_address_needs_its_scheme_and_a_host(text: str) -> None:
         bundles.address(text)
 
 
+def test_an_address_that_is_no_reference_is_a_matter_of_the_command_line() -> None:
+    with pytest.raises(UsageError, match="'Bad' is not a repository path") as caught:
+        bundles.address("oci://registry.example.com/Bad:1")
+    assert caught.value.hint == "write it as oci://HOST/REPOSITORY:TAG"
+
+
 def test_push_and_pull_keep_memory_bounded(tmp_path: Path) -> None:
     path = tmp_path / "big.airlift"
     with path.open("wb") as stream:

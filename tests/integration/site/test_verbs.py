@@ -288,6 +288,16 @@ def test_a_full_disk_is_said_and_the_import_goes_on_where_there_is_room(home: Pa
     assert "Traceback" not in ran.stderr
 
 
+def test_a_journal_that_is_not_there_is_said(home: Path) -> None:
+    (init(home) / "state.db").unlink()
+    ran = airlift("status", "--site", "site", home=home)
+    assert (ran.code, ran.out) == (16, "")
+    assert ran.err.splitlines() == [
+        "airlift: error: the journal site/state.db is not there",
+        "airlift: hint: restore it from a backup, or move what is left of it away and run airlift site recover",
+    ]
+
+
 def test_a_read_only_store_is_said(home: Path, small_disk: Path) -> None:
     run = f"{sys.executable} -m airlift"
     made = f"{run} site init disk/site --trust trust.json --url {URL} --identity site.key --passphrase-file passphrase"

@@ -234,6 +234,14 @@ def test_a_slot_outside_of_the_format_is_refused(bundle: Path, slot: str, conten
     assert message in caught.value.message
 
 
+def test_a_damaged_envelope_is_said_with_the_files_name_and_what_to_do(bundle: Path) -> None:
+    patch_slot(bundle, "airlift.json", b"{")
+    with pytest.raises(BundleError) as caught:
+        BundleReader(bundle)
+    assert caught.value.message.startswith(f"{bundle}: envelope: not canonical JSON: ")
+    assert caught.value.hint == "the medium or the copy may be damaged; copy the bundle again"
+
+
 def test_stanzas_have_an_order_and_come_once(tmp_path: Path) -> None:
     path = tmp_path / "x"
     Recipe(recipients=[SITE.recipient, OTHER_SITE.recipient]).write(path)

@@ -10,7 +10,7 @@ from airlift import digest
 from airlift.bundle.output import Output
 from airlift.connected import builder, resolver
 from airlift.connected.source import Settings
-from airlift.errors import IntegrityError, StoreError
+from airlift.errors import IntegrityError, ResolveError, StoreError
 from airlift.lock import Lock
 from airlift.manifest import Manifest
 from airlift.trust import keys
@@ -45,6 +45,28 @@ def test_a_changed_file_is_named_once_and_no_other(tmp_path: Path) -> None:
         build(lock, at)
     assert caught.value.message.startswith("charlie.bin: blobs/sha256/")
     assert [name for name in NAMES if f"{name}.bin" in caught.value.message] == ["charlie"]
+
+
+def test_a_local_file_that_changed_or_is_gone_is_named_with_what_to_do(tmp_path: Path) -> None:
+    at = settings(tmp_path, cached=False)
+    (tmp_path / "here").write_bytes(b"before")
+    asked = {
+        "apiVersion": "airlift/v1",
+        "kind": "Drop",
+        "metadata": {"name": "x"},
+        # A name that is part of what the message says of the digest.
+        "files": [{"path": "here", "name": "blob"}],
+    }
+    lock = resolver.resolve(Manifest.model_validate(asked), at)
+    (tmp_path / "here").write_bytes(b"after!")
+    with pytest.raises(IntegrityError, match=r"^blob: blobs/sha256/") as changed:
+        build(lock, at)
+    (tmp_path / "here").unlink()
+    with pytest.raises(ResolveError, match=r"^file blob: .*/here is not a file$") as gone:
+        build(lock, at)
+    for caught in (changed, gone):
+        assert caught.value.hint == "did here change? put it back, or run airlift resolve"
+    assert {path.name for path in tmp_path.iterdir()} == {"work"}
 
 
 def test_a_disk_that_refuses_is_blamed_on_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
