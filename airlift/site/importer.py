@@ -127,9 +127,10 @@ def import_bundle(
             return importing.run(journal, is_dry=True)
     with site.locked(f"importing {bundle}"):
         site.store.create().clear_ingest()
-        keep_reserve(site)
         with site.journal() as journal:
-            return importing.run(journal, is_dry=False)
+            done = importing.run(journal, is_dry=False)
+        keep_reserve(site)
+        return done
 
 
 @dataclass(slots=True)
