@@ -203,7 +203,8 @@ class BundleReader:
         if verified.release.is_encrypted:
             if identity is None:
                 raise BundleError(
-                    f"{self.path} is encrypted and no identity was given", hint="give the site's key with --identity"
+                    f"{self.path} is encrypted and no identity was given",
+                    hint="give the site's private key: --identity of this command, or `identity` in site.yaml",
                 )
             key = frames.DataKey(stanzas.open_data_key(self.stanzas, verified.release, identity), self._suite)
             verified.check_commitment(key.commitment)

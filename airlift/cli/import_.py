@@ -43,7 +43,9 @@ def command(bundle: Path, folder: Path, dry_run: bool, as_json: bool, passphrase
 def _tell(imported: Imported, *, dry_run: bool) -> None:
     drop = imported.drop
     if imported.was_here:
-        console.answer(f"drop {drop.channel}/{drop.sequence} is here already and complete, nothing was written")
+        done = "it would become the active one" if dry_run else "it is the active one again"
+        did = done if imported.switched else "nothing was written"
+        console.answer(f"drop {drop.channel}/{drop.sequence} is here already and complete, {did}")
     else:
         counts = Counter(item.change for item in imported.changes)
         if dry_run:

@@ -67,6 +67,7 @@ class Imported:
         drop: the release, as it is now known to the site.
         summary: what the signers say of the bundle, with the content-id.
         was_here: whether the release was complete before.
+        switched: whether it was complete but not the active one, so that this import activated it.
         changes: name by name, sorted; empty when the release was complete before.
         new_blobs, new_bytes: what was not in the store yet.
     """
@@ -74,6 +75,7 @@ class Imported:
     drop: Drop
     summary: Mapping[str, Any]
     was_here: bool
+    switched: bool = False
     changes: tuple[Change, ...] = ()
     new_blobs: int = 0
     new_bytes: int = 0
@@ -83,6 +85,7 @@ class Imported:
         return {
             **self.summary,
             "already_imported": self.was_here,
+            "switched": self.switched,
             "new_blobs": self.new_blobs,
             "new_bytes": self.new_bytes,
             "changes": [item.to_json() for item in self.changes],
@@ -175,7 +178,8 @@ class _Import:
         )
 
     def _again(self, journal: Journal, drop: Drop, summary: Mapping[str, Any], *, is_dry: bool) -> Imported:
-        if not journal.is_settled(drop):
+        is_settled = journal.is_settled(drop)
+        if not is_settled:
             # Another channel may have taken one of its names since it was active.
             refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
             target = self._target()
@@ -184,7 +188,7 @@ class _Import:
             if not is_dry:
                 activate(self.site, journal, drop, target, self.progress)
         after = journal.drop(drop.release) or drop
-        return Imported(after, {**summary, "content_id": drop.content_id}, was_here=True)
+        return Imported(after, {**summary, "content_id": drop.content_id}, was_here=True, switched=not is_settled)
 
     def _target(self) -> Target | None:
         if self.target is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -22,6 +23,12 @@ from airlift.site.server.tls import Certificate
 _LOG: Final = logging.getLogger("airlift.serve")
 _GRACE_S: Final = 30
 """How long transfers may go on after a stop was asked for."""
+
+_LISTEN_HINTS: Final = {
+    errno.EADDRINUSE: "another program has this port; stop it, or choose another with --listen",
+    errno.EADDRNOTAVAIL: "this machine does not have that address; 0.0.0.0 stands for all that it has",
+    errno.EACCES: "a port below 1024 needs a permission of its own; choose another with --listen",
+}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -75,11 +82,10 @@ async def serve(
             context = certificate.context if certificate else None
             await web.TCPSite(runner, host, port, backlog=1024, ssl_context=context).start()
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            raise AirliftError(
-                f"cannot listen on {listen}: {reason.lower()}",
-                hint="another program has this port; stop it, or choose another with --listen",
-            ) from None
+            # asyncio puts its own words around the reason; a name that is not found has a negative number.
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+            raise AirliftError(f"cannot listen on {listen}: {reason.lower()}", hint=_LISTEN_HINTS.get(number)) from None
         address = runner.addresses[0]
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         stop = asyncio.Event()

@@ -208,6 +208,23 @@ def test_a_taken_port_is_said(home: Path) -> None:
     ]
 
 
+def test_an_address_that_cannot_be_listened_on_is_said_without_blaming_another_program(home: Path) -> None:
+    init(home)
+    ran = airlift("serve", "--site", "site", "--listen", "192.0.2.1:8080", home=home)
+    assert ran.code == 1
+    assert ran.err.splitlines() == [
+        "airlift: error: cannot listen on 192.0.2.1:8080: cannot assign requested address",
+        "airlift: hint: this machine does not have that address; 0.0.0.0 stands for all that it has",
+    ]
+
+
+def test_a_site_without_an_identity_is_told_where_to_name_it(home: Path) -> None:
+    ok("site", "init", "site", "--trust", "trust.json", "--url", URL, home=home)
+    ran = take(home)
+    assert (ran.code, ran.out) == (13, "")
+    assert "hint: give the site's private key: --identity of this command, or `identity` in site.yaml" in ran.err
+
+
 def test_clients_are_told_what_they_need(home: Path) -> None:
     init(home)
     take(home)
@@ -294,7 +311,7 @@ def test_a_journal_that_is_not_there_is_said(home: Path) -> None:
     assert (ran.code, ran.out) == (16, "")
     assert ran.err.splitlines() == [
         "airlift: error: the journal site/state.db is not there",
-        "airlift: hint: restore it from a backup, or move what is left of it away and run airlift site recover",
+        "airlift: hint: restore it from a backup, or run airlift site recover",
     ]
 
 

@@ -118,6 +118,19 @@ def test_an_older_drop_is_refused_and_can_be_activated(site: Site, tmp_path: Pat
     assert drops.list_drops(site)[1].release == two.drop.release
 
 
+def test_importing_the_newest_drop_again_makes_it_the_active_one_and_says_so(site: Site, tmp_path: Path) -> None:
+    take(site, ship(cargo(), tmp_path / "a"))
+    newest = ship(cargo(tool=b"new"), tmp_path / "b", sequence=2)
+    assert not take(site, newest).switched
+    assert not take(site, newest).switched
+    drops.activate(site, "stable/1")
+    dry = take(site, newest, dry_run=True)
+    assert (dry.was_here, dry.switched, dry.drop.active) == (True, True, False)
+    again = take(site, newest)
+    assert (again.was_here, again.switched, again.drop.active) == (True, True, True)
+    assert [drop.active for drop in drops.list_drops(site)] == [False, True]
+
+
 def test_one_name_with_two_contents_in_two_channels_is_refused(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site", channels=("stable", "edge"))
     take(site, ship(cargo(), tmp_path / "a"))
