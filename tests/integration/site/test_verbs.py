@@ -311,7 +311,7 @@ def test_a_journal_that_is_not_there_is_said(home: Path) -> None:
     assert (ran.code, ran.out) == (16, "")
     assert ran.err.splitlines() == [
         "airlift: error: the journal site/state.db is not there",
-        "airlift: hint: restore it from a backup, or run airlift site recover",
+        "airlift: hint: restore it from a backup, or move what is left of it away and run airlift site recover",
     ]
 
 
