@@ -77,11 +77,11 @@ class Fields:
             raise BundleError(f"{self._subject}.{name}: an integer from {low} to {high} was expected")
         return value
 
-    def constant(self, name: str, wanted: str | int) -> None:
+    def constant(self, name: str, wanted: str | int, *, hint: str | None = None) -> None:
         """Refuse any other value."""
         value = self.get(name)
         if type(value) is not type(wanted) or value != wanted:
-            raise BundleError(f"{self._subject}.{name}: expected {wanted!r}, got {str(value)[:80]!r}")
+            raise BundleError(f"{self._subject}.{name}: expected {wanted!r}, got {str(value)[:80]!r}", hint=hint)
 
     def time(self, name: str) -> datetime | None:
         """Return a time or None."""

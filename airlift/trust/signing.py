@@ -161,7 +161,7 @@ def parse_release(body: bytes) -> Release:
         raise BundleError(
             f"the bundle needs reader version {needed}, this airlift is {READER}", hint="update airlift on this side"
         )
-    predicate.constant("format", FORMAT)
+    predicate.constant("format", FORMAT, hint="update airlift on this side")
     suite = suites.get(predicate.text("suite"))
     encryption = predicate.text("encryption")
     if encryption not in (ENCRYPTED, PLAIN):

@@ -185,5 +185,7 @@ def get(name: str) -> Suite:
     """
     suite = SUITES.get(name)
     if suite is None:
-        raise BundleError(f"suite {name[:64]!r} is not known; known are: {', '.join(SUITES)}")
+        raise BundleError(
+            f"suite {name[:64]!r} is not known; known are: {', '.join(SUITES)}", hint="update airlift on this side"
+        )
     return suite
