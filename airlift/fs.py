@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import glob
 import os
+import secrets
+import shutil
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from airlift.errors import AirliftError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _HINTS = {
     errno.ENOSPC: "free some space on that disk and run the same command again",
@@ -52,9 +57,88 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def part_file(folder: Path, stem: str) -> tuple[Path, int]:
+    """Make ``STEM.PID.RANDOM.part``, which `remove_abandoned` leaves alone as long as it is open.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    while True:
+        path = folder / f"{stem}.{os.getpid()}.{secrets.token_hex(4)}.part"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if _is_claimed(handle):
+            return path, handle
+        os.close(handle)
+
+
+def _is_claimed(handle: int) -> bool:
+    # A disk without locks has none in `remove_abandoned` either.
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_SH)
+    # Without a name, it was taken for a leftover before it was locked.
+    return os.fstat(handle).st_nlink > 0
+
+
+def parts_of(folder: Path, stem: str) -> list[Path]:
+    """Return the part-files and work directories of a stem, used or left behind."""
+    return sorted(folder.glob(f"{glob.escape(stem)}.[0-9]*.part"))
+
+
+def remove_abandoned(parts: Iterable[Path]) -> None:
+    """Remove what killed runs left; what somebody is writing right now stays, and so does what cannot be removed."""
+    for part in parts:
+        with contextlib.suppress(OSError):
+            handle = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if stat.S_ISDIR(os.fstat(handle).st_mode):
+                    shutil.rmtree(part)
+                else:
+                    part.unlink()
+            finally:
+                os.close(handle)
+
+
+@contextlib.contextmanager
+def work_directory(parent: Path, stem: str) -> Iterator[Path]:
+    """Give a hidden directory of its own; it vanishes at the end, after a kill with the next of that stem.
+
+    Args:
+        parent: where; made when it is missing.
+        stem: what it is for.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    with guarded("creating"):
+        parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(parts_of(parent, f".{stem}"))
+        try:
+            path, handle = _claimed_directory(parent, stem)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(parent)) from error
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(handle)
+
+
+def _claimed_directory(parent: Path, stem: str) -> tuple[Path, int]:
+    while True:
+        path = parent / f".{stem}.{os.getpid()}.{secrets.token_hex(4)}.part"
+        path.mkdir(mode=0o700)
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        if _is_claimed(handle):
+            return path, handle
+        os.close(handle)
+
+
 @contextlib.contextmanager
 def atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Open a hidden part-file beside `path`; on success it is made durable and takes the name, else it vanishes.
+
+    What a killed run left of the same file is removed first.
 
     Args:
         path: the final name; its directory must exist.
@@ -63,20 +147,17 @@ def atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     Raises:
         StoreError: the disk refuses.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with guarded("writing"), named(part, path):
+    stem = f".{path.name}"
+    with guarded("writing"), named(path):
+        remove_abandoned(parts_of(path.parent, stem))
+        part, handle = part_file(path.parent, stem)
         try:
-            handle = os.open(
-                part,
-                os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW,
-                0o600,
-            )
             with os.fdopen(handle, "w+b") as stream:
                 yield stream
                 stream.flush()
                 os.fchmod(stream.fileno(), mode)
                 os.fsync(stream.fileno())
-            part.replace(path)
+                part.replace(path)
             sync_directory(path.parent)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -84,12 +165,12 @@ def atomic(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def named(part: Path, path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Let errors name the file that a person knows: a write's own has no name, the part-file's name says nothing."""
     try:
         yield
     except OSError as error:
-        if error.filename in (None, str(part)):
+        if error.filename is None or str(error.filename).startswith(str(path.with_name(f".{path.name}."))):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 

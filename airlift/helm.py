@@ -11,9 +11,8 @@ import contextlib
 import resource
 import shutil
 import subprocess  # noqa: TID251 - this file drives helm
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +69,7 @@ class Helm:
             StoreError: the work directory cannot be written.
         """
         subject = f"chart {chart.name} {chart.version}"
-        with self._home() as home:
+        with fs.work_directory(self._work, "helm") as home:
             # Relative names: helm splits a values file's name at commas, and a directory may have one.
             fs.write(home / chart.file_name, archive)
             arguments = [
@@ -95,14 +94,6 @@ class Helm:
                     said = said.replace(ours, theirs)
                 raise _refusal(subject, said.replace(f"{home}/", ""), code)
             return output
-
-    @contextlib.contextmanager
-    def _home(self) -> Iterator[Path]:
-        with fs.guarded("creating"):
-            self._work.mkdir(parents=True, exist_ok=True)
-            home = tempfile.TemporaryDirectory(prefix="helm-", dir=self._work)
-        with home as name:
-            yield Path(name)
 
     def _run(self, arguments: list[str], home: Path, subject: str) -> tuple[int, bytes, str]:
         talk = home / "stderr"

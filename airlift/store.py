@@ -7,9 +7,7 @@ what has a name is whole. Any number of processes may put at once; the last rena
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -21,20 +19,6 @@ from airlift.digest import Counter, Digest, Verifier
 _INGEST = "ingest"
 
 
-def _ingest_file(folder: Path, digest: Digest) -> tuple[Path, int]:
-    """Make a file that `Store.clear_ingest` leaves alone as long as it is open."""
-    while True:
-        path = folder / f"{digests.hex_of(digest)}.{os.getpid()}.{secrets.token_hex(4)}"
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        # A disk without locks has none in `clear_ingest` either.
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_SH)
-        if os.fstat(handle).st_nlink:
-            return path, handle
-        # It was taken for a leftover before it was locked.
-        os.close(handle)
-
-
 class BlobWriter:
     """Takes one blob. It is in the store once `commit` has returned; `discard` forgets it."""
 
@@ -43,7 +27,7 @@ class BlobWriter:
         self._digest = digest
         self._verifier = Counter(size, subject=digest) if is_checked else Verifier(digest, size)
         with fs.guarded("writing"):
-            self._part, handle = _ingest_file(store.root / _INGEST, digest)
+            self._part, handle = fs.part_file(store.root / _INGEST, digests.hex_of(digest))
         self._stream = os.fdopen(handle, "wb", buffering=0)
 
     @property
@@ -203,15 +187,7 @@ class Store:
 
     def clear_ingest(self) -> None:
         """Remove what killed runs left. What somebody is writing right now stays."""
-        for part in (self.root / _INGEST).glob("*"):
-            # What cannot be opened, locked or removed is in use, or gone.
-            with contextlib.suppress(OSError):
-                handle = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    part.unlink()
-                finally:
-                    os.close(handle)
+        fs.remove_abandoned((self.root / _INGEST).glob("*"))
 
     def digests(self) -> Iterator[Digest]:
         """Yield every blob's digest."""

@@ -57,7 +57,7 @@ def _directory(opened: Opened, output: Path, progress: Progress) -> None:
     part = output.with_name(f".{output.name}.partial")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        with fs.guarded("writing"), fs.named(part, output):
+        with fs.guarded("writing"), fs.named(output):
             for folder in (part, part / "blobs", part / "blobs" / "sha256"):
                 folder.mkdir()
                 folder.chmod(0o755)

@@ -182,7 +182,7 @@ class _File:
 
     def write(self, data: bytes) -> None:
         self._verifier.update(data)
-        with fs.guarded("writing"), fs.named(self._path, self._path):
+        with fs.guarded("writing"), fs.named(self._path):
             self._stream.write(data)
         self._progress.advance(len(data))
 

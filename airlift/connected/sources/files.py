@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -99,16 +96,13 @@ class FileSource:
             sink = _Hashing(None)
             self._http.download(url, sink, size=None, plain_http=request.plain_http, subject=subject)
             return sink.digest, sink.written
-        part = self._settings.work / f".file.{os.getpid()}.{secrets.token_hex(4)}.part"
-        try:
+        with fs.work_directory(self._settings.work, "file") as folder:
+            part = folder / "content"
             with fs.guarded("writing"), part.open("xb") as stream:
                 sink = _Hashing(stream)
                 self._http.download(url, sink, size=None, plain_http=request.plain_http, subject=subject)
             if wanted in (None, sink.digest):
                 _keep(cache, part, sink.digest, sink.written)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                part.unlink()
         return sink.digest, sink.written
 
     def _announced(self, url: str, request: File) -> int | None:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -103,11 +102,8 @@ class WheelSource:
         if index.pip.ignored:
             ignored = ", ".join(index.pip.ignored)
             self._settings.progress.note(f"pip's find-links ({ignored}) is not used: wheels come from indexes")
-        with fs.guarded("creating"):
-            self._settings.work.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.TemporaryDirectory(prefix="wheels-", dir=self._settings.work)
-        with folder as work:
-            run = _Resolve(self._settings, index, request, requirements, work=Path(work), places=self._places)
+        with fs.work_directory(self._settings.work, "wheels") as work:
+            run = _Resolve(self._settings, index, request, requirements, work=work, places=self._places)
             pins = run.pin(targets)
             wheels = run.look_into(pins)
         return _entry(request, requirements, targets, pins, wheels)

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
@@ -230,9 +229,7 @@ def remove_parts(root: Path, directories: Iterable[PurePosixPath]) -> None:
     """
     for directory in directories:
         with fs.guarded("removing"):
-            for part in sorted((root / directory).glob(".*.[0-9]*.part")):
-                with contextlib.suppress(FileNotFoundError):
-                    part.unlink()
+            fs.remove_abandoned(sorted((root / directory).glob(".*.[0-9]*.part")))
 
 
 def remove_parts_of(root: Path, items: Iterable[PlannedFile]) -> None:
@@ -243,5 +240,4 @@ def remove_parts_of(root: Path, items: Iterable[PlannedFile]) -> None:
     """
     for item in items:
         with fs.guarded("removing"):
-            for part in sorted(locate(root, item.path).parent.glob(f".{item.path.name}.[0-9]*.part")):
-                part.unlink(missing_ok=True)
+            fs.remove_abandoned(fs.parts_of(locate(root, item.path).parent, f".{item.path.name}"))

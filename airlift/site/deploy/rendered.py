@@ -7,9 +7,7 @@ more, so where a helm is at hand its word counts, and every image that it shows 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from airlift import fs, helm, limits
@@ -43,15 +41,13 @@ def helm_at_site(
         IntegrityError: the carried one is damaged.
         DeployError, StoreError: it cannot be had.
     """
-    with fs.guarded("creating"):
-        folder = tempfile.TemporaryDirectory(prefix="airlift-helm-")
-    with folder as name:
-        work = Path(name) / "work"
+    with fs.work_directory(store.root.parent, "rendering") as folder:
+        work = folder / "work"
         file = carried.find(drops, [f"{NAME}-{architecture}", NAME], store)
         if file is None:
             yield helm.find(environment, work)
             return
-        program = Path(name) / NAME
+        program = folder / NAME
         carried.place(file, store, program)
         yield helm.at(program, work)
 
