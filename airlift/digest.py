@@ -120,6 +120,40 @@ class Counter:
             raise IntegrityError(self._subject, expected=f"{self._size} bytes", actual=f"{self.seen} bytes")
 
 
+class Collector:
+    """A sink that holds one small blob in memory; the caller has bounded its size.
+
+    The content is given out by `finish` alone, so what was not checked cannot be used.
+    """
+
+    def __init__(self, digest: Digest, size: int, *, subject: str | None = None) -> None:
+        self._verifier = Verifier(digest, size, subject=subject)
+        self._data = bytearray()
+
+    @property
+    def written(self) -> int:
+        """How many bytes came so far."""
+        return self._verifier.seen
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            IntegrityError: there are more bytes than announced.
+        """
+        self._verifier.update(data)
+        self._data += data
+
+    def finish(self) -> bytes:
+        """Return the content.
+
+        Raises:
+            IntegrityError: bytes are missing or the digest differs.
+        """
+        self._verifier.finish()
+        return bytes(self._data)
+
+
 def check(data: bytes, digest: Digest, *, subject: str | None = None) -> bytes:
     """Return `data` when its digest is `digest`.
 

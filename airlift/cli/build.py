@@ -57,6 +57,8 @@ def command(
     settings = options.settings(lock.parent, output.parent, pinned.platforms, cache_dir, no_cache=no_cache)
     base = places.recall(environment.cache_folder(cache_dir), pinned.encode(), lock)
     settings = options.with_base(settings, base)
+    issued_at = _moment(issued, "--issued") or environment.source_date()
+    expires_at = _moment(expires, "--expires")
     for share in builder.shares(pinned, before):
         new = "" if share.new is None else f", {console.size(share.new)} new"
         console.say(f"{share.kind}: {share.artifacts} artifacts, {console.size(share.size)}{new}")
@@ -70,8 +72,8 @@ def command(
         signers=signing,
         recipients=sealing,
         is_plain=plain,
-        issued=_moment(issued, "--issued") or environment.source_date(),
-        expires=_moment(expires, "--expires"),
+        issued=issued_at,
+        expires=expires_at,
         reports=reports,
     )
     console.say(f"{output}: {console.size(built.size)}, channel {pinned.channel}, sequence {sequence}")

@@ -10,7 +10,7 @@ from airlift import canonical, fs
 from airlift.cli import console, environment, options
 from airlift.errors import UsageError
 from airlift.site import drops, retention
-from airlift.site.config import load_site
+from airlift.site.config import Site, load_site
 from airlift.site.journal import READY, Drop
 
 
@@ -43,10 +43,7 @@ def activate(folder: Path, release: str, as_json: bool) -> None:
     """
     site = load_site(folder)
     drop = drops.activate(site, release, progress=console.progress(), http=environment.http_settings())
-    if as_json:
-        console.result_json({"drops": [item.to_json() for item in drops.list_drops(site)]})
-    else:
-        console.answer(line(drop))
+    _report(site, drop, as_json=as_json)
 
 
 @command.command()
@@ -57,10 +54,7 @@ def rollback(folder: Path, channel: str | None, as_json: bool) -> None:
     """Take the active drop back: clients see the kept drop before it."""
     site = load_site(folder)
     drop = drops.rollback(site, channel, progress=console.progress(), http=environment.http_settings())
-    if as_json:
-        console.result_json({"drops": [item.to_json() for item in drops.list_drops(site)]})
-    else:
-        console.answer(line(drop))
+    _report(site, drop, as_json=as_json)
 
 
 @command.command()
@@ -122,6 +116,13 @@ def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | N
         for release in done.releases:
             console.answer(f"{verb} {release}")
         console.answer(f"{verb} {len(done.releases)} drops and {len(done.blobs)} blobs, {console.size(done.size)}")
+
+
+def _report(site: Site, drop: Drop, *, as_json: bool) -> None:
+    if as_json:
+        console.result_json({"drops": [item.to_json() for item in drops.list_drops(site)]})
+    else:
+        console.answer(line(drop))
 
 
 def line(drop: Drop) -> str:

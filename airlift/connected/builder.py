@@ -170,26 +170,6 @@ def _member(blob: Digest) -> str:
     return f"blobs/sha256/{digest.hex_of(blob)}"
 
 
-class _Memory:
-    """Takes one small blob into memory."""
-
-    def __init__(self, blob: LockedBlob) -> None:
-        self._blob = blob
-        self._data = bytearray()
-
-    @property
-    def written(self) -> int:
-        return len(self._data)
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if len(self._data) + len(data) > self._blob.size:
-            raise IntegrityError(self._blob.digest, expected=f"{self._blob.size} bytes", actual="more")
-        self._data += data
-
-    def finish(self) -> bytes:
-        return digest.check(bytes(self._data), self._blob.digest)
-
-
 class _Tee:
     """Gives each byte to the bundle and to the cache."""
 
@@ -243,7 +223,7 @@ class _Build:
         cache = self._settings.cache
         if cache is not None and cache.has(blob.digest):
             return _cached(cache, blob)
-        sink = _Memory(blob)
+        sink = digest.Collector(blob.digest, blob.size)
         self._fetch(blob, sink)
         data = sink.finish()
         if cache is not None:
@@ -334,7 +314,7 @@ class _Build:
                 raise
             raise _damaged(cache, blob, error) from None
 
-    def _fetch(self, blob: LockedBlob, sink: _Memory | _Tee) -> None:
+    def _fetch(self, blob: LockedBlob, sink: digest.Collector | _Tee) -> None:
         if blob.digest in self._values:
             data = fs.read_bounded(self._settings.base / self._values[blob.digest].origin["path"], limits.DOCUMENT)
             sink.write(digest.check(data, blob.digest, subject=self._values[blob.digest].origin["path"]))

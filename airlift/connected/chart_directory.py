@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from airlift.errors import ResolveError
+from airlift.errors import AirliftError, ResolveError
 from airlift.kinds import chart_pack, charts, semver
 from airlift.kinds.chart_metadata import Chart, Dependency
 
@@ -71,7 +71,11 @@ def assemble(
             found, data = inner.chart, inner.data
         elif dependency.repository.startswith(("http://", "https://", "oci://")):
             key = f"{dependency.repository}|{dependency.name}|{dependency.version}"
-            found, data = pull(dependency, (pins or {}).get(key) or version or dependency.version)
+            try:
+                found, data = pull(dependency, (pins or {}).get(key) or version or dependency.version)
+            except AirliftError as error:
+                error.message = f"{subject}, dependency {dependency.name}: {error.message}"
+                raise
             used[key] = found.version
         else:
             raise _homeless(dependency, subject)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from airlift.digest import Digest
+from airlift.digest import Collector, Digest
 from airlift.errors import ResolveError
 from airlift.kinds import images
 from airlift.oci import Descriptor, Manifest
@@ -59,18 +59,6 @@ class Origin(Protocol):
         """
 
 
-class _Small:
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    @property
-    def written(self) -> int:
-        return len(self.data)
-
-    def write(self, data: bytes) -> None:
-        self.data += data
-
-
 class RegistryOrigin:
     """A repository of a registry."""
 
@@ -113,14 +101,14 @@ class RegistryOrigin:
 
     def small(self, descriptor: Descriptor) -> bytes:
         """See `Origin`."""
-        sink = _Small()
+        sink = Collector(descriptor.digest, descriptor.size, subject=f"{self.name}, config")
         try:
             self._client.blob(self._reference.repository, descriptor.digest, descriptor.size, sink)
         except HttpStatusError as error:
             if error.status != _NOT_FOUND:
                 raise
             raise ResolveError(f"{self.name}: {self._reference.registry} does not have {descriptor.digest}") from None
-        return bytes(sink.data)
+        return sink.finish()
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
         """See `Origin`."""

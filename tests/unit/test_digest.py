@@ -70,3 +70,21 @@ def test_check_returns_what_is_right() -> None:
     assert digest.check(b"abc", digest.of(b"abc")) == b"abc"
     with pytest.raises(IntegrityError, match=r"^config: expected sha256:"):
         digest.check(b"abd", digest.of(b"abc"), subject="config")
+
+
+def test_a_collector_gives_its_content_out_only_when_it_is_right() -> None:
+    good = digest.Collector(digest.of(b"abc"), 3)
+    good.write(b"ab")
+    assert good.written == 2
+    good.write(memoryview(b"c"))
+    assert good.finish() == b"abc"
+    short = digest.Collector(digest.of(b"abc"), 3, subject="config")
+    short.write(b"ab")
+    with pytest.raises(IntegrityError, match="config: expected 3 bytes, got 2 bytes"):
+        short.finish()
+    wrong = digest.Collector(digest.of(b"abc"), 3)
+    wrong.write(b"abd")
+    with pytest.raises(IntegrityError):
+        wrong.finish()
+    with pytest.raises(IntegrityError, match="expected 3 bytes, got more"):
+        wrong.write(b"e")

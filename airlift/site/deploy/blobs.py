@@ -6,7 +6,7 @@ from typing import Protocol
 
 from airlift import fs, limits, oci
 from airlift.artifact import Artifact
-from airlift.digest import Verifier
+from airlift.digest import Collector, Verifier
 from airlift.errors import DeployError
 from airlift.oci import Descriptor, Manifest
 from airlift.site.deploy.files import Sink
@@ -96,18 +96,6 @@ def copy_checked(source: BlobSource, artifact: Artifact, blob: Descriptor, sink:
     verifier.finish()
 
 
-class _Buffer:
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    @property
-    def written(self) -> int:
-        return len(self.data)
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.data += data
-
-
 def read_small(source: BlobSource, artifact: Artifact, blob: Descriptor) -> bytes:
     """Return a blob that is held in memory whole, checked.
 
@@ -122,9 +110,7 @@ def read_small(source: BlobSource, artifact: Artifact, blob: Descriptor) -> byte
         raise DeployError(
             f"{artifact.name}: {blob.digest} is not at this site", hint="import the bundle again; airlift mends the gap"
         )
-    buffer = _Buffer()
-    copy_checked(source, artifact, blob, buffer)
-    return bytes(buffer.data)
+    return _read(source, artifact, blob)
 
 
 def read_archive(source: BlobSource, artifact: Artifact, blob: Descriptor) -> bytes:
@@ -134,9 +120,13 @@ def read_archive(source: BlobSource, artifact: Artifact, blob: Descriptor) -> by
         IntegrityError: it is damaged.
         StoreError, FetchError: it cannot be read.
     """
-    buffer = _Buffer()
-    copy_checked(source, artifact, blob, buffer)
-    return bytes(buffer.data)
+    return _read(source, artifact, blob)
+
+
+def _read(source: BlobSource, artifact: Artifact, blob: Descriptor) -> bytes:
+    sink = Collector(blob.digest, blob.size, subject=f"{blob.digest} of {artifact.name}")
+    source.copy(artifact, blob, sink)
+    return sink.finish()
 
 
 def read_manifest(source: BlobSource, artifact: Artifact, blob: Descriptor) -> Manifest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
@@ -62,7 +61,7 @@ def make_app(site: Site) -> web.Application:
 async def serve(
     site: Site, listen: str, started: Callable[[str], None], *, certificate: Certificate | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then let transfers that are under way end.
+    """Serve until SIGTERM or SIGINT; then let transfers that are under way end; in the main thread, for signals.
 
     Args:
         site: what to serve.
@@ -91,11 +90,9 @@ async def serve(
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stop.set)
         if certificate is not None:
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.add_signal_handler(signal.SIGHUP, _reload, certificate)
+            loop.add_signal_handler(signal.SIGHUP, _reload, certificate)
         scheme = "https" if certificate else "http"
         started(f"{scheme}://{shown}:{address[1]}")
         await stop.wait()

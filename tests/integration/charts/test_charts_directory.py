@@ -159,6 +159,7 @@ def test_an_older_archive_in_charts_is_replaced(here: Settings, tmp_path: Path) 
         ("{name: web, version: ^9, repository: 'file://../web'}", "has web 1.0.0, and web ^9 is asked for"),
         ("{name: site, version: ^1, repository: 'file://../site'}", "dependencies lead in a circle"),
         ("{name: web, version: ^1, repository: 'http://u:p@127.0.0.1:1'}", "has a login in it"),
+        ("{name: web, version: ^1, repository: 'http://u:p@127.0.0.1:1'}", "chart site, dependency web: "),
     ],
 )
 def test_a_dependency_that_cannot_be_had_is_refused(here: Settings, tmp_path: Path, dependency: str, said: str) -> None:
