@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,11 +36,15 @@ class PayloadMember:
         size: its bytes.
         chunks: its content, once, in order; raises IntegrityError in place of its last bytes when a blob's digest is
             not the one of its name.
+        apart: called before any of `chunks` was taken, lets the stream pass over this member. What it returns gives
+            the content in place of `chunks`, each time from the beginning, in any thread, while the reader is open.
+            The caller sees to it that it is read to its end: nobody else checks these bytes.
     """
 
     name: str
     size: int
     chunks: Iterator[memoryview]
+    apart: Callable[[], Callable[[], Iterator[memoryview]]]
 
     @property
     def digest(self) -> Digest | None:
@@ -136,7 +141,7 @@ class Opened:
         with ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="open") as pool:
             pieces = _Pieces(pool, self._open, self.release.frames, ahead=ahead)
             try:
-                yield from self._members(_Stream(pieces, self.payload_size))
+                yield from self._members(_Stream(pieces, self.payload_size, self._piece_size))
             finally:
                 pieces.stop()
 
@@ -153,14 +158,37 @@ class Opened:
             stream.take(before)
             self._check_name(name, size, seen)
             seen.add(name)
-            member = PayloadMember(name, size, _content(stream, name, size))
+            passed: list[str] = []
+            member = PayloadMember(
+                name, size, _content(stream, name, size), partial(self._pass_over, passed, stream, name, size)
+            )
             yield member
-            for _ in member.chunks:
-                pass
+            if not passed:
+                for _ in member.chunks:
+                    pass
             if any(stream.take(layout.padding(size))):
                 raise BundleError(f"payload: {name} is not followed by zero bytes")
         if len(seen) < len(_FIRST) or stream.left != end or stream.take(end) != layout.END:
             raise BundleError("payload: the archive does not end where it should")
+
+    def _pass_over(
+        self, passed: list[str], stream: _Stream, name: str, size: int
+    ) -> Callable[[], Iterator[memoryview]]:
+        start = self.payload_size - stream.left
+        stream.skip(size)
+        passed.append(name)
+        return partial(self._apart, name, start, size)
+
+    def _apart(self, name: str, start: int, size: int) -> Generator[memoryview]:
+        first, before = divmod(start, self._piece_size)
+        pieces = _Pieces(None, self._open, self.release.frames, ahead=0, first=first)
+        stream = _Stream(pieces, before + size, self._piece_size)
+        stream.take(before)
+        yield from _content(stream, name, size)
+
+    @property
+    def _piece_size(self) -> int:
+        return frames.piece_size(encrypted=self._key is not None)
 
     def _check_name(self, name: str, size: int, seen: set[str]) -> None:
         if len(seen) < len(_FIRST):
@@ -197,14 +225,16 @@ def _content(stream: _Stream, name: str, size: int) -> Generator[memoryview]:
 
 
 class _Pieces:
-    """The opened pieces in order; a few of them are made ahead by threads."""
+    """The opened pieces in order; a few of them are made ahead by threads, or without a pool none."""
 
-    def __init__(self, pool: ThreadPoolExecutor, work: Callable[[int], bytes], total: int, *, ahead: int) -> None:
+    def __init__(
+        self, pool: ThreadPoolExecutor | None, work: Callable[[int], bytes], total: int, *, ahead: int, first: int = 0
+    ) -> None:
         self._pool = pool
         self._work = work
         self._total = total
         self._ahead = ahead
-        self._next = 0
+        self._next = first
         self._waiting: deque[Future[bytes]] = deque()
 
     def take(self) -> bytes:
@@ -213,12 +243,23 @@ class _Pieces:
         Raises:
             BundleError: there is no more.
         """
-        while len(self._waiting) < self._ahead and self._next < self._total:
+        if self._pool is None and self._next < self._total:
+            self._next += 1
+            return self._work(self._next - 1)
+        while self._pool is not None and len(self._waiting) < self._ahead and self._next < self._total:
             self._waiting.append(self._pool.submit(self._work, self._next))
             self._next += 1
         if not self._waiting:
             raise BundleError("payload: the archive is longer than its frames")
         return self._waiting.popleft().result()
+
+    def skip(self, count: int) -> None:
+        """Pass over pieces. From here on none is made ahead: who passes over much would drop it."""
+        self._ahead = 1
+        for _ in range(min(count, len(self._waiting))):
+            self._waiting.popleft().cancel()
+            count -= 1
+        self._next += count
 
     def stop(self) -> None:
         """Drop what is under way."""
@@ -231,10 +272,21 @@ class _Pieces:
 class _Stream:
     """The archive's bytes, of which `left` are still to come."""
 
-    def __init__(self, pieces: _Pieces, size: int) -> None:
+    def __init__(self, pieces: _Pieces, size: int, piece_size: int) -> None:
         self._pieces = pieces
+        self._piece_size = piece_size
         self._current = memoryview(b"")
         self.left = size
+
+    def skip(self, size: int) -> None:
+        """Pass over bytes without opening the pieces that hold nothing else."""
+        self.left -= size
+        inside = min(size, len(self._current))
+        self._current = self._current[inside:]
+        whole, rest = divmod(size - inside, self._piece_size)
+        self._pieces.skip(whole)
+        if rest:
+            self._current = memoryview(self._pieces.take())[rest:]
 
     def some(self, most: int) -> memoryview:
         """Return one or more bytes, at most `most` and a chunk's worth; none only for `most` 0."""

@@ -7,8 +7,9 @@ that is small, goes to the store. What is already there is read (its frames are 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
@@ -26,6 +27,9 @@ from airlift.store import BlobWriter, Store
 _MANIFESTS: Final = oci.INDEX_TYPES | oci.MANIFEST_TYPES
 _SYNCING: Final = 8
 """Blobs that wait for the disk while the next ones are read already."""
+
+_LANES: Final = 3
+"""Blobs on their way to the registry at once."""
 
 
 class Intake:
@@ -62,6 +66,9 @@ class Intake:
         self._absent: frozenset[Digest] = frozenset()
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sync")
         self._syncing: deque[Future[None]] = deque()
+        self._lanes = ThreadPoolExecutor(max_workers=_LANES, thread_name_prefix="deliver")
+        self._delivering: deque[Future[None]] = deque()
+        self._is_over = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +76,11 @@ class Intake:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._is_over.set()
+        self._lanes.shutdown(cancel_futures=True)
         self._pool.shutdown()
 
     def run(self, opened: Opened) -> Contents:
@@ -103,7 +115,7 @@ class Intake:
     def discard(self) -> None:
         """Take back what this run brought into the store, and end it. The caller knows that nothing refers to it."""
         # A blob that is still on its way to the disk would get its name after this.
-        self._pool.shutdown()
+        self._end()
         for digest in self.new:
             with contextlib.suppress(StoreError):
                 self._store.delete(digest)
@@ -172,14 +184,9 @@ class Intake:
         if self._target is None or self._is_dry:
             self._drain(member)
             return
-        upload = self._target.upload(digest, member.size)
-        if upload is None:
-            self._drain(member)
-            return
-        with upload as sink:
-            for chunk in self._chunks(member):
-                sink.write(chunk)
-            sink.commit()
+        content = _Counted(member.apart(), self._progress, self._is_over)
+        self._wait(self._delivering, _LANES - 1)
+        self._delivering.append(self._lanes.submit(_send, self._target, digest, member.size, content))
 
     def _remember(self, member: PayloadMember, digest: Digest) -> None:
         """Keep what may be a manifest or config: without it a dry run could not read on."""
@@ -195,16 +202,21 @@ class Intake:
         try:
             for chunk in self._chunks(member):
                 writer.write(chunk)
-            self._settle(_SYNCING - 1)
+            self._wait(self._syncing, _SYNCING - 1)
         except BaseException:
             writer.discard()
             raise
         self._syncing.append(self._pool.submit(_commit, writer))
 
-    def _settle(self, most: int = 0) -> None:
-        """Wait until at most so many blobs wait for the disk."""
-        while len(self._syncing) > most:
-            self._syncing.popleft().result()
+    def _settle(self) -> None:
+        """Wait until everything is where it belongs."""
+        self._wait(self._syncing, 0)
+        self._wait(self._delivering, 0)
+
+    def _wait(self, under_way: deque[Future[None]], most: int) -> None:
+        """Wait until at most so many are under way."""
+        while len(under_way) > most:
+            under_way.popleft().result()
 
     def _drain(self, member: PayloadMember) -> None:
         for _ in self._chunks(member):
@@ -214,6 +226,36 @@ class Intake:
         for chunk in member.chunks:
             self._progress.advance(len(chunk))
             yield chunk
+
+
+class _Counted:
+    """The content of a blob, from its beginning each time; progress hears of each byte once."""
+
+    def __init__(
+        self, content: Callable[[], Iterator[memoryview]], progress: Progress, is_over: threading.Event
+    ) -> None:
+        self._content = content
+        self._progress = progress
+        self._is_over = is_over
+        self._counted = 0
+
+    def __call__(self) -> Iterator[memoryview]:
+        seen = 0
+        for chunk in self._content():
+            if self._is_over.is_set():
+                raise StoreError("the import has ended")
+            seen += len(chunk)
+            if seen > self._counted:
+                self._progress.advance(seen - self._counted)
+                self._counted = seen
+            yield chunk
+
+
+def _send(target: Target, digest: Digest, size: int, content: _Counted) -> None:
+    """Deliver a blob; one that is there already is read all the same, so that every frame is checked."""
+    if not target.deliver(digest, size, content):
+        for _ in content():
+            pass
 
 
 def _commit(writer: BlobWriter) -> None:

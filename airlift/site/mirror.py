@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from airlift import reference
@@ -36,14 +35,8 @@ def place_of(artifact: Artifact) -> tuple[str, str | None]:
     return (parsed.repository if is_local else parsed.path), parsed.tag
 
 
-class Upload(Protocol):
-    """A blob on its way; it is there once `commit` has returned."""
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Take the next bytes."""
-
-    def commit(self) -> None:
-        """End it."""
+Chunks = Callable[[], Iterable[bytes | memoryview]]
+"""Gives a blob's content, each time from its beginning; its last bytes only when the digest was right."""
 
 
 class Target(Protocol):
@@ -61,8 +54,8 @@ class Target(Protocol):
     def is_wanted(self, digest: Digest) -> bool:
         """Say whether an expected artifact has this blob."""
 
-    def upload(self, digest: Digest, size: int) -> AbstractContextManager[Upload] | None:
-        """Begin to take a wanted blob, or return None when it is there."""
+    def deliver(self, digest: Digest, size: int, chunks: Chunks) -> bool:
+        """Take a wanted blob, unless it is there; return whether bytes were sent. Several threads call it."""
 
     def publish(self, store: Store, progress: Progress) -> None:
         """Complete the expected artifacts: blobs that are still missing, then manifests by digest, children first."""

@@ -100,7 +100,7 @@ class HttpClient:
         url: str,
         *,
         limit: int,
-        body: bytes | Iterable[bytes] | None = None,
+        body: bytes | Iterable[bytes | memoryview] | None = None,
         headers: Mapping[str, str] | None = None,
         auth: Auth = None,
         plain_http: bool = False,

@@ -20,7 +20,7 @@ from airlift.oci import Descriptor
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpStatusError, Response
 from airlift.transport.tokens import Login, Scope
-from airlift.transport.upload import BlobUpload, Body
+from airlift.transport.upload import BlobUpload, Body, Whole
 
 _CREATED: Final = 201
 _NOT_FOUND: Final = 404
@@ -157,7 +157,9 @@ class PushHalf(ABC):
             subject=self.name(repository, digest),
         )
 
-    def push_blob(self, repository: str, digest: Digest, size: int, chunks: Callable[[], Iterable[bytes]]) -> bool:
+    def push_blob(
+        self, repository: str, digest: Digest, size: int, chunks: Callable[[], Iterable[bytes | memoryview]]
+    ) -> bool:
         """Give a blob to a repository, unless it has it; return whether bytes were sent.
 
         Args:
@@ -173,10 +175,9 @@ class PushHalf(ABC):
         failures = 0
         while not self.has_blob(repository, digest):
             try:
-                with self.blob_upload(repository, digest, size) as upload:
-                    for chunk in chunks():
-                        upload.write(chunk)
-                    upload.commit()
+                with delivering(self.registry):
+                    place = self._place(repository, digest)
+                    self._put(repository, digest, size, place, Whole(self.name(repository, digest), size, chunks()))
             except DeliveryError as error:
                 failures += 1
                 if not error.temporary or failures > self.http.settings.retries:
@@ -185,6 +186,14 @@ class PushHalf(ABC):
             else:
                 return True
         return False
+
+    def _place(self, repository: str, digest: Digest) -> str:
+        """Begin an upload and return where the bytes go."""
+        location = self._post(repository, digest, {}).headers.get("Location")
+        if not location:
+            raise FetchError(f"{self.name(repository, digest)}: the registry names no place for the upload")
+        # Resolved against what was asked, since it may be relative.
+        return self.own(urljoin(self.url(f"/v2/{repository}/blobs/uploads/"), location))
 
     def blob_upload(self, repository: str, digest: Digest, size: int) -> BlobUpload:
         """Begin to give a blob to a repository, piece by piece; a context manager.
@@ -196,11 +205,7 @@ class PushHalf(ABC):
             DeliveryError: the registry does not take it, here or in a later `write` or `commit`.
         """
         with delivering(self.registry):
-            location = self._post(repository, digest, {}).headers.get("Location")
-            if not location:
-                raise FetchError(f"{self.name(repository, digest)}: the registry names no place for the upload")
-            # Resolved against what was asked, since it may be relative.
-            place = self.own(urljoin(self.url(f"/v2/{repository}/blobs/uploads/"), location))
+            place = self._place(repository, digest)
 
         def send(body: Body) -> None:
             with delivering(self.registry):
@@ -213,7 +218,7 @@ class PushHalf(ABC):
 
         return BlobUpload(self.name(repository, digest), size, send, is_there)
 
-    def _put(self, repository: str, digest: Digest, size: int, place: str, body: Body) -> None:
+    def _put(self, repository: str, digest: Digest, size: int, place: str, body: Body | Whole) -> None:
         self.http.exchange(
             "PUT",
             f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': digest})}",

@@ -1,10 +1,10 @@
-"""One blob on its way into a registry: written here piece by piece, sent by a thread of its own."""
+"""One blob on its way into a registry: out of chunks, or written piece by piece and sent by a thread of its own."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Final, Self
 
@@ -17,6 +17,34 @@ _POLL_S: Final = 0.5
 
 class _GivenUpError(Exception):
     """Breaks the request off in the middle."""
+
+
+class Whole:
+    """What a request sends: a blob out of its chunks, which are asked for as they are sent.
+
+    Args:
+        name: for messages.
+        size: in bytes.
+        chunks: the content.
+    """
+
+    def __init__(self, name: str, size: int, chunks: Iterable[bytes | memoryview]) -> None:
+        self._name = name
+        self._size = size
+        self._chunks = chunks
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        sent = 0
+        for chunk in self._chunks:
+            sent += len(chunk)
+            if sent > self._size:
+                raise IntegrityError(self._name, expected=f"{self._size} bytes", actual="more")
+            yield chunk
+        if sent != self._size:
+            raise IntegrityError(self._name, expected=f"{self._size} bytes", actual=f"{sent} bytes")
 
 
 class Body:

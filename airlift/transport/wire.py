@@ -151,7 +151,7 @@ class Wire:
         url: str,
         headers: Mapping[str, str],
         auth: Auth,
-        body: bytes | Iterable[bytes] | None,
+        body: bytes | Iterable[bytes | memoryview] | None,
         *,
         plain_http: bool,
         subject: str,
@@ -172,10 +172,14 @@ class Wire:
                     and auth is not None
                     and not isinstance(auth, str)
                     and challenges < _MAX_CHALLENGES
-                    and (body is None or isinstance(body, bytes))
                     and urls.origin(raw.url) == urls.origin(url)
                     and auth.challenged(value, raw.headers)
                 ):
+                    if not (body is None or isinstance(body, bytes)):
+                        # Who streams a body begins anew, and then with the new login.
+                        error = self.error(raw, method, subject)
+                        error.temporary = True
+                        raise error
                     challenges += 1
                     self.drain(raw)
                     continue
@@ -190,7 +194,7 @@ class Wire:
         url: str,
         headers: Mapping[str, str],
         value: str | None,
-        body: bytes | Iterable[bytes] | None,
+        body: bytes | Iterable[bytes | memoryview] | None,
         *,
         plain_http: bool,
         subject: str,
@@ -222,7 +226,7 @@ class Wire:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | Iterable[bytes] | None,
+        body: bytes | Iterable[bytes | memoryview] | None,
         *,
         plain_http: bool,
         subject: str,

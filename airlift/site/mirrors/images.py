@@ -26,8 +26,6 @@ from airlift.transport.push import delivering
 from airlift.transport.registry import RegistryClient
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from airlift.artifact import Artifact
     from airlift.digest import Digest
     from airlift.oci import Descriptor, Manifest
@@ -98,6 +96,8 @@ class RegistryTarget:
         self._homes: dict[Digest, _Home] = {}
         self._trees: list[tuple[str, list[tuple[Descriptor, Manifest]]]] = []
         self._sources: dict[str, str] = {}
+        self._delivered: set[Digest] = set()
+        self._patience = _Patience()
 
     def check(self) -> None:
         """Ask whether the registry is there and lets us in.
@@ -176,17 +176,19 @@ class RegistryTarget:
         """Say whether an expected artifact has this blob."""
         return digest in self._homes
 
-    def upload(self, digest: Digest, size: int) -> AbstractContextManager[mirror.Upload] | None:
-        """Begin to take a wanted blob into the first of its repositories; None when that has it.
+    def deliver(self, digest: Digest, size: int, chunks: mirror.Chunks) -> bool:
+        """Take a wanted blob into the first of its repositories, unless that has it; return whether bytes were sent.
 
         Raises:
             DeliveryError: the registry refuses.
+            AirliftError: what the chunks raise.
         """
         self._prepare()
         repository = next(iter(self._homes[digest].repositories))
-        if self._client.has_blob(repository, digest):
-            return None
-        return self._client.blob_upload(repository, digest, size)
+        sent: list[bool] = []
+        self._patience.call(lambda: sent.append(self._client.push_blob(repository, digest, size, chunks)))
+        self._delivered.add(digest)
+        return any(sent)
 
     def publish(self, store: Store, progress: Progress) -> None:
         """Complete the expected artifacts: blobs that are still missing, then manifests by digest, children first.
@@ -201,8 +203,8 @@ class RegistryTarget:
         with _partly("nothing of the drop has a name there"):
             self._prepare()
             progress.start("filling the registry", len(blobs) + len(trees), unit="objects")
-            _side_by_side(blobs, progress)
-            _side_by_side(trees, progress)
+            self._side_by_side(blobs, progress)
+            self._side_by_side(trees, progress)
             progress.finish()
 
     def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
@@ -218,7 +220,7 @@ class RegistryTarget:
         progress.start("moving tags", len(moves), unit="tags")
         moved: list[int] = []
         try:
-            _side_by_side(moves, progress, moved)
+            self._side_by_side(moves, progress, moved)
         except DeliveryError as error:
             # Counted when all threads have ended, so none is on its way any more.
             raise _partial(error, f"{len(moved)} of the drop's {len(moves)} tags have moved already") from None
@@ -227,7 +229,9 @@ class RegistryTarget:
     def _fill(self, digest: Digest, home: _Home, store: Store) -> None:
         """Let all repositories have a blob: by mount, else from the store, else from the first that has it."""
         first, *others = home.repositories
-        if store.has(digest):
+        if digest in self._delivered:
+            pass
+        elif store.has(digest):
             self._client.push_blob(first, digest, home.size, lambda: store.chunks(digest, home.size))
         elif not self._client.has_blob(first, digest):
             raise StoreError(
@@ -247,47 +251,52 @@ class RegistryTarget:
         for descriptor, manifest in tree:
             self._client.push_manifest(repository, descriptor.digest, manifest.data, manifest.media_type)
 
+    def _side_by_side(
+        self, calls: Sequence[Callable[[], None]], progress: Progress, done: list[int] | None = None
+    ) -> None:
+        """Make the calls, a few at a time; a lasting failure ends it. `done` gets the place of each that succeeded."""
+
+        def one(place: int, call: Callable[[], None]) -> None:
+            self._patience.call(call)
+            if done is not None:
+                done.append(place)
+            progress.advance(1)
+
+        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="registry") as pool:
+            waiting = [pool.submit(one, place, call) for place, call in enumerate(calls)]
+            try:
+                for future in waiting:
+                    future.result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
     def _tag(self, repository: str, tag: str, digest: Digest, store: Store) -> None:
         manifest = oci.parse_manifest(store.read(digest), subject=f"{repository}:{tag}")
         self._client.push_manifest(repository, tag, manifest.data, manifest.media_type)
 
 
-def _side_by_side(calls: Sequence[Callable[[], None]], progress: Progress, done: list[int] | None = None) -> None:
-    """Make the calls, a few at a time, one by one after the registry was overburdened; a lasting failure ends it.
+class _Patience:
+    """Lets calls run side by side until the registry is overburdened, and from then on one by one."""
 
-    `done` gets the place of each that succeeded.
-    """
-    alone = threading.Lock()
-    is_pressed = threading.Event()
+    def __init__(self) -> None:
+        self._alone = threading.Lock()
+        self._is_pressed = threading.Event()
 
-    def one(place: int, call: Callable[[], None]) -> None:
-        patiently(call)
-        if done is not None:
-            done.append(place)
-        progress.advance(1)
-
-    def patiently(call: Callable[[], None]) -> None:
-        was_pressed = is_pressed.is_set()
-        with alone if was_pressed else contextlib.nullcontext():
+    def call(self, call: Callable[[], object]) -> None:
+        """Make a call, once more and alone when it failed for a passing reason."""
+        was_pressed = self._is_pressed.is_set()
+        with self._alone if was_pressed else contextlib.nullcontext():
             try:
                 call()
             except DeliveryError as error:
                 if not error.temporary or was_pressed:
                     raise
-                is_pressed.set()
+                self._is_pressed.set()
             else:
                 return
-        with alone:
+        with self._alone:
             call()
-
-    with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="registry") as pool:
-        waiting = [pool.submit(one, place, call) for place, call in enumerate(calls)]
-        try:
-            for future in waiting:
-                future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 @contextlib.contextmanager
