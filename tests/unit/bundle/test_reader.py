@@ -398,3 +398,51 @@ def test_a_plain_bundle_with_stanzas_is_refused(tmp_path: Path, bundle: Path) ->
         craft(path, archive(GOOD), keys=recipients.encode(reader.stanzas))
     with pytest.raises(BundleError, match="an encrypted bundle has stanzas, a plain one has none"):
         accept(path, PLAIN_OK, None)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_members_that_are_read_apart_are_the_same_in_any_order_and_as_often_as_wanted(
+    tmp_path: Path, plain: bool
+) -> None:
+    path = tmp_path / "x"
+    blobs = [b"", b"one", BIG, BIG[::-1], b"z" * layout.BLOCK, BIG[:5_000_000]]
+    Recipe(blobs=blobs, encrypted=not plain).write(path)
+    with BundleReader(path) as reader:
+        verified = Gate(PLAIN_OK, now=NOW).admit(reader.envelope, reader.roots)
+        for chosen in range(0, 2 ** len(blobs), 3):
+            opened = reader.unlock(verified, None if plain else SITE)
+            apart, found = {}, {}
+            for place, member in enumerate(opened.payload()):
+                if member.digest is not None and chosen >> (place - 2) & 1:
+                    apart[member.name] = member.apart()
+                else:
+                    found[member.name] = b"".join(member.chunks)
+            for name in reversed(apart):
+                found[name] = b"".join(apart[name]())
+                assert b"".join(apart[name]()) == found[name]
+            assert found == members(blobs)
+
+
+def test_damage_in_a_member_that_is_read_apart_is_found_by_who_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    Recipe(blobs=[BIG, b"after"]).write(path)
+    data = bytearray(path.read_bytes())
+    with BundleReader(path) as reader:
+        container = layout.Container.of(reader.release, digest_size=32)
+    data[container.offset_of(layout.PAYLOAD) + frames.FRAME_SIZE + 1000] ^= 1
+    path.write_bytes(data)
+    with BundleReader(path) as reader:
+        verified = Gate(trust(), now=NOW).admit(reader.envelope, reader.roots)
+        apart = [member.apart() for member in reader.unlock(verified, SITE).payload() if member.size == len(BIG)]
+        with pytest.raises(IntegrityError, match="frame 1 of"):
+            list(apart[0]())
+
+
+def test_a_wrong_digest_in_a_member_that_is_read_apart_comes_before_its_last_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    craft(path, archive([("oci-layout", OCI_LAYOUT), ("index.json", INDEX), (blob_name(b"right"), b"wrong")]))
+    with BundleReader(path) as reader:
+        verified = Gate(PLAIN_OK, now=NOW).admit(reader.envelope, reader.roots)
+        apart = [member.apart() for member in reader.unlock(verified, None).payload() if member.digest is not None]
+        with pytest.raises(IntegrityError, match="blob in blobs/sha256/"):
+            next(apart[0]())

@@ -1,0 +1,158 @@
+"""Blobs on their way from a bundle into a registry: side by side, checked, begun anew where that helps."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airlift.errors import DeliveryError, IntegrityError, PartialDeliveryError
+from airlift.site.config import RegistryConfig, Site
+from tests.support.registry import Fault, Front, FrontHandler, Registry, refuse, running_front, running_registry
+from tests.support.site_bundles import Cargo, make_site, ship, take
+
+SIZE = 6_000_000
+"""Of a layer: more than what waits in the store for the end."""
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with running_registry(tmp_path / "registry") as running:
+        yield running
+
+
+@pytest.fixture
+def front(registry: Registry) -> Iterator[Front]:
+    with running_front(registry) as running:
+        yield running
+
+
+def site_of(tmp_path: Path, front: Front) -> Site:
+    return make_site(tmp_path / "site", registry=RegistryConfig(url=front.url))
+
+
+def bundle(tmp_path: Path, layers: int = 4) -> Path:
+    cargo = Cargo()
+    for number in range(layers):
+        cargo.image(f"docker.io/acme/app{number}:1", os.urandom(SIZE))
+    return ship(cargo, tmp_path / "drop.airlift")
+
+
+def uploads(front: Front) -> list[str]:
+    return [path for path in front.paths("/blobs/uploads/") if path.startswith("PUT")]
+
+
+def test_the_next_blob_is_on_its_way_while_the_registry_settles_the_one_before(tmp_path: Path, front: Front) -> None:
+    both = threading.Barrier(2)
+
+    def meet(handler: FrontHandler) -> None:
+        answer = handler.ask_behind()
+        # Broken for ever when nobody else comes, and then the import fails.
+        both.wait(20)
+        handler.answer(answer[0], answer[2], answer[1])
+
+    front.faults.append(Fault(meet, match="/blobs/uploads/", method="PUT", times=2))
+    assert take(site_of(tmp_path, front), bundle(tmp_path)).drop.active
+    assert not both.broken
+
+
+def test_a_blob_that_was_delivered_is_not_asked_for_again(tmp_path: Path, front: Front) -> None:
+    take(site_of(tmp_path, front), bundle(tmp_path))
+    large = {path.partition("digest=")[2].replace("%3A", ":") for path in uploads(front)}
+    heads = [path.rpartition("/")[2] for path in front.paths("/blobs/sha256:") if path.startswith("HEAD")]
+    assert len([digest for digest in heads if digest in large]) == len(large) == len(uploads(front))
+
+
+def test_a_login_that_ends_while_a_blob_is_sent_is_renewed_and_the_blob_begun_anew(
+    tmp_path: Path, front: Front
+) -> None:
+    front.tokens = {}
+    seen: list[str | None] = []
+
+    def expire(handler: FrontHandler) -> None:
+        seen.append(handler.headers.get("Authorization"))
+        with front.lock:
+            front.tokens = {}
+        handler.challenge()
+
+    front.faults.append(Fault(expire, match="/blobs/uploads/", method="PUT", times=2))
+    assert take(site_of(tmp_path, front), bundle(tmp_path)).drop.active
+    assert len(seen) == 2
+    assert all(value and value.startswith("Bearer ") for value in seen)
+
+
+def test_an_overburdened_registry_gets_one_blob_at_a_time_and_the_import_succeeds(
+    tmp_path: Path, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airlift.transport.http._backoff", lambda _failures: 0.0)
+    at_once, seen = 0, []
+
+    def press(handler: FrontHandler) -> bool:
+        """Refuse until each lane has failed as often as it tries beside others."""
+        nonlocal at_once
+        with front.lock:
+            at_once += 1
+            seen.append(at_once)
+            is_over = len(seen) > 3 * 6
+        try:
+            if is_over:
+                handler.pass_on()
+            else:
+                handler.body()
+                handler.answer(503, b"slow down")
+        finally:
+            with front.lock:
+                at_once -= 1
+        return True
+
+    front.faults.append(Fault(press, match="/blobs/uploads/", method="PUT"))
+    assert take(site_of(tmp_path, front), bundle(tmp_path, layers=8)).drop.active
+    assert max(seen) > 1
+    # What was under way already comes to its end; the rest goes one by one.
+    assert max(seen[-10:]) == 1
+
+
+def test_a_refusal_in_the_midst_ends_the_import_under_no_name_and_the_same_command_goes_on(
+    tmp_path: Path, front: Front, registry: Registry
+) -> None:
+    site, drop = site_of(tmp_path, front), bundle(tmp_path)
+    full = b'{"errors":[{"code":"DENIED","message":"requested access is denied"}]}'
+    passed = Fault(FrontHandler.pass_on, match="/blobs/uploads/", method="PUT", times=2)
+    front.faults += [passed, refuse(403, full, match="/blobs/uploads/", method="PUT")]
+    with pytest.raises(DeliveryError, match="answered 403 Forbidden: DENIED requested access is denied") as caught:
+        take(site, drop)
+    assert not isinstance(caught.value, PartialDeliveryError)
+    assert not [line for line in registry.log if line.startswith("PUT") and "/manifests/" in line]
+    front.faults.clear()
+    before = len(uploads(front))
+    assert take(site, drop).drop.active
+    # Four layers and what is small; the layers that are there already do not come again.
+    assert len(uploads(front)[before:]) == 4 + 4 - 2
+
+
+def test_a_damaged_frame_of_a_blob_on_its_way_is_never_committed(
+    tmp_path: Path, front: Front, registry: Registry
+) -> None:
+    drop = bundle(tmp_path)
+    data = bytearray(drop.read_bytes())
+    data[-10_000_000] ^= 1
+    drop.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"frame \d+ of"):
+        take(site_of(tmp_path, front), drop)
+    stored = sum(path.stat().st_size for path in (registry.root / "data").rglob("blobs/sha256/*/*/data"))
+    assert stored < 4 * SIZE
+    assert not [line for line in registry.log if line.startswith("PUT") and "/manifests/" in line]
+
+
+def test_a_blob_that_the_registry_has_is_checked_all_the_same(tmp_path: Path, front: Front) -> None:
+    drop = bundle(tmp_path)
+    take(site_of(tmp_path, front), drop)
+    data = bytearray(drop.read_bytes())
+    data[-10_000_000] ^= 1
+    drop.write_bytes(data)
+    other = make_site(tmp_path / "other", registry=RegistryConfig(url=front.url))
+    with pytest.raises(IntegrityError, match=r"frame \d+ of"):
+        take(other, drop)
