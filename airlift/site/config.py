@@ -201,7 +201,7 @@ class Site:
         path = self.at(self.config.registry.password_file) if self.config.registry else None
         if path is None:
             return ""
-        return fs.read_bounded(path, limits.ERROR_BODY).split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8", "replace")
+        return fs.first_line(path, limits.ERROR_BODY)
 
     def journal(self) -> Journal:
         """Open the journal.
