@@ -22,7 +22,7 @@ from airlift.transport.credentials import Credentials
 from airlift.transport.harbor_login import HarborLogin, Meaning, Refusals, RefusedError
 from airlift.transport.harbor_rules import covers
 from airlift.transport.http import HttpClient, HttpStatusError, Response
-from airlift.transport.push import delivering
+from airlift.transport.push import POLICY, delivering
 from airlift.transport.registry import RegistryClient
 from airlift.transport.tokens import Login, Scope
 
@@ -33,6 +33,7 @@ _OK: Final = 200
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
+_BLOCKED: Final = 412
 
 
 @dataclass(slots=True)
@@ -105,6 +106,10 @@ class HarborClient(RegistryClient):
         except RefusedError as error:
             if error.meaning is Meaning.PROJECT:
                 return None
+            raise
+        except HttpStatusError as error:
+            if error.status == _BLOCKED:
+                raise FetchError(error.message, hint=POLICY) from None
             raise
 
     def ready(self) -> None:

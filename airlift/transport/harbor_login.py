@@ -122,7 +122,8 @@ class Refusals:
             return RefusedError(
                 Meaning.PROJECT,
                 f"{self._registry}: the project {project} is missing",
-                hint="it was removed meanwhile; run the same command again, which makes it",
+                hint="it was removed meanwhile; run the same command again, and when nothing but tags was missing"
+                " airlift check --repair",
             )
         if "not found" in error.said and there != _BAD_REQUEST:
             # It came into being, or the database was away for a moment.

@@ -59,14 +59,15 @@ def make_robot(client: HarborClient, username: str, *, days: int, anew: bool) ->
         name = _without_prefix(client, username)
         if anew:
             _remove(client, name, username)
+        known = client.document(client.api("GET", "/permissions"), "permissions")
         body = {
             "name": name,
             "description": _DESCRIPTION,
             "level": "system",
             "duration": days,
             "permissions": [
-                {"kind": "system", "namespace": "/", "access": _access(_IN_SYSTEM)},
-                {"kind": "project", "namespace": "*", "access": _access(_IN_PROJECTS)},
+                {"kind": "system", "namespace": "/", "access": _access(_IN_SYSTEM, known, "system")},
+                {"kind": "project", "namespace": "*", "access": _access(_IN_PROJECTS, known, "project")},
             ],
         }
         answer = client.api("POST", "/robots", json.dumps(body).encode(), accept=(_CONFLICT,))
@@ -83,8 +84,11 @@ def make_robot(client: HarborClient, username: str, *, days: int, anew: bool) ->
         return Robot(username, secret, ends)
 
 
-def _access(rights: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
-    return [{"resource": resource, "action": action} for resource, action in rights]
+def _access(rights: tuple[tuple[str, str], ...], known: Any, kind: str) -> list[dict[str, str]]:
+    """Return the rights that this version of Harbor has: it refuses a robot with one that it does not know."""
+    wanted = [{"resource": resource, "action": action} for resource, action in rights]
+    listed = known.get(kind) if isinstance(known, dict) else None
+    return [right for right in wanted if right in listed] if isinstance(listed, list) else wanted
 
 
 def _without_prefix(client: HarborClient, username: str) -> str:

@@ -37,6 +37,10 @@ _HINTS: Final = {
 }
 
 
+POLICY: Final = (
+    "a policy of the project hides unsigned or unscanned images; switch it on after the import, or sign them"
+)
+
 _SAYINGS: Final = (
     (403, "read only mode", "the registry is read-only; let its administrator end that"),
     (

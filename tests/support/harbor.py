@@ -30,7 +30,7 @@ class Handler(ApiHandler, ManifestHandler):
 
 
 @contextlib.contextmanager
-def running_harbor(behind: Registry, *, authority: Path | None = None) -> Iterator[Harbor]:
+def running_harbor(behind: Registry, *, authority: Path | None = None, address: str = "127.0.0.1") -> Iterator[Harbor]:
     """Run a stand-in until the block ends.
 
     ``robot$import`` with ``s3cret`` may push and make projects; ``admin`` with ``Harbor12345`` may do everything.
@@ -38,18 +38,19 @@ def running_harbor(behind: Registry, *, authority: Path | None = None) -> Iterat
     Args:
         behind: stores what is pushed.
         authority: answer with TLS, and write the certificate of what signed it here.
+        address: where to listen.
     """
     harbor = Harbor(behind=behind)
     harbor.accounts[ADMIN] = Account(ADMIN_SECRET, is_admin=True, is_robot=False, number=1)
     harbor.project("library", metadata={"public": "true"})
     harbor.robot(ROBOT, SECRET).gain("project:create", "quota:list", namespace="/")
-    server = _Server(("127.0.0.1", 0), type("Bound", (Handler,), {"front": harbor}))
-    harbor.host = f"127.0.0.1:{server.server_address[1]}"
+    server = _Server((address, 0), type("Bound", (Handler,), {"front": harbor}))
+    harbor.host = f"{address}:{server.server_address[1]}"
     if authority is not None:
         issuer = trustme.CA()
         issuer.cert_pem.write_to_path(str(authority))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        issuer.issue_cert("127.0.0.1").configure_cert(context)
+        issuer.issue_cert(address).configure_cert(context)
         server.socket = context.wrap_socket(server.socket, server_side=True)
         harbor.scheme = "https"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

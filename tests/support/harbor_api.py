@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote
 
-from tests.support.harbor_robots import RobotHandler
+from tests.support.harbor_robots import PERMISSIONS, RobotHandler
 from tests.support.harbor_state import Project
 
 NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
@@ -52,6 +52,8 @@ class ApiHandler(RobotHandler):
             self.robots(parts[1:])
         elif parts[0] == "users" and parts[1:] == ["current"]:
             self._current()
+        elif path == "permissions":
+            self._permissions()
         elif parts[0] == "configurations":
             self._configurations()
         else:
@@ -110,6 +112,14 @@ class ApiHandler(RobotHandler):
             dates = {"creation_time": DATE, "update_time": DATE}
             mine = {"sysadmin_flag": account.is_admin, "user_id": account.number, "username": self.caller.name}
             self.send(200, {**about, **dates, **mine})
+
+    def _permissions(self) -> None:
+        account = self.caller.account
+        if account is None or not account.is_admin:
+            self.refuse(401, "UNAUTHORIZED", "")
+            return
+        pairs = {kind: [right.split(":") for right in sorted(rights)] for kind, rights in PERMISSIONS.items()}
+        self.send(200, {k: [{"action": action, "resource": what} for what, action in v] for k, v in pairs.items()})
 
     def _configurations(self) -> None:
         account = self.caller.account
@@ -174,9 +184,8 @@ class ApiHandler(RobotHandler):
                     metadata["severity"] = "unknown"
                 made = self.front.project(name, metadata=metadata, hard=hard, registry_id=wanted.get("registry_id"))
                 if not account.is_robot:
-                    account.rights.setdefault(name, set()).update(
-                        ("repository:push", "repository:pull", "repository:delete", "project:read", "project:delete")
-                    )
+                    # Whoever makes a project administers it.
+                    account.gain(*PERMISSIONS["project"], namespace=name)
         if status:
             self.refuse(status, code, said)
             return
