@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.components import ROOT
+from tests.components import ROOT, require, require_root
 from tests.support import real_harbor
 from tests.support.harbor import ADMIN, ADMIN_SECRET, Account, Harbor, running_harbor
 from tests.support.registry import running_registry
@@ -152,3 +152,38 @@ def test_a_run_that_is_ended_leaves_nothing(
         running.kill()
         running.wait()
     assert_that_nothing_is_left(harbor)
+
+
+ELSEWHERE = """
+import os, pathlib, subprocess, sys
+from tests.support.harbor import running_harbor
+from tests.support.registry import running_registry
+
+root = pathlib.Path(sys.argv[1])
+with running_registry(root / "registry") as behind, running_harbor(behind, address="10.99.0.1") as harbor:
+    os.environ["AIRLIFT_TEST_HARBOR"] = harbor.url
+    done = subprocess.run(sys.argv[2:])
+    assert set(harbor.projects) == {"library"}, harbor.projects
+sys.exit(done.returncode)
+"""
+
+
+def test_a_harbor_without_tls_on_another_machine_is_used_as_it_is_named(tmp_path: Path) -> None:
+    require_root()
+    tests = (
+        "tests/contract/test_harbor.py::test_a_robot_is_made_from_an_administrators_login_and_imports",
+        "tests/contract/test_image_mirror.py::test_an_imported_image_is_pulled_by_tag_and_by_digest",
+    )
+    network = f'{require("ip")} link set lo up && {require("ip")} addr add 10.99.0.1/24 dev lo && exec "$@"'
+    inner = [sys.executable, "-c", ELSEWHERE, tmp_path, *command(*tests, folder=tmp_path)]
+    done = subprocess.run(
+        [require("unshare"), "--net", "sh", "-c", network, "sh", *inner],
+        cwd=ROOT,
+        env={**os.environ, real_harbor.USER: ADMIN, real_harbor.PASSWORD: ADMIN_SECRET, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "\n2 passed" in done.stdout
