@@ -146,6 +146,21 @@ def test_a_quota_that_is_too_small_is_found_before_the_first_byte(harbor: Harbor
     assert take(site, shipped).drop.active
 
 
+def test_preflight_says_what_harbor_would_refuse(harbor: HarborUnderTest, tmp_path: Path) -> None:
+    harbor.need_administrator()
+    project = harbor.project(storage_limit=1000)
+    site, shipped = site_of(harbor, tmp_path, project), bundle(tmp_path)
+    ran = airlift("preflight", shipped, "--site", site.root, "--json", home=tmp_path)
+    (found,) = [item for item in ran.json["findings"] if item["check"] == "registry"]
+    assert ran.code == 17
+    assert f"the quota of {project} has 1000 bytes left" in found["message"]
+    assert found["remedy"] == "raise the project's quota, or prune drops and let Harbor collect its garbage"
+    harbor.limit(project, -1)
+    ran = airlift("preflight", shipped, "--site", site.root, "--json", home=tmp_path)
+    assert ran.code == 0, ran.out
+    assert is_empty(harbor, project)
+
+
 def test_a_limit_that_is_too_small_is_found_before_a_project_is_made(harbor: HarborUnderTest, tmp_path: Path) -> None:
     project = harbor.name()
     with pytest.raises(DeliveryError, match=f"the quota of {project} has 1000 bytes left"):
