@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,30 @@ def test_no_cookie_and_no_token_is_used(harbor: Harbor, site: Site, tmp_path: Pa
     assert all((item.authorization or "").startswith("Basic ") for item in harbor.asked)
     # With the slash: without it Harbor answers 301.
     assert not [item for item in harbor.asked if item.path.endswith("/blobs/uploads")]
+
+
+@pytest.mark.parametrize("moment", ["never", "a layer's PUT", "a manifest's PUT", "a tag's PUT"])
+def test_kind_oci_logs_in_with_tokens_and_outlives_them(harbor: Harbor, tmp_path: Path, moment: str) -> None:
+    (tmp_path / "password").write_text(f"{SECRET}\n")
+    config = RegistryConfig(url=harbor.url, username=ROBOT, password_file=str(tmp_path / "password"))
+    site = make_site(tmp_path / "site", registry=config)
+    harbor.project("docker.io", metadata={"public": "true"})
+    made = Cargo()
+    made.image(f"{APP}:1", BIG)
+    # A second repository gets the layer by mount, which needs a token for both.
+    made.image("docker.io/library/other:1", BIG)
+
+    def end_all() -> None:
+        harbor.tokens_given = {value: replace(token, ends=0.0) for value, token in harbor.tokens_given.items()}
+
+    match = {"a layer's PUT": "digest=", "a manifest's PUT": "/manifests/sha256:", "a tag's PUT": "/manifests/1"}
+    if moment in match:
+        when(harbor, end_all, match=match[moment], method="PUT")
+    assert take(site, ship(made, tmp_path / "bundle")).drop.active
+    assert {(item.authorization or "Bearer ").split()[0] for item in harbor.asked if "/v2/" in item.path} == {"Bearer"}
+    assert not harbor.faults or harbor.faults[0]._times == 0
+    assert any("mount=" in line for line in writes(harbor))
+    assert harbor.projects["docker.io"].repositories.keys() == {"library/app", "library/other"}
 
 
 @pytest.mark.parametrize(
