@@ -99,7 +99,7 @@ class RegistryConfig(_Strict):
     )
     public: bool = Field(default=False, description="whether projects that are made may be pulled from by everybody")
     storage_limit: int = Field(
-        default=-1, ge=-1, le=2**50, description="bytes for a project that is made; -1: no bound"
+        default=-1, ge=-1, le=2**50, description="bytes for a project that is made; -1: no bound; 0: as Harbor has it"
     )
 
     @model_validator(mode="after")

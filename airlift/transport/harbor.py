@@ -58,7 +58,7 @@ class HarborClient(RegistryClient):
         credentials: the account, a user or a robot.
         plain_http: use http.
         is_public: whether everybody may pull from projects that are made.
-        storage_limit: bytes that a project that is made may hold, -1 for no bound.
+        storage_limit: bytes that a project that is made may hold, -1 for no bound, 0 for Harbor's own default.
     """
 
     takes_sparse = False
@@ -151,7 +151,8 @@ class HarborClient(RegistryClient):
                 self._check_names(project, item)
                 if not self._exists(project):
                     self._absent.add(project)
-                    self._check_limit(project, item, self._storage_limit, 0)
+                    # 0 is whatever this Harbor gives to a project by itself.
+                    self._check_limit(project, item, self._storage_limit or -1, 0)
                     continue
                 self._check_project(project, item)
 
