@@ -196,3 +196,12 @@ def read_bounded(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise StoreError(f"reading {path}: larger than {limit} bytes")
     return data
+
+
+def first_line(path: Path, limit: int) -> str:
+    """Return the first line of a file of at most `limit` bytes, such as a password.
+
+    Raises:
+        StoreError: it cannot be read, or is larger.
+    """
+    return read_bounded(path, limit).split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8", "replace")

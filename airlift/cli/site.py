@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import click
 from pydantic import ValidationError
 
-from airlift.cli import console, environment, options
+from airlift.cli import console, environment, options, site_robot
 from airlift.errors import UsageError
 from airlift.site import recovery
 from airlift.site.config import DEFAULT_LISTEN, RegistryConfig, SiteConfig, init_site, load_site
@@ -125,3 +125,6 @@ def _listen_for(url: str) -> str:
 
 def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
+
+
+command.add_command(site_robot.robot)

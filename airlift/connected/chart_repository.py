@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 from airlift import digest, limits, oci, reference
 from airlift.canonical import JsonObject
 from airlift.digest import Digest
-from airlift.errors import IntegrityError, ResolveError
+from airlift.errors import FetchError, IntegrityError, ResolveError
 from airlift.kinds import chart_index, charts, semver
 from airlift.kinds.chart_metadata import Chart
 from airlift.reference import Reference
@@ -138,6 +138,10 @@ class _DockerLogin:
             return False
         self._value = urls.basic(found.username, found.password)
         return True
+
+    def refused(self, error: HttpStatusError) -> FetchError:
+        """See `Authorizer`."""
+        return error
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class RegistryConfig(_Strict):
     )
     public: bool = Field(default=False, description="whether projects that are made may be pulled from by everybody")
     storage_limit: int = Field(
-        default=-1, ge=-1, le=2**50, description="bytes for a project that is made; -1: no bound"
+        default=-1, ge=-1, le=2**50, description="bytes for a project that is made; -1: no bound; 0: as Harbor has it"
     )
 
     @model_validator(mode="after")
@@ -201,7 +201,7 @@ class Site:
         path = self.at(self.config.registry.password_file) if self.config.registry else None
         if path is None:
             return ""
-        return fs.read_bounded(path, limits.ERROR_BODY).split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8", "replace")
+        return fs.first_line(path, limits.ERROR_BODY)
 
     def journal(self) -> Journal:
         """Open the journal.

@@ -24,7 +24,7 @@ from airlift.errors import AirliftError, BundleError, DeliveryError, StoreError,
 from airlift.progress import Progress
 from airlift.site import contents
 from airlift.site.config import Site
-from airlift.site.contents import Payload
+from airlift.site.contents import Contents, Payload
 from airlift.site.importer import ENVELOPE, target_of
 from airlift.site.journal import READY
 from airlift.transport.settings import HttpSettings
@@ -77,6 +77,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Cargo:
+    """What the bundle brings: the drop, and the manifests that it was read from."""
+
+    drop: Contents
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
 class Flight:
     """What is to be looked at, and with what.
 
@@ -110,9 +118,11 @@ class Flight:
             found += self._clock(reader)
             opened, about = self._identity(reader)
             found += about
-            found += self._space(reader, opened)
+            cargo, about = self._cargo(opened)
+            found += about
+            found += self._space(reader, cargo)
         found += self._lock()
-        found += self._registry()
+        found += self._registry(cargo)
         found += self._certificates()
         return [*found, self._estimate()]
 
@@ -185,11 +195,33 @@ class Flight:
         except AirliftError as error:
             return None, [_error("identity", error)]
 
-    def _space(self, reader: BundleReader, opened: Opened | None) -> Iterator[Finding]:
+    def _cargo(self, opened: Opened | None) -> tuple[Cargo | None, list[Finding]]:
+        """Read the manifests, which stand before the first large blob."""
+        if opened is None:
+            return None, []
+        payload = Payload(self.site.store)
+        index = b""
+        try:
+            with contextlib.closing(opened.payload()) as members:
+                for member in members:
+                    if member.size > limits.SMALL_BLOB and member.digest is not None:
+                        break
+                    data = b"".join(member.chunks)
+                    if member.digest is None:
+                        index = data if member.name == "index.json" else index
+                        continue
+                    payload.sizes[member.digest] = member.size
+                    if data.startswith(b"{"):
+                        payload.memory[member.digest] = data
+            return Cargo(contents.read(index, payload), payload), []
+        except AirliftError as error:
+            return None, [_error("payload", error)]
+
+    def _space(self, reader: BundleReader, cargo: Cargo | None) -> Iterator[Finding]:
         needed, note = reader.release.payload_size, "at most, as if nothing of it were here"
-        if opened is not None:
+        if cargo is not None:
             try:
-                needed, note = self._missing_bytes(opened), "exactly, by the manifests"
+                needed, note = self._missing_bytes(cargo), "exactly, by the manifests"
             except AirliftError as error:
                 yield _error("payload", error)
         try:
@@ -207,29 +239,15 @@ class Flight:
             yield _ok("space", where)
             return
         remedy = "free space there, or let drops go with airlift drops prune"
-        if opened is None:
+        if cargo is None:
             # It is a bound; what is here already would not be written again.
             yield Finding("space", Severity.WARNING, where, remedy)
         else:
             yield _error("space", StoreError(where, hint=remedy))
 
-    def _missing_bytes(self, opened: Opened) -> int:
-        """Return how much the store does not have yet; the manifests stand before the first large blob."""
-        payload = Payload(self.site.store)
-        index = b""
-        members = opened.payload()
-        with contextlib.closing(members):
-            for member in members:
-                if member.size > limits.SMALL_BLOB and member.digest is not None:
-                    break
-                data = b"".join(member.chunks)
-                if member.digest is None:
-                    index = data if member.name == "index.json" else index
-                    continue
-                payload.sizes[member.digest] = member.size
-                if data.startswith(b"{"):
-                    payload.memory[member.digest] = data
-        drop = contents.read(index, payload)
+    def _missing_bytes(self, cargo: Cargo) -> int:
+        """Return how much the store does not have yet."""
+        drop, payload = cargo.drop, cargo.payload
         is_embedded = self.site.config.registry is None
         wanted: dict[Digest, int] = {}
         for item in (drop.artifact, *drop.config.artifacts):
@@ -249,7 +267,8 @@ class Flight:
         except StoreError as error:
             yield _error("lock", error)
 
-    def _registry(self) -> Iterator[Finding]:
+    def _registry(self, cargo: Cargo | None) -> Iterator[Finding]:
+        """Ask the registry as an import does before its first byte."""
         registry = self.site.config.registry
         if registry is None:
             return
@@ -257,9 +276,17 @@ class Flight:
             target = target_of(self.site, self.http, self.progress)
             if target is not None:
                 target.check()
-            yield _ok("registry", f"{registry.url} answers and lets us in; its free space is not told")
+            room = "its free space is not told"
+            if target is not None and cargo is not None:
+                artifacts = cargo.drop.config.artifacts
+                target.expect([item for item in artifacts if item.kind in contents.REGISTRY_KINDS], cargo.payload)
+                if registry.kind == "harbor":
+                    room = "names, quotas and tags have room for the drop, as far as the account may see them"
+            yield _ok("registry", f"{registry.url} answers and lets us in; {room}")
         except (StoreError, DeliveryError) as error:
             yield _error("registry", error)
+        except AirliftError as error:
+            yield _error("payload", error)
 
     def _certificates(self) -> Iterator[Finding]:
         """Compare the dates of the registry's authorities with the clock."""

@@ -14,6 +14,7 @@ from airlift.site import contents, mirror, oci_listing
 from airlift.site.config import Site
 from airlift.site.inspection import Finding, Inventory, Place, side_by_side
 from airlift.site.journal import Journal
+from airlift.transport.harbor_login import Meaning, RefusedError
 from airlift.transport.http import HttpStatusError
 from airlift.transport.push import delivering
 from airlift.transport.registry import RegistryClient
@@ -110,9 +111,15 @@ def problem_of(client: RegistryClient, item: Item, *, is_deep: bool) -> str | No
     Raises:
         FetchError: the registry does not answer.
     """
-    if item.is_manifest:
-        return _manifest_problem(client, item)
-    return _content_problem(client, item) if is_deep else _blob_problem(client, item)
+    try:
+        if item.is_manifest:
+            return _manifest_problem(client, item)
+        return _content_problem(client, item) if is_deep else _blob_problem(client, item)
+    except RefusedError as error:
+        # Harbor has no 404 for what is in a project that is gone.
+        if error.meaning is Meaning.PROJECT:
+            return "missing"
+        raise
 
 
 def _manifest_problem(client: RegistryClient, item: Item) -> str | None:

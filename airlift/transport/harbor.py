@@ -19,8 +19,10 @@ from airlift.digest import Digest
 from airlift.errors import FetchError
 from airlift.oci import Descriptor
 from airlift.transport.credentials import Credentials
+from airlift.transport.harbor_login import HarborLogin, Meaning, Refusals, RefusedError
+from airlift.transport.harbor_rules import covers
 from airlift.transport.http import HttpClient, HttpStatusError, Response
-from airlift.transport.push import delivering
+from airlift.transport.push import POLICY, delivering
 from airlift.transport.registry import RegistryClient
 from airlift.transport.tokens import Login, Scope
 
@@ -28,10 +30,10 @@ _PROJECT: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _MAX_PROJECT: Final = 255
 _MAX_REPOSITORY: Final = 245
 _OK: Final = 200
-_UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
+_BLOCKED: Final = 412
 
 
 @dataclass(slots=True)
@@ -47,22 +49,6 @@ class Wanted:
     tags: dict[tuple[str, str], Digest] = field(default_factory=dict)
 
 
-class _Basic(Scope):
-    """Basic on every request; a 401 is asked again, for a single one may come from a database that is away."""
-
-    def __init__(self, login: Login, value: str | None) -> None:
-        super().__init__(login, ())
-        self._basic = value
-
-    def header(self) -> str | None:
-        """Return the current Authorization value."""
-        return self._basic
-
-    def challenged(self, used: str | None, headers: Mapping[str, str]) -> bool:
-        """Take a 401 that names Basic for chance; one with an empty challenge is about the project or the name."""
-        return used is not None and bool((headers.get("WWW-Authenticate") or "").strip())
-
-
 class HarborClient(RegistryClient):
     """One Harbor with one account. Safe to use from many threads.
 
@@ -72,7 +58,7 @@ class HarborClient(RegistryClient):
         credentials: the account, a user or a robot.
         plain_http: use http.
         is_public: whether everybody may pull from projects that are made.
-        storage_limit: bytes that a project that is made may hold, -1 for no bound.
+        storage_limit: bytes that a project that is made may hold, -1 for no bound, 0 for Harbor's own default.
     """
 
     takes_sparse = False
@@ -91,15 +77,23 @@ class HarborClient(RegistryClient):
         self._is_public = is_public
         self._storage_limit = storage_limit
         self._user = credentials.username
+        self._refusals: Refusals | None = None
         self._made = threading.Lock()
         self._absent: set[str] = set()
 
     def scope(self, *scopes: str) -> Scope:
-        """Return the authorizer: the same for all scopes."""
-        del scopes
-        if self._login is None:
+        """Return the authorizer: Basic for all scopes, which say what a 401 is about."""
+        if self._login is None or self._refusals is None:
             self._login = Login(self.registry, self.base, self.http, self._credentials)
-        return _Basic(self._login, self._login.basic())
+            self._refusals = Refusals(
+                self.registry,
+                self._user,
+                self.http,
+                base=self.base,
+                basic=self._login.basic(),
+                plain_http=self.plain_http,
+            )
+        return HarborLogin(self._login, self._refusals, scopes)
 
     def head(self, repository: str, reference: str) -> Descriptor | None:
         """Return what a tag or digest is right now, or None; a missing project has none.
@@ -109,10 +103,13 @@ class HarborClient(RegistryClient):
         """
         try:
             return super().head(repository, reference)
-        except HttpStatusError as error:
-            challenge = error.headers.get("WWW-Authenticate")
-            if error.status == _UNAUTHORIZED and challenge is not None and not challenge.strip():
+        except RefusedError as error:
+            if error.meaning is Meaning.PROJECT:
                 return None
+            raise
+        except HttpStatusError as error:
+            if error.status == _BLOCKED:
+                raise FetchError(error.message, hint=POLICY) from None
             raise
 
     def ready(self) -> None:
@@ -122,19 +119,16 @@ class HarborClient(RegistryClient):
             DeliveryError: it is not.
         """
         with delivering(self.registry):
-            info = self._json(self._api("GET", "/systeminfo"), "systeminfo")
+            info = self.document(self.api("GET", "/systeminfo"), "systeminfo")
             if not isinstance(info, dict) or "auth_mode" not in info:
                 raise FetchError(
                     f"{self.registry}: this is no Harbor", hint="leave out kind: harbor in site.yaml, or mend its url"
                 )
-            # A refused login is answered as if nobody had asked.
-            if "harbor_version" not in info:
-                raise FetchError(
-                    f"{self.registry}: the login of {self._user} is refused",
-                    hint="mend the password in password_file; a robot may be disabled, expired or renamed",
-                )
-            self._refuse_read_only(info)
+            # A refused login is answered as if nobody had asked; the registry says what is wrong with it.
             self.ping()
+            if self._refusals is not None:
+                self._refusals.let_in()
+            self._refuse_read_only(info)
 
     def _refuse_read_only(self, info: Mapping[str, Any]) -> None:
         if info.get("read_only") is True:
@@ -157,7 +151,8 @@ class HarborClient(RegistryClient):
                 self._check_names(project, item)
                 if not self._exists(project):
                     self._absent.add(project)
-                    self._check_limit(project, item, self._storage_limit, 0)
+                    # 0 is whatever this Harbor gives to a project by itself.
+                    self._check_limit(project, item, self._storage_limit or -1, 0)
                     continue
                 self._check_project(project, item)
 
@@ -187,11 +182,11 @@ class HarborClient(RegistryClient):
                 )
 
     def _check_project(self, project: str, item: Wanted) -> None:
-        answer = self._api("GET", f"/projects/{quote(project)}", accept=(_FORBIDDEN,))
+        answer = self.api("GET", f"/projects/{quote(project)}", accept=(_FORBIDDEN,))
         if answer.status == _FORBIDDEN:
             # There, but not to be looked at: what else is wrong shows at the first upload.
             return
-        found = self._json(answer, project)
+        found = self.document(answer, project)
         if not isinstance(found, dict):
             raise FetchError(f"{self.registry}: the project {project} is described by no object")
         if found.get("registry_id"):
@@ -206,8 +201,8 @@ class HarborClient(RegistryClient):
     def _quota(self, number: object) -> tuple[int, int]:
         """Return limit (-1: none is known) and use of a project."""
         query = urlencode({"reference": "project", "reference_id": str(number)})
-        answer = self._api("GET", f"/quotas?{query}", accept=(_FORBIDDEN,))
-        found = self._json(answer, "quotas") if answer.status == _OK else None
+        answer = self.api("GET", f"/quotas?{query}", accept=(_FORBIDDEN,))
+        found = self.document(answer, "quotas") if answer.status == _OK else None
         if not isinstance(found, list) or not found or not isinstance(found[0], dict):
             return -1, 0
         sides = [found[0].get(side) for side in ("hard", "used")]
@@ -230,12 +225,12 @@ class HarborClient(RegistryClient):
             )
 
     def _check_rules(self, project: str, item: Wanted) -> None:
-        answer = self._api("GET", f"/projects/{quote(project)}/immutabletagrules?page_size=100", accept=(_FORBIDDEN,))
-        rules = self._json(answer, "immutabletagrules") if answer.status == _OK else None
+        answer = self.api("GET", f"/projects/{quote(project)}/immutabletagrules?page_size=100", accept=(_FORBIDDEN,))
+        rules = self.document(answer, "immutabletagrules") if answer.status == _OK else None
         if not isinstance(rules, list) or not rules:
             return
         for (repository, tag), digest in item.tags.items():
-            if not any(_covers(rule, repository.partition("/")[2], tag) for rule in rules):
+            if not any(covers(rule, repository.partition("/")[2], tag) for rule in rules):
                 continue
             found = self.head(repository, tag)
             if found is not None and found.digest != digest:
@@ -245,7 +240,7 @@ class HarborClient(RegistryClient):
                 )
 
     def _exists(self, project: str) -> bool:
-        answer = self._api("HEAD", f"/projects?{urlencode({'project_name': project})}", accept=(_NOT_FOUND,))
+        answer = self.api("HEAD", f"/projects?{urlencode({'project_name': project})}", accept=(_NOT_FOUND,))
         return answer.status != _NOT_FOUND
 
     def _create(self, project: str) -> None:
@@ -255,16 +250,23 @@ class HarborClient(RegistryClient):
             "storage_limit": self._storage_limit,
         }
         try:
-            self._api("POST", "/projects", json.dumps(body).encode(), accept=(_CONFLICT,))
+            self.api("POST", "/projects", json.dumps(body).encode(), accept=(_CONFLICT,))
         except HttpStatusError as error:
-            if error.status in (_UNAUTHORIZED, _FORBIDDEN) and "read only" not in error.said:
+            if error.status == _FORBIDDEN and "read only" not in error.said:
                 raise FetchError(
                     f"{error.message}; {self._user} may not make the project {project}",
                     hint=f"make the project {project}, or give the account the right project:create",
                 ) from None
             raise
 
-    def _api(self, method: str, path: str, body: bytes | None = None, *, accept: Iterable[int] = ()) -> Response:
+    def api(self, method: str, path: str, body: bytes | None = None, *, accept: Iterable[int] = ()) -> Response:
+        """Ask Harbor's API; `path` is what follows ``/api/v2.0``.
+
+        Raises:
+            RefusedError: it answers 401.
+            HttpStatusError: it answers with another error that is not in `accept`.
+            FetchError: it does not answer.
+        """
         headers = {"X-Is-Resource-Name": "true"}
         return self.http.exchange(
             method,
@@ -278,53 +280,13 @@ class HarborClient(RegistryClient):
             accept=tuple(accept),
         )
 
-    def _json(self, answer: Response, name: str) -> Any:
+    def document(self, answer: Response, name: str) -> Any:
+        """Return what an answer of the API holds.
+
+        Raises:
+            FetchError: it is no JSON.
+        """
         try:
             return json.loads(answer.body)
         except (ValueError, RecursionError):
             raise FetchError(f"{self.registry}: the answer about {name} is no JSON", hint="is this a Harbor?") from None
-
-
-def _covers(rule: object, repository: str, tag: str) -> bool:
-    """Say whether a rule of immutability is about a tag; Harbor stores rules that select nothing."""
-    if not isinstance(rule, dict) or rule.get("disabled"):
-        return False
-    scopes = rule.get("scope_selectors")
-    repositories = scopes.get("repository") if isinstance(scopes, dict) else None
-    return _selected(rule.get("tag_selectors"), tag, "matches", "excludes") and _selected(
-        repositories, repository, "repoMatches", "repoExcludes"
-    )
-
-
-def _selected(selectors: object, name: str, within: str, without: str) -> bool:
-    if not isinstance(selectors, list) or not selectors:
-        return False
-    for item in selectors:
-        if not isinstance(item, dict) or item.get("kind") != "doublestar":
-            return False
-        is_match = _pattern(str(item.get("pattern", ""))[: limits.NAME]).fullmatch(name) is not None
-        if item.get("decoration") != (within if is_match else without):
-            return False
-    return True
-
-
-def _pattern(glob: str) -> re.Pattern[str]:
-    """Return the expression of a doublestar pattern: ``**``, ``*``, ``?`` and ``{a,b}``."""
-    out, depth = [], 0
-    is_balanced = glob.count("{") == glob.count("}")
-    for part in re.findall(r"\*+|.", glob, re.DOTALL):
-        if part[0] == "*":
-            out.append(".*" if len(part) > 1 else "[^/]*")
-        elif part == "?":
-            out.append("[^/]")
-        elif part == "{" and is_balanced:
-            depth += 1
-            out.append("(?:")
-        elif part == "}" and depth:
-            depth -= 1
-            out.append(")")
-        elif part == "," and depth:
-            out.append("|")
-        else:
-            out.append(re.escape(part))
-    return re.compile("".join(out) + ")" * depth)

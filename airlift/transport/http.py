@@ -21,6 +21,7 @@ from airlift.transport.wire import Auth, Authorizer, HttpStatusError, Response, 
 __all__ = ["Auth", "Authorizer", "HttpClient", "HttpSettings", "HttpStatusError", "Response", "Sink"]
 
 _MAX_WAIT_S: Final = 120.0
+_UNAUTHORIZED: Final = 401
 
 
 class HttpClient:
@@ -139,7 +140,7 @@ class HttpClient:
                 status = raw.status_code
                 is_good = 200 <= status < 300  # noqa: PLR2004 - HTTP's success
                 if not is_good and status not in accept:
-                    raise self._wire.error(raw, method, name)
+                    raise _meant(self._wire.error(raw, method, name), auth)
                 data = b"".join(self._wire.read(raw, name, limit if is_good else limits.ERROR_BODY, strict=is_good))
                 return Response(b"" if method == "HEAD" else data, raw.headers, raw.url, status)
 
@@ -188,7 +189,7 @@ class HttpClient:
                     "GET", url, transfer.headers(headers or {}), auth, None, plain_http=plain_http, subject=name
                 ) as raw:
                     if raw.status_code not in (200, 206):
-                        raise self._wire.error(raw, "GET", name)
+                        raise _meant(self._wire.error(raw, "GET", name), auth)
                     skip = transfer.begin(raw.headers, raw.status_code)
                     for chunk in self._wire.read(raw, name, bound - sink.written + skip, strict=True):
                         passed = min(skip, len(chunk))
@@ -230,6 +231,13 @@ class HttpClient:
         if pause >= 5:  # noqa: PLR2004 - seconds that a person notices
             self._progress.note(f"{error.message}; waiting {pause:.0f} s")
         self._sleep(pause)
+
+
+def _meant(error: HttpStatusError, auth: Auth) -> FetchError:
+    """Return what to raise for an answer: of a 401 the authorizer may know more."""
+    if error.status != _UNAUTHORIZED or auth is None or isinstance(auth, str):
+        return error
+    return auth.refused(error)
 
 
 def _backoff(failures: int) -> float:

@@ -37,6 +37,10 @@ _HINTS: Final = {
 }
 
 
+POLICY: Final = (
+    "a policy of the project hides unsigned or unscanned images; switch it on after the import, or sign them"
+)
+
 _SAYINGS: Final = (
     (403, "read only mode", "the registry is read-only; let its administrator end that"),
     (
@@ -49,6 +53,11 @@ _SAYINGS: Final = (
     (401, "un-recognized request", "the registry does not allow this name; give project or mapping in site.yaml"),
     (401, "unauthorized to access repository", "the account lacks the right to push there; or a robot has expired"),
     (401, "unauthorized: unauthorized", "mend the password; a robot may be disabled or expired, or a database be down"),
+    (
+        500,
+        "UNKNOWN internal server error",
+        "Harbor's database or Redis is away, or it cannot read a config; see its log",
+    ),
     (400, "MANIFEST_BLOB_UNKNOWN", "the registry takes an index only with all its platforms; ship it with all of them"),
 )
 """What Harbor says with a status that has several meanings, and what to do."""

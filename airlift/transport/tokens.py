@@ -161,6 +161,10 @@ class Scope:
                 return True
             return False
 
+    def refused(self, error: HttpStatusError) -> FetchError:
+        """Return a 401 that stays as it is."""
+        return error
+
     def _wanted(self, challenge: Challenge | None) -> tuple[str, ...]:
         """Return our scopes, after what the registry says is missing: some services read the first only."""
         missing = (challenge.parameters.get("scope") or "").split() if challenge else []

@@ -84,6 +84,9 @@ class Authorizer(Protocol):
             FetchError: the login itself fails.
         """
 
+    def refused(self, error: HttpStatusError) -> FetchError:
+        """Return what a 401 that stays means, to be raised."""
+
 
 Auth = str | Authorizer | None
 """An Authorization value, or what gives one; sent to the origin of the URL it was passed with and to no other."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -25,7 +24,8 @@ from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
 from tests.components import require
-from tests.support.harbor import RealHarbor, running_harbor
+from tests.support.harbor import ROBOT, SECRET, running_harbor
+from tests.support.real_harbor import HarborUnderTest
 from tests.support.registry import Registry, refuse, running_front, running_registry
 from tests.support.serving import serving
 from tests.support.site_bundles import Cargo, make_site, seal, ship, take
@@ -90,16 +90,13 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
             yield Backend(site, client, ["--src-tls-verify=false"])
             return
         if request.param == "a Harbor":
-            real = RealHarbor.named()
-            if real is None:
-                pytest.skip("no Harbor is named: AIRLIFT_TEST_HARBOR, AIRLIFT_TEST_HARBOR_USER and _PASSWORD")
-            project = stack.enter_context(real.project())
-            yield _harbor(tmp_path, real.url, real.user, real.password, project, None)
+            # Asked for here, so that a run without one skips nothing else.
+            yield _harbor(tmp_path, request.getfixturevalue("named_harbor"), None)
             return
         if "Harbor" in request.param:
             behind = stack.enter_context(running_registry(tmp_path / "registry"))
             harbor = stack.enter_context(running_harbor(behind))
-            yield _harbor(tmp_path, harbor.url, "robot$import", "s3cret", None, behind)
+            yield _harbor(tmp_path, HarborUnderTest(harbor.url, ROBOT, SECRET, stand_in=harbor), behind)
             return
         is_secure = "TLS" in request.param
         registry = stack.enter_context(running_registry(tmp_path / "registry", secure=is_secure))
@@ -118,18 +115,22 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
         yield Backend(site, client, registry.skopeo("src"), registry)
 
 
-def _harbor(folder: Path, url: str, user: str, password: str, project: str | None, behind: Registry | None) -> Backend:
-    (folder / "password").write_text(password + "\n")
+def _harbor(folder: Path, harbor: HarborUnderTest, behind: Registry | None) -> Backend:
+    (folder / "password").write_text(harbor.password + "\n")
     config = RegistryConfig(
-        url=url, kind="harbor", username=user, password_file=str(folder / "password"), project=project
+        url=harbor.url,
+        kind="harbor",
+        username=harbor.user,
+        password_file=str(folder / "password"),
+        ca=None if harbor.ca is None else str(harbor.ca),
+        project=None if harbor.stand_in else harbor.name(),
     )
-    ca = os.environ.get("AIRLIFT_TEST_HARBOR_CA")
-    http = HttpClient(HttpSettings(retries=0, ca_bundle=Path(ca) if ca and behind is None else None), Silent())
-    if ca and behind is None:
-        config = config.model_copy(update={"ca": ca})
-    is_plain = url.startswith("http://")
-    client = HarborClient(config.host, http=http, credentials=Credentials(user, password), plain_http=is_plain)
-    skopeo = [f"--src-creds={user}:{password}", *(["--src-tls-verify=false"] if is_plain or ca else [])]
+    http = HttpClient(HttpSettings(retries=2, ca_bundle=harbor.ca), Silent())
+    login = Credentials(harbor.user, harbor.password)
+    client = HarborClient(config.host, http=http, credentials=login, plain_http=harbor.is_plain)
+    skopeo = [f"--src-creds={harbor.user}:{harbor.password}"]
+    if harbor.is_plain or harbor.ca:
+        skopeo.append("--src-tls-verify=false")
     return Backend(make_site(folder / "site", registry=config), client, skopeo, behind)
 
 
@@ -266,7 +267,7 @@ def test_a_manifest_behind_the_large_blobs_is_refused_where_a_registry_would_mis
     name = f"blobs/sha256/{child.digest[7:]}"
     members[name] = members.pop(name)
     seal(members, tmp_path / "bundle")
-    if backend.registry is None:
+    if not backend.is_external:
         take(backend.site, tmp_path / "bundle")
         assert backend.tag(at(backend, APP), child.digest) == child.digest
         return

@@ -1,0 +1,189 @@
+"""``scripts/test -m harbor`` as a tester runs it, against a stand-in that is named as if it were a real Harbor.
+
+Whatever becomes of such a run, nothing that it made is left there, and nothing else was touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.components import ROOT, require, require_root
+from tests.support import real_harbor
+from tests.support.harbor import ADMIN, ADMIN_SECRET, Account, Harbor, running_harbor
+from tests.support.registry import running_registry
+
+OTHERS = {"library", "airlift-test-of-others", "docker.io"}
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    return tmp_path / "ca.pem"
+
+
+@pytest.fixture
+def harbor(tmp_path: Path, authority: Path) -> Iterator[Harbor]:
+    """A stand-in with TLS, in which others have projects and robots of like names."""
+    with (
+        running_registry(tmp_path / "registry") as behind,
+        running_harbor(behind, authority=authority) as harbor,
+    ):
+        for name in OTHERS - {"library"}:
+            harbor.project(name)
+        harbor.robot("robot$airlift-test-of-others", "s3cret")
+        yield harbor
+
+
+def command(*chosen: str, folder: Path) -> list[str]:
+    options = ["-q", "-p", "no:cacheprovider", "-m", "harbor", f"--basetemp={folder / 'inner'}", *chosen]
+    return [sys.executable, "-m", "pytest", *options]
+
+
+def environment(harbor: Harbor, authority: Path, user: str = ADMIN, password: str = ADMIN_SECRET) -> dict[str, str]:
+    named = {
+        real_harbor.URL: harbor.url,
+        real_harbor.USER: user,
+        real_harbor.PASSWORD: password,
+        real_harbor.CA: str(authority),
+    }
+    return {**os.environ, **named, "NO_COLOR": "1"}
+
+
+def run(harbor: Harbor, authority: Path, folder: Path, *chosen: str, **account: str) -> str:
+    done = subprocess.run(
+        command(*chosen, folder=folder),
+        cwd=ROOT,
+        env=environment(harbor, authority, **account),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    return done.stdout
+
+
+def assert_that_nothing_is_left(harbor: Harbor) -> None:
+    assert set(harbor.projects) == OTHERS
+    assert {name for name in harbor.accounts if name.startswith("robot$")} == {
+        "robot$import",
+        "robot$airlift-test-of-others",
+    }
+    changed = [str(item) for item in harbor.asked if item.method != "GET" and "configurations" in item.path]
+    assert changed == []
+    ours = re.compile(r"airlift-test-[0-9a-f]{8}-|/projects(\?|$)|/robots|/quotas/|/v2/$")
+    strange = [str(item) for item in harbor.asked if item.method not in ("GET", "HEAD") and not ours.search(item.path)]
+    assert strange == []
+
+
+@pytest.mark.slow
+def test_the_whole_contract_is_green_and_leaves_nothing(harbor: Harbor, authority: Path, tmp_path: Path) -> None:
+    out = run(harbor, authority, tmp_path)
+    assert re.search(r"\n\d+ passed, \d+ deselected", out), out[-3000:]
+    assert_that_nothing_is_left(harbor)
+
+
+@pytest.mark.slow
+def test_an_ordinary_account_skips_what_it_may_not_and_leaves_nothing(
+    harbor: Harbor, authority: Path, tmp_path: Path
+) -> None:
+    harbor.accounts["joe"] = Account("Joe12345678", is_robot=False, number=90)
+    out = run(harbor, authority, tmp_path, "tests/contract/test_harbor.py", user="joe", password="Joe12345678")
+    assert re.search(r"\n\d+ passed, \d+ skipped, \d+ deselected", out), out[-3000:]
+    assert "AIRLIFT_TEST_HARBOR_USER is no administrator of this Harbor" in out
+    assert_that_nothing_is_left(harbor)
+
+
+def test_an_account_that_cannot_remove_what_it_makes_is_not_used(
+    harbor: Harbor, authority: Path, tmp_path: Path
+) -> None:
+    one = "tests/contract/test_harbor.py::test_a_missing_project_is_made_as_the_site_wants_it"
+    out = run(harbor, authority, tmp_path, one, user="robot$import", password="s3cret")
+    assert "may make projects and may not remove them" in out
+    (left,) = set(harbor.projects) - OTHERS
+    assert f"{left} is left" in out
+
+
+def test_a_run_that_fails_leaves_nothing(harbor: Harbor, authority: Path, tmp_path: Path) -> None:
+    one = "tests/contract/test_harbor.py::test_a_missing_right_is_named"
+    # Robots that may do everything: the test misses the refusal and fails, with a project and a robot made.
+    harbor.faults.append(lambda _: _grant_everything(harbor))
+    out = run(harbor, authority, tmp_path, one)
+    assert "1 failed" in out, out[-3000:]
+    assert_that_nothing_is_left(harbor)
+
+
+def _grant_everything(harbor: Harbor) -> bool:
+    for name, account in harbor.accounts.items():
+        if "airlift-test-" in name and "others" not in name:
+            account.gain("repository:push", "repository:pull")
+    return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_ended_leaves_nothing(
+    harbor: Harbor, authority: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    one = "tests/contract/test_harbor.py::test_a_quota_that_cannot_be_seen_is_told_at_the_upload_and_the_re_run_goes_on"
+    running = subprocess.Popen(
+        command(one, folder=tmp_path),
+        cwd=ROOT,
+        env=environment(harbor, authority),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        ends = time.monotonic() + 120
+        while not any(project.blobs for project in harbor.projects.values()):
+            assert running.poll() is None, "the run ended before it had pushed anything"
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+        assert set(harbor.projects) > OTHERS
+        running.send_signal(how)
+        running.wait(120)
+    finally:
+        running.kill()
+        running.wait()
+    assert_that_nothing_is_left(harbor)
+
+
+ELSEWHERE = """
+import os, pathlib, subprocess, sys
+from tests.support.harbor import running_harbor
+from tests.support.registry import running_registry
+
+root = pathlib.Path(sys.argv[1])
+with running_registry(root / "registry") as behind, running_harbor(behind, address="10.99.0.1") as harbor:
+    os.environ["AIRLIFT_TEST_HARBOR"] = harbor.url
+    done = subprocess.run(sys.argv[2:])
+    assert set(harbor.projects) == {"library"}, harbor.projects
+sys.exit(done.returncode)
+"""
+
+
+def test_a_harbor_without_tls_on_another_machine_is_used_as_it_is_named(tmp_path: Path) -> None:
+    require_root()
+    tests = (
+        "tests/contract/test_harbor.py::test_a_robot_is_made_from_an_administrators_login_and_imports",
+        "tests/contract/test_image_mirror.py::test_an_imported_image_is_pulled_by_tag_and_by_digest",
+    )
+    network = f'{require("ip")} link set lo up && {require("ip")} addr add 10.99.0.1/24 dev lo && exec "$@"'
+    inner = [sys.executable, "-c", ELSEWHERE, tmp_path, *command(*tests, folder=tmp_path)]
+    done = subprocess.run(
+        [require("unshare"), "--net", "sh", "-c", network, "sh", *inner],
+        cwd=ROOT,
+        env={**os.environ, real_harbor.USER: ADMIN, real_harbor.PASSWORD: ADMIN_SECRET, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "\n2 passed" in done.stdout

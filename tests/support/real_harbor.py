@@ -1,0 +1,226 @@
+"""The Harbor that the contract is run against: a stand-in, or a real one that a tester names.
+
+What a run makes there carries the run's own mark in its name, and nothing else is ever touched or changed: no settings of
+the instance, no other project, no other robot. Whatever bears the mark is removed at the end, also of a run that failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+import requests
+
+from tests.support.harbor import ADMIN, ADMIN_SECRET, Harbor, immutable
+
+URL, USER, PASSWORD, CA = (f"AIRLIFT_TEST_HARBOR{part}" for part in ("", "_USER", "_PASSWORD", "_CA"))
+MARK = "airlift-test-"
+RIGHTS = ("repository:push", "repository:pull", "project:read", "immutable-tag:list")
+PATIENCE_S = 60
+"""How long an answer of Harbor may lag behind what was done: quotas and deletions are booked later."""
+
+
+@dataclass
+class HarborUnderTest:
+    """A Harbor, an account of it, and what this run has made there.
+
+    Attributes:
+        url, user, password, ca: of it.
+        run: the mark of this run, which begins every name that it makes.
+        stand_in: the stand-in that it is, or None.
+    """
+
+    url: str
+    user: str
+    password: str
+    ca: Path | None = None
+    run: str = field(default_factory=lambda: MARK + secrets.token_hex(4))
+    stand_in: Harbor | None = None
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc
+
+    @property
+    def is_plain(self) -> bool:
+        return self.url.startswith("http://")
+
+    def name(self) -> str:
+        """A name for a project or robot of this run."""
+        return f"{self.run}-{secrets.token_hex(4)}"
+
+    def ask(self, method: str, path: str, body: Any = None, *, login: tuple[str, str] | None = None) -> Any:
+        """Ask the API, with nobody's cookies: with them Harbor refuses the next write."""
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.request(
+                method,
+                f"{self.url}/api/v2.0{path}",
+                auth=login or (self.user, self.password),
+                json=body,
+                headers={"X-Is-Resource-Name": "true"},
+                timeout=120,
+                verify=str(self.ca) if self.ca else True,
+            )
+
+    def get(self, path: str) -> Any:
+        answer = self.ask("GET", path)
+        assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text[:300]}"
+        return answer.json()
+
+    def is_administrators(self) -> bool:
+        answer = self.ask("GET", "/users/current")
+        return answer.status_code == 200 and answer.json().get("sysadmin_flag") is True
+
+    def need_administrator(self) -> None:
+        if not self.is_administrators():
+            pytest.skip(f"{USER} is no administrator of this Harbor: robots, quotas and rules cannot be made")
+
+    def project(self, *, public: bool = False, storage_limit: int = -1) -> str:
+        """Make a project and return its name."""
+        name = self.name()
+        body = {"project_name": name, "metadata": {"public": str(public).lower()}, "storage_limit": storage_limit}
+        answer = self.ask("POST", "/projects", body)
+        assert answer.status_code == 201, answer.text
+        return name
+
+    def robot(self, *rights: str, system: tuple[str, ...] = ("project:create",)) -> tuple[str, str, int]:
+        """Make a system robot; return its name, secret and number."""
+        permissions = [{"kind": "project", "namespace": "*", "access": _access(rights or RIGHTS)}]
+        if system:
+            permissions.append({"kind": "system", "namespace": "/", "access": _access(system)})
+        body = {"name": self.name(), "level": "system", "duration": 1, "permissions": permissions}
+        answer = self.ask("POST", "/robots", body)
+        assert answer.status_code == 201, answer.text
+        made = answer.json()
+        return made["name"], made["secret"], made["id"]
+
+    def switch(self, robot: int, *, on: bool) -> None:
+        """Disable or enable a robot."""
+        about = self.get(f"/robots/{robot}")
+        answer = self.ask("PUT", f"/robots/{robot}", {**about, "disable": not on})
+        assert answer.status_code == 200, answer.text
+
+    def rule(self, project: str, pattern: str) -> None:
+        """Make tags of a project immutable."""
+        answer = self.ask("POST", f"/projects/{project}/immutabletagrules", immutable(pattern))
+        assert answer.status_code == 201, answer.text
+
+    def quota(self, project: str) -> tuple[int, int, int]:
+        """Return number, limit and use of a project's quota."""
+        number = self.get(f"/projects/{project}")["project_id"]
+        found = self.get(f"/quotas?reference=project&reference_id={number}")[0]
+        return found["id"], found["hard"]["storage"], found["used"]["storage"]
+
+    def limit(self, project: str, storage: int) -> None:
+        answer = self.ask("PUT", f"/quotas/{self.quota(project)[0]}", {"hard": {"storage": storage}})
+        assert answer.status_code == 200, answer.text
+
+    def remove_repository(self, project: str, repository: str) -> None:
+        path = quote(quote(repository, safe=""), safe="")
+        answer = self.ask("DELETE", f"/projects/{project}/repositories/{path}")
+        assert answer.status_code == 200, answer.text
+
+    # What bears the mark of this run.
+
+    def projects(self) -> list[str]:
+        return [item["name"] for item in self._pages(f"/projects?name={self.run}") if self._is_ours(item["name"])]
+
+    def robots(self) -> list[int]:
+        """The numbers of this run's robots; none for an account that may not see robots."""
+        if not self.is_administrators():
+            return []
+        found = self._pages(f"/robots?q=name=~{self.run}")
+        return [item["id"] for item in found if self.run in item["name"]]
+
+    def _is_ours(self, name: str) -> bool:
+        return name.startswith(f"{self.run}-")
+
+    def _pages(self, path: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for page in range(1, 101):
+            some = self.get(f"{path}{'&' if '?' in path else '?'}page={page}&page_size=100")
+            found += some
+            if len(some) < 100:
+                break
+        return found
+
+    def clear(self) -> None:
+        """Remove everything that this run made.
+
+        Raises:
+            AssertionError: something stays; it is named.
+        """
+        for robot in self.robots():
+            self.ask("DELETE", f"/robots/{robot}")
+        for project in self.projects():
+            self.remove(project)
+        left = [*self.projects(), *(f"robot {number}" for number in self.robots())]
+        assert not left, f"this stays in {self.url}, remove it by hand: {', '.join(left)}"
+
+    def remove(self, project: str) -> None:
+        """Remove a project of this run with its rules and repositories, if it is there."""
+        assert self._is_ours(project), project
+        rules = self.ask("GET", f"/projects/{project}/immutabletagrules?page_size=100")
+        for rule in rules.json() if rules.status_code == 200 else []:
+            self.ask("DELETE", f"/projects/{project}/immutabletagrules/{rule['id']}")
+
+        def is_gone() -> bool:
+            listed = self.ask("GET", f"/projects/{project}/repositories?page_size=100")
+            for item in listed.json() if listed.status_code == 200 else []:
+                path = quote(quote(item["name"].partition("/")[2], safe=""), safe="")
+                self.ask("DELETE", f"/projects/{project}/repositories/{path}")
+            return self.ask("DELETE", f"/projects/{project}").status_code in (200, 403, 404)
+
+        eventually(is_gone, f"{project} cannot be removed from {self.url}")
+
+
+def _access(rights: tuple[str, ...]) -> list[dict[str, str]]:
+    pairs = [right.split(":") for right in rights]
+    return [{"resource": resource, "action": action} for resource, action in pairs]
+
+
+def eventually(check: Callable[[], object], message: str) -> None:
+    """Wait until `check` gives something true."""
+    ends = time.monotonic() + PATIENCE_S
+    while not check():
+        assert time.monotonic() < ends, message
+        time.sleep(0.2)
+
+
+def named() -> HarborUnderTest | None:
+    """Return the real Harbor that the environment names, or None."""
+    url, user, password = (os.environ.get(name, "") for name in (URL, USER, PASSWORD))
+    ca = os.environ.get(CA)
+    if not (url and user and password):
+        return None
+    return HarborUnderTest(url.rstrip("/"), user, password, Path(ca) if ca else None)
+
+
+def administered(stand_in: Harbor) -> HarborUnderTest:
+    """Return a stand-in as its administrator sees it."""
+    return HarborUnderTest(stand_in.url, ADMIN, ADMIN_SECRET, stand_in=stand_in)
+
+
+@contextlib.contextmanager
+def clearing(harbor: HarborUnderTest) -> Iterator[HarborUnderTest]:
+    """Remove what a run made when the block ends, however it ends.
+
+    An account that cannot remove what it makes is not used at all.
+    """
+    if not harbor.is_administrators():
+        probe = harbor.project()
+        if harbor.ask("DELETE", f"/projects/{probe}").status_code != 200:
+            pytest.fail(f"{USER} may make projects and may not remove them; {probe} is left, remove it by hand")
+    try:
+        yield harbor
+    finally:
+        harbor.clear()
