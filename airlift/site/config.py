@@ -21,7 +21,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from airlift import fs, limits, yamldoc
-from airlift.errors import StoreError, UsageError
+from airlift.errors import UsageError
+from airlift.progress import Progress
 from airlift.site.journal import Journal
 from airlift.store import Store
 from airlift.trust.roots import Trust, load_trust
@@ -212,28 +213,45 @@ class Site:
         return Journal(self.journal_path)
 
     @contextlib.contextmanager
-    def locked(self, doing: str) -> Iterator[None]:
-        """Keep every other process from changing the site.
+    def locked(self, doing: str, progress: Progress) -> Iterator[None]:
+        """Keep every other process from changing the site; wait until none does.
 
         Args:
             doing: what is to be done, for the message.
+            progress: hears that there is somebody to wait for.
 
         Raises:
-            StoreError: another process has the lock.
+            StoreError: the site cannot be read.
         """
-        with fs.guarded("opening"):
-            handle = os.open(self.store.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        handle = self._lock_handle()
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise StoreError(
-                    f"{doing}: another import or activation works on {self.root}",
-                    hint="wait until it has ended, then run the same command again",
-                ) from None
+                progress.note(f"{doing}: waiting for another command that works on {self.root}")
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
+
+    def is_busy(self) -> bool:
+        """Say whether another process is changing the site right now.
+
+        Raises:
+            StoreError: the site cannot be read.
+        """
+        handle = self._lock_handle()
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def _lock_handle(self) -> int:
+        with fs.guarded("opening"):
+            return os.open(self.store.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def load_site(root: Path) -> Site:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from airlift import limits
@@ -93,13 +93,16 @@ def activate(site: Site, release: str, *, progress: Progress | None = None, http
 
     Raises:
         UsageError: there is no such drop.
-        StoreError: it is not complete, or another import or activation is running.
+        StoreError: it is not complete.
         PolicyError: a name of it belongs to another channel.
         DeliveryError: the external registry refuses.
     """
-    progress = progress or Silent()
-    with site.locked("activating"):
-        drop = find(site, release)
+    return _activate(site, lambda: find(site, release), progress or Silent(), http or HttpSettings())
+
+
+def _activate(site: Site, choose: Callable[[], Drop], progress: Progress, http: HttpSettings) -> Drop:
+    with site.locked("activating", progress):
+        drop = choose()
         if drop.state != READY:
             raise StoreError(
                 f"drop {drop.release} is not complete", hint="run airlift import with its bundle again; it goes on"
@@ -107,7 +110,7 @@ def activate(site: Site, release: str, *, progress: Progress | None = None, http
         with site.journal() as journal:
             if not journal.is_settled(drop):
                 refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
-                target = target_of(site, http or HttpSettings(), progress)
+                target = target_of(site, http, progress)
                 if target is not None:
                     target.check()
                 switch(site, journal, drop, target, progress)
@@ -129,8 +132,7 @@ def rollback(
         UsageError: which channel is not clear, or it has no earlier complete drop.
         StoreError, PolicyError, DeliveryError: as `activate`.
     """
-    _, target = before(site, channel)
-    return activate(site, target.release, progress=progress, http=http)
+    return _activate(site, lambda: before(site, channel)[1], progress or Silent(), http or HttpSettings())
 
 
 def before(site: Site, channel: str | None) -> tuple[Drop, Drop]:

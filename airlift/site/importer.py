@@ -104,7 +104,7 @@ def import_bundle(
     dry_run: bool = False,
     mend: frozenset[Digest] | None = None,
 ) -> Imported:
-    """Verify a bundle, take it in and activate it.
+    """Verify a bundle, take it in and activate it, once no other process changes the site.
 
     Args:
         site: where to.
@@ -121,14 +121,14 @@ def import_bundle(
         BundleError, IntegrityError: the bundle is malformed, damaged, or not for this site.
         TrustError: the site does not accept it.
         PolicyError: a name of it belongs to another channel.
-        StoreError: the disk refuses, or another import is running.
+        StoreError: the disk refuses.
         DeliveryError: the external registry refuses.
     """
     importing = _Import(site, bundle, now, passphrase, progress, http or HttpSettings(), mend)
     if dry_run:
         with site.journal() as journal:
             return importing.run(journal, is_dry=True)
-    with site.locked(f"importing {bundle}"):
+    with site.locked(f"importing {bundle}", progress):
         site.store.create().clear_ingest()
         with site.journal() as journal:
             done = importing.run(journal, is_dry=False)

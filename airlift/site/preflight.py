@@ -261,11 +261,11 @@ class Flight:
         return sum(size for digest, size in wanted.items() if not (store.has(digest) and store.size(digest) == size))
 
     def _lock(self) -> Iterator[Finding]:
-        try:
-            with self.site.locked("importing"):
-                yield _ok("lock", "no other import is running")
-        except StoreError as error:
-            yield _error("lock", error)
+        if self.site.is_busy():
+            remedy = "nothing has to be done: an import waits until it has ended"
+            yield Finding("lock", Severity.WARNING, "another command works on the site", remedy)
+        else:
+            yield _ok("lock", "no other command works on the site")
 
     def _registry(self, cargo: Cargo | None) -> Iterator[Finding]:
         """Ask the registry as an import does before its first byte."""

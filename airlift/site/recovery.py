@@ -85,9 +85,9 @@ def recover(site: Site, wanted: Mapping[str, int], progress: Progress) -> Recove
 
     Raises:
         UsageError: there is a journal.
-        StoreError: the disk refuses, or another process works on the site.
+        StoreError: the disk refuses.
     """
-    with site.locked("recovering"):
+    with site.locked("recovering", progress):
         if site.journal_path.exists():
             raise UsageError(
                 f"{site.journal_path} is there; recovering never replaces a journal",

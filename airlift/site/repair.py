@@ -83,7 +83,7 @@ def repair(
     """
     client = None if site.config.registry is None else images.connect(site, http, progress)
     if client is not None:
-        with site.locked("mending"), site.journal() as journal:
+        with site.locked("mending", progress), site.journal() as journal:
             damaged = items_of(site, inspection.take_inventory(site, journal))
             mendable = [item for item in damaged if bundle is not None or site.store.has(item.digest)]
             _forget_damaged(client, mendable, is_deep=is_deep)
@@ -98,7 +98,7 @@ def repair(
             mend=frozenset(digests.parse(f.subject) for f in findings if f.place is Place.STORE),
         )
     if client is not None:
-        with site.locked("mending"), site.journal() as journal:
+        with site.locked("mending", progress), site.journal() as journal:
             _fill(site, journal, inspection.take_inventory(site, journal), client, progress)
     with site.journal() as journal:
         return [_explained(item) for item in _check(site, journal, progress, http, is_deep=is_deep)]

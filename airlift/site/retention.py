@@ -117,9 +117,9 @@ def execute(site: Site, wanted: Plan, progress: Progress) -> Plan:
 
     Raises:
         UsageError: a drop of the plan is active now, or unknown.
-        StoreError: the disk refuses, or another import or prune is running.
+        StoreError: the disk refuses.
     """
-    with site.locked("pruning"), spare(site), site.journal() as journal:
+    with site.locked("pruning", progress), spare(site), site.journal() as journal:
         drops = {drop.release: drop for drop in journal.drops()}
         for release in wanted.releases:
             drop = drops.get(release)

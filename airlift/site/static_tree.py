@@ -23,6 +23,7 @@ from airlift import canonical, fs, limits
 from airlift import digest as digests
 from airlift.digest import Digest, Verifier
 from airlift.errors import StoreError, UsageError
+from airlift.progress import Progress
 from airlift.site import simple_pages
 from airlift.site.catalog import Catalog
 from airlift.site.config import Site
@@ -62,16 +63,16 @@ class _Blob:
 _Plan = dict[str, "bytes | _Blob"]
 
 
-def export(site: Site, target: Path) -> Export:
+def export(site: Site, target: Path, progress: Progress) -> Export:
     """Let `target` show the active drops of a site.
 
     Raises:
         UsageError: `target` is there and not a link that an export made.
-        StoreError: another process changes the site, the disk refuses, or two names cannot both be files.
+        StoreError: the disk refuses, or two names cannot both be files.
         IntegrityError: a blob that has to be copied is damaged.
     """
     current = _current(target)
-    with site.locked("exporting"):
+    with site.locked("exporting", progress):
         catalog = Catalog(site.journal_path, site.store)
         try:
             plan, skipped = _plan(site, catalog)

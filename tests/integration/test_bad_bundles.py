@@ -242,7 +242,9 @@ def test_a_refused_bundle_leaves_the_active_drop_and_the_sequence_alone(
     assert [(drop["sequence"], drop["active"]) for drop in state["drops"]] == [(8, True)]
 
 
-def test_two_imports_at_once_are_one_import_and_one_refusal(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_import_and_an_activation_wait_for_a_running_import(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     big = Cargo()
     big.file("big", os.urandom(32_000_000))
     content = big.members()
@@ -254,26 +256,38 @@ def test_two_imports_at_once_are_one_import_and_one_refusal(home: Path, capsys: 
         options: dict[str, Any] = {"channel": "stable", "sequence": 9, "signers": [ANN, BOB]}
         writer.finish(attest_files={"sbom.cdx.json": SBOM}, recipients=[SITE.recipient], **options)
     ingest = home / "site" / "store" / "ingest"
-    first = subprocess.Popen(
-        [sys.executable, "-m", "airlift", *command("import", "big.airlift")],
-        cwd=home,
-        env=environment(home),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "airlift", *arguments],
+            cwd=home,
+            env=environment(home),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    first = start(*command("import", "big.airlift"))
     try:
         while not any(ingest.iterdir()):
             assert first.poll() is None, "the first import ended before it could be stopped"
             time.sleep(0.001)
         first.send_signal(signal.SIGSTOP)
         held = everything(home)
-        for again in (command("import", "big.airlift"), ["drops", "activate", "--site", "site", "stable/9"]):
-            assert run(again) == 16
-            assert "another import or activation works on site" in capsys.readouterr().err
-            assert everything(home) == held
+        others = [start(*command("import", "big.airlift")), start("drops", "activate", "--site", "site", "stable/9")]
+        impatient = start(*command("import", "big.airlift"))
+        for other in (*others, impatient):
+            assert other.stderr is not None
+            assert any("waiting for another command that works on site" in line for line in other.stderr)
+        impatient.send_signal(signal.SIGINT)
+        impatient.communicate(timeout=60)
+        assert impatient.returncode == 130
+        assert everything(home) == held
     finally:
         first.send_signal(signal.SIGCONT)
         first.communicate(timeout=60)
-    assert first.returncode == 0
+    for other in others:
+        other.communicate(timeout=60)
+    assert [first.returncode, *(other.returncode for other in others)] == [0, 0, 0]
     assert run(["drops", "list", "--site", "site", "--json"]) == 0
     assert [drop["active"] for drop in json.loads(capsys.readouterr().out)["drops"]] == [True]

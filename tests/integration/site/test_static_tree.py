@@ -15,6 +15,7 @@ from airlift import digest as digests
 from airlift.connected.sources.charts import ChartSource
 from airlift.errors import UsageError
 from airlift.manifest import Chart, Target
+from airlift.progress import Silent
 from airlift.site.config import Site
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.site.mirrors import charts, wheels
@@ -79,7 +80,7 @@ def server_section() -> str:
 def test_pip_uv_helm_and_plain_clients_take_from_nginx(site: Site, tmp_path: Path) -> None:
     uv = require("uv")
     tree = tmp_path / "tree"
-    export(site, tree)
+    export(site, tree, Silent())
     home = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
     with nginx(tree, tmp_path / "nginx", server_section()) as url:
         pip = [sys.executable, "-m", "pip", "install", "--isolated", "--no-cache-dir", "--disable-pip-version-check"]
@@ -107,7 +108,7 @@ def test_pip_uv_helm_and_plain_clients_take_from_nginx(site: Site, tmp_path: Pat
 
 
 def test_two_exports_of_one_state_are_identical_and_the_second_does_nothing(site: Site, tmp_path: Path) -> None:
-    first, again, other = (export(site, tmp_path / name) for name in ("a", "a", "b"))
+    first, again, other = (export(site, tmp_path / name, Silent()) for name in ("a", "a", "b"))
     assert (first.changed, again.changed, other.changed) == (True, False, True)
     assert first.generation == again.generation
     assert first.state == other.state
@@ -118,9 +119,9 @@ def test_two_exports_of_one_state_are_identical_and_the_second_does_nothing(site
 
 
 def test_a_new_drop_is_switched_to_and_the_older_generation_goes(site: Site, tmp_path: Path) -> None:
-    first = export(site, tmp_path / "tree")
+    first = export(site, tmp_path / "tree", Silent())
     publish(site.journal_path, [file_listing(site, "docs/a b.txt", b"two")], drop(2))
-    second = export(site, tmp_path / "tree")
+    second = export(site, tmp_path / "tree", Silent())
     assert (tmp_path / "tree" / "files" / "docs" / "a b.txt").read_bytes() == b"two"
     old = digests.hex_of(digests.of(b"one"))
     assert (tmp_path / "tree" / "files" / old / "docs" / "a b.txt").read_bytes() == b"one"
@@ -132,15 +133,16 @@ def test_what_is_no_export_is_left_alone(site: Site, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "link").symlink_to("mine")
     with pytest.raises(UsageError, match="exists and is no export"):
-        export(site, tmp_path / "mine")
+        export(site, tmp_path / "mine", Silent())
     with pytest.raises(UsageError, match="which no export made"):
-        export(site, tmp_path / "link")
+        export(site, tmp_path / "link", Silent())
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from airlift.site.config import load_site
+from airlift.progress import Silent
 from airlift.site.static_tree import export
 
 site, left = load_site(Path(sys.argv[1])), int(sys.argv[3])
@@ -154,7 +156,7 @@ def step(event, _):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(step)
-export(site, Path(sys.argv[2]))
+export(site, Path(sys.argv[2]), Silent())
 """
 
 
@@ -164,7 +166,7 @@ def test_after_a_kill_at_any_step_the_link_is_on_a_whole_tree_and_the_next_expor
     folder = tmp_path / "www"
     folder.mkdir()
     tree = folder / "tree"
-    export(site, tree)
+    export(site, tree, Silent())
     before = content_of(tree)
     steps, shown_new = 0, 0
     for number in range(2, 200):
@@ -177,7 +179,7 @@ def test_after_a_kill_at_any_step_the_link_is_on_a_whole_tree_and_the_next_expor
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL, done.stderr
-        assert export(site, tree).generation.is_dir()
+        assert export(site, tree, Silent()).generation.is_dir()
         after = content_of(tree)
         assert shown in (before, after)
         shown_new += shown == after

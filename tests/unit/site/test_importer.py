@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,8 @@ import pytest
 from airlift import oci
 from airlift.artifact import Kind
 from airlift.digest import of as digest_of
-from airlift.errors import BundleError, IntegrityError, PolicyError, StoreError, TrustError
+from airlift.errors import BundleError, IntegrityError, PolicyError, TrustError
+from airlift.progress import Silent
 from airlift.site import drops
 from airlift.site.catalog import Catalog
 from airlift.site.config import Site
@@ -174,15 +175,51 @@ def test_a_layer_of_a_vendor_without_an_address_has_to_be_there(site: Site, tmp_
         take(site, ship(made, tmp_path / "b", sequence=2))
 
 
-def test_a_second_import_at_once_is_refused(site: Site, tmp_path: Path) -> None:
+class Listener(Silent):
+    """Hears of the notes."""
+
+    def __init__(self, heard: threading.Event) -> None:
+        self.heard = heard
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+        self.heard.set()
+
+
+def test_a_second_import_waits_for_the_first_and_says_so(site: Site, tmp_path: Path) -> None:
     bundle = ship(cargo(), tmp_path / "a")
-    handle = os.open(site.store.root, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(StoreError, match="another import or activation works on"):
-        take(site, bundle)
-    os.close(handle)
-    assert_untouched(site)
-    assert take(site, bundle).drop.active
+    heard = threading.Event()
+    listener = Listener(heard)
+    with ThreadPoolExecutor(1) as pool:
+        with site.locked("pruning", Silent()):
+            second = pool.submit(take, site, bundle, progress=listener)
+            assert heard.wait(20)
+            assert listener.notes == [f"importing {bundle}: waiting for another command that works on {site.root}"]
+            assert_untouched(site)
+            assert not second.done()
+        assert second.result(20).drop.active
+    assert not take(site, bundle, progress=listener).switched
+    assert len(listener.notes) == 1
+
+
+def test_many_imports_at_once_end_like_one_after_the_other(site: Site, tmp_path: Path) -> None:
+    bundles = [ship(cargo(tool=b"%d" % number), tmp_path / f"b{number}", sequence=number + 1) for number in range(3)]
+
+    def bring(bundle: Path) -> str:
+        try:
+            return "again" if take(site, bundle).was_here else "new"
+        except TrustError as error:
+            return "older" if "too old" in error.message else error.message
+
+    with ThreadPoolExecutor(6) as pool:
+        ends = list(pool.map(bring, bundles * 2))
+    # The newest always gets in, once; an older one only before it.
+    assert sorted([ends[2], ends[5]]) == ["again", "new"]
+    assert set(ends) <= {"again", "new", "older"}
+    kept = [drop.sequence for drop in drops.list_drops(site)]
+    assert len(kept) == ends.count("new")
+    assert [drop.sequence for drop in drops.list_drops(site) if drop.active] == [3]
 
 
 def test_a_sparse_index_is_taken(site: Site, tmp_path: Path) -> None:

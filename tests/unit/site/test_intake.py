@@ -36,7 +36,10 @@ class Damaged:
 
     def payload(self) -> Iterator[PayloadMember]:
         data = b"of the first frame"
-        yield PayloadMember(f"blobs/sha256/{digest_of(data)[7:]}", len(data), iter([memoryview(data)]))
+        pieces = [memoryview(data)]
+        yield PayloadMember(
+            f"blobs/sha256/{digest_of(data)[7:]}", len(data), iter(pieces), lambda: lambda: iter(pieces)
+        )
         raise IntegrityError("frame 1", expected="its leaf", actual="another")
 
 
