@@ -1,9 +1,11 @@
-"""Imports that are killed at a chosen system call, and what a site is like then.
+"""Imports and activations that are killed at a chosen system call, and what a site is like then.
 
-usage: killed_imports.py WORK BUNDLE EARLIER COUNT [REGISTRY_URL]
+usage: killed_imports.py WORK KILLS SEED
 
-Prints one JSON object: what an undisturbed import leaves, and for each kill what was seen after it and after a re-run.
-It runs by itself so that it can fork without the threads of whoever wants to know.
+WORK has `bundles/*` in their order, of which the first is imported already, and two sites with the same content: `whole`
+is never disturbed, and `killed` has to be like it after one re-run of each command that was killed. Prints one JSON
+object: how many imports and activations were killed, and every difference. It runs by itself so that it can fork
+without the threads of whoever wants to know.
 """
 
 from __future__ import annotations
@@ -12,30 +14,34 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from airlift.progress import Silent
-from airlift.site.config import RegistryConfig, Site, load_site
+from airlift.site import drops
+from airlift.site.config import Site, load_site
 from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
-from tests.support.site_bundles import make_site, take
+from tests.support.site_bundles import take
 
 CALLS = frozenset({"execute", "executemany", "fsync", "replace", "rename", "mkdir", "open", "fchmod", "write", "send"})
+IMAGES = ("app:1", "app:2", "app:3", "app:4")
+
+Snapshot = dict[str, Any]
 
 
-def snapshot(site: Site, registry: str) -> dict[str, Any]:
+def snapshot(site: Site) -> Snapshot:
     """What is seen of a site, and what lies in it."""
     with contextlib.closing(sqlite3.connect(site.journal_path)) as db:
-        seen = {
+        seen: Snapshot = {
             "names": db.execute(
                 "SELECT service, key, part, digest FROM names JOIN channels ON active = names.release ORDER BY 1, 2, 3"
             ).fetchall(),
@@ -45,25 +51,44 @@ def snapshot(site: Site, registry: str) -> dict[str, Any]:
         }
     seen["blobs"] = sorted(path.name for path in (site.root / "store" / "blobs" / "sha256").iterdir())
     seen["ingest"] = len(list((site.root / "store" / "ingest").iterdir()))
-    seen["attest"] = sorted(str(path.relative_to(site.root)) for path in site.drops_dir.rglob("*.json"))
-    seen["tags"] = tags(site, registry)
+    seen["reports"] = sorted(str(path.relative_to(site.root)) for path in site.drops_dir.rglob("*.json"))
+    seen["tags"] = tags(site)
     return seen
 
 
-def tags(site: Site, registry: str) -> dict[str, str | None]:
+def tags(site: Site) -> dict[str, str | None]:
     config = site.config.registry
     if config is None:
         return {}
-    client = RegistryClient(registry, http=HttpClient(HttpSettings(retries=0), Silent()), plain_http=True)
+    client = RegistryClient(config.host, http=HttpClient(HttpSettings(retries=0), Silent()), plain_http=True)
     found = {}
-    for name in ("app:1", "app:2"):
+    for name in IMAGES:
         path, tag = name.split(":")
         head = client.head(config.repository(f"docker.io/library/{path}"), tag)
         found[name] = None if head is None else head.digest
     return found
 
 
-def in_child(work: Callable[[], None]) -> int:
+def half_done(before: Snapshot, seen: Snapshot, after: Snapshot) -> str | None:
+    """What a client could have seen half of, after a kill."""
+    for part in ("names", "held"):
+        if seen[part] not in (before[part], after[part]):
+            return f"{part} are neither those of before nor those of after"
+    if seen["names"] == after["names"] != before["names"] and seen["held"] != after["held"]:
+        return "names are there before what they name"
+    if not seen["tags"]:
+        lost = {row[2].removeprefix("sha256:") for row in seen["held"]} - set(seen["blobs"])
+        if lost:
+            return f"blobs are named and are not there: {sorted(lost)}"
+    wrong = {
+        name: digest
+        for name, digest in seen["tags"].items()
+        if digest not in (before["tags"][name], after["tags"][name])
+    }
+    return f"tags are of no drop: {wrong}" if wrong else None
+
+
+def in_child(work: Callable[[], object]) -> int:
     """Run in a process of its own and return how it ended."""
     pid = os.fork()
     if pid == 0:
@@ -72,10 +97,10 @@ def in_child(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def counted(site: Site, bundle: Path, kill_at: int, report: Path | None = None) -> Callable[[], None]:
-    """An import that kills itself at its nth call, or tells how many there were."""
+def counted(work: Callable[[], object], kill_at: int, report: Path) -> Callable[[], None]:
+    """Work that kills itself at its nth call, or tells how many there were."""
 
-    def work() -> None:
+    def watched() -> None:
         lock = threading.Lock()
         count = 0
 
@@ -89,41 +114,61 @@ def counted(site: Site, bundle: Path, kill_at: int, report: Path | None = None) 
 
         threading.setprofile(watch)
         sys.setprofile(watch)
-        take(site, bundle)
+        work()
         sys.setprofile(None)
-        if report is not None:
-            report.write_text(str(count))
+        report.write_text(str(count))
 
-    return work
+    return watched
+
+
+class Trial:
+    """The two sites, and what was found wrong so far."""
+
+    def __init__(self, work: Path, kills: int, chance: random.Random) -> None:
+        self.kills = Counter[str]()
+        self.problems: list[str] = []
+        self._wanted = kills
+        self._work = work
+        self._chance = chance
+        self.whole, self.killed = load_site(work / "whole"), load_site(work / "killed")
+
+    def run(self) -> None:
+        for bundle in sorted((self._work / "bundles").iterdir())[1:]:
+            earlier = drops.list_drops(self.killed)[-1].release
+            self._disturb(f"import of {bundle.name}", lambda site, bundle=bundle: take(site, bundle))  # type: ignore[misc]
+            newest = drops.list_drops(self.killed)[-1].release
+            self._disturb("activation", lambda site, release=earlier: drops.activate(site, release))  # type: ignore[misc]
+            self._disturb("activation", lambda site, release=newest: drops.activate(site, release))  # type: ignore[misc]
+            if self.kills.total() >= self._wanted or self.problems:
+                return
+
+    def _disturb(self, what: str, work: Callable[[Site], object]) -> None:
+        report = self._work / "count"
+        before = snapshot(self.killed)
+        assert in_child(counted(lambda: work(self.whole), 0, report)) == 0, what
+        at = self._chance.randint(1, int(report.read_text()))
+        after = snapshot(self.whole)
+        end = in_child(counted(lambda: work(self.killed), at, report))
+        # Threads make the number of calls vary a little; what came to its end before is no kill.
+        self.kills[what.partition(" ")[0]] += end == -signal.SIGKILL
+        wrong = half_done(before, snapshot(self.killed), after)
+        if wrong:
+            self.problems.append(f"{what}, killed at call {at}: {wrong}")
+        if (again := in_child(lambda: work(self.killed))) != 0:
+            self.problems.append(f"{what}, killed at call {at}: the re-run ended with {again}")
+        found = snapshot(self.killed)
+        self.problems += [
+            f"{what}, killed at call {at}: {part} differ from an undisturbed run"
+            for part in after
+            if found[part] != after[part]
+        ]
 
 
 def main() -> None:
-    work, bundle, earlier, count = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-    url = sys.argv[5] if len(sys.argv) > 5 else ""
-    registry = url.removeprefix("http://")
-
-    def new_site(name: str) -> Site:
-        config = RegistryConfig(url=f"{url}/{name}") if url else None
-        site = make_site(work / name, registry=config)
-        assert in_child(lambda: take(site, earlier) and None) == 0
-        return load_site(site.root)
-
-    whole = new_site("whole")
-    before = snapshot(whole, registry)
-    assert in_child(counted(whole, bundle, 0, work / "count")) == 0
-    after = snapshot(whole, registry)
-    total = int((work / "count").read_text())
-    chance = random.Random(7)
-    runs = []
-    for number in range(count):
-        at = 1 + number * total // count + chance.randrange(max(1, total // count))
-        site = new_site(f"site{number}")
-        code = in_child(counted(site, bundle, at))
-        seen = snapshot(site, registry)
-        again = in_child(lambda site=site: take(site, bundle) and None)  # type: ignore[misc]
-        runs.append({"at": at, "code": code, "seen": seen, "again": again, "after": snapshot(site, registry)})
-        shutil.rmtree(site.root)
-    print(json.dumps({"total": total, "before": before, "after": after, "runs": runs}))
+    work, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    trial = Trial(work, kills, random.Random(seed))
+    trial.run()
+    print(json.dumps({"kills": trial.kills, "problems": trial.problems}))
 
 
 if __name__ == "__main__":
