@@ -22,7 +22,7 @@ from tests.support.cli import airlift
 from tests.support.harbor import ROBOT, Harbor, immutable
 from tests.support.harbor_sites import APP, BIG, ONCE, bundle, client_of, import_once, lose_the_answer, when, writes
 from tests.support.registry import Fault, FrontHandler, Registry, refuse
-from tests.support.site_bundles import take
+from tests.support.site_bundles import Cargo, ship, take
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,36 @@ def test_a_harbor_that_would_refuse_later_is_found_before_the_first_write(
     assert message in caught.value.message
     assert hint in (caught.value.hint or "")
     assert writes(harbor) == []
+
+
+@pytest.mark.parametrize("moment", ["start", "closing PUT", "mount", "manifest"])
+def test_a_quota_that_is_used_up_is_told_wherever_harbor_says_so(
+    harbor: Harbor, site: Site, tmp_path: Path, moment: str
+) -> None:
+    harbor.accounts[ROBOT].lose("quota:list")
+    made = Cargo()
+    made.image(f"{APP}:1", BIG)
+    # The second project gets the layer by mount.
+    made.image("quay.io/library/app:1", BIG)
+    config = next(len(data) for data in made.small.values() if b'"rootfs"' in data)
+    first, second = harbor.project("docker.io"), harbor.project("quay.io")
+    if moment == "start":
+        first.hard, first.blobs = 5, {"sha256:of others": 10}
+    elif moment == "closing PUT":
+        first.hard = len(BIG) - 1
+    else:
+        second.hard = len(BIG) + (-1 if moment == "mount" else 2 * config)
+    shipped = ship(made, tmp_path / "bundle")
+    with pytest.raises(DeliveryError) as caught:
+        take(site, shipped)
+    assert "will exceed the configured upper limit of" in caught.value.message
+    assert caught.value.hint == "the project's quota is used up; raise it, or prune and collect garbage"
+    assert not caught.value.temporary
+    assert not any(item.tags for project in harbor.projects.values() for item in project.repositories.values())
+    if moment in ("mount", "manifest"):
+        assert caught.value.message.endswith("; nothing of the drop has a name there")
+    first.hard = second.hard = -1
+    assert take(site, shipped).drop.active
 
 
 @pytest.mark.parametrize("what", ["core", "registry"])
