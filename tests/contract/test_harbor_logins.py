@@ -227,5 +227,46 @@ def test_every_command_of_the_page_works_in_the_order_it_is_given(harbor: Harbor
         assert program == "airlift"
         ran = airlift(*arguments, home=tmp_path)
         assert ran.code == 0, f"{line}\n{ran.out}{ran.err}"
-    assert "robot$airlift" in harbor.accounts
+    made = harbor.accounts["robot$airlift"]
+    named = set(re.findall(r"`([a-z-]+:[a-z]+)`", text.partition("## The robot")[2].partition("\n## ")[0]))
+    assert named == {right for held in made.rights.values() for right in held}
+    assert made.rights["/"] == {"project:create", "quota:list"}
     assert harbor.projects["docker.io"].repositories["library/app"].tags.keys() == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "message", "hint"),
+    [
+        ("no Harbor", 2, "its registry is no Harbor", "give registry: with kind: harbor in site.yaml first"),
+        ("a robot's login", 17, "only an administrator may make a robot", "give the login of one with --admin"),
+        ("a wrong password", 17, "the login of admin is refused", "mend the password"),
+        ("another prefix", 17, "is no name of a system robot there: expected bot-NAME", "set username of registry"),
+        ("no directory", 16, "harbor-password", ""),
+        ("read-only", 17, "The system is in read only mode", "the registry is read-only"),
+    ],
+)
+def test_a_robot_that_cannot_be_made_is_told_why_and_none_is_made(
+    harbor: Harbor, site: Site, tmp_path: Path, state: str, code: int, message: str, hint: str
+) -> None:
+    config = site.root / "site.yaml"
+    text = config.read_text()
+    if state == "no Harbor":
+        text = text.replace("kind: harbor", "kind: oci")
+    if state == "no directory":
+        text = text.replace(str(tmp_path / "password"), str(tmp_path / "absent" / "harbor-password"))
+    config.write_text(text)
+    login = (ROBOT, SECRET) if state == "a robot's login" else ("admin", "Harbor12345")
+    (tmp_path / "admin").write_text("wrong" if state == "a wrong password" else login[1])
+    if state != "a robot's login":
+        del harbor.accounts[ROBOT]
+    if state == "another prefix":
+        harbor.name_robots("bot-")
+    harbor.read_only = state == "read-only"
+    before = set(harbor.accounts)
+    admin = ["--admin", login[0], "--admin-password-file", tmp_path / "admin"]
+    ran = airlift("site", "robot", "--site", site.root, *admin, home=tmp_path)
+    assert ran.code == code, ran.err
+    assert message in ran.err
+    assert hint in ran.err
+    assert set(harbor.accounts) == before
+    assert (tmp_path / "password").read_text() == f"{SECRET}\n"
