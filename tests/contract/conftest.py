@@ -1,15 +1,20 @@
-"""The real Harbor that a tester names, and what is done so that nothing stays there."""
+"""The Harbors of the contract: the stand-in, and a real one that a tester names, where nothing is to stay."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
 
+from airlift.site.config import RegistryConfig, Site
 from tests.support import real_harbor
+from tests.support.harbor import ROBOT, SECRET, Harbor, running_harbor
 from tests.support.real_harbor import HarborUnderTest
+from tests.support.registry import Registry, running_registry
+from tests.support.site_bundles import make_site
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
@@ -28,3 +33,26 @@ def named_harbor() -> Iterator[HarborUnderTest]:
             yield harbor
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def behind(tmp_path: Path) -> Iterator[Registry]:
+    """What stores for the stand-in of a Harbor."""
+    with running_registry(tmp_path / "registry") as behind:
+        yield behind
+
+
+@pytest.fixture
+def harbor(behind: Registry) -> Iterator[Harbor]:
+    """The stand-in of a Harbor."""
+    with running_harbor(behind) as harbor:
+        yield harbor
+
+
+@pytest.fixture
+def site(harbor: Harbor, tmp_path: Path) -> Site:
+    """A site that fills it with a robot's login."""
+    (tmp_path / "password").write_text(f"{SECRET}\n")
+    password = str(tmp_path / "password")
+    config = RegistryConfig(url=harbor.url, kind="harbor", username=ROBOT, password_file=password, public=True)
+    return make_site(tmp_path / "site", registry=config)

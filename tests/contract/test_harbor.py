@@ -306,6 +306,31 @@ def test_a_moved_tag_and_a_deleted_repository_are_found_and_mended(harbor: Harbo
     assert again.digest == app.root.digest
 
 
+def test_of_three_drops_two_are_rolled_back_and_every_digest_answers(harbor: HarborUnderTest, tmp_path: Path) -> None:
+    site, client = site_of(harbor, tmp_path, harbor.name()), client_of(harbor)
+    repository = at(site)
+    digests = []
+    for month in (1, 2, 3):
+        take(site, bundle(tmp_path, b"month %d" % month * 1000 + BIG, sequence=month))
+        found = client.head(repository, "1")
+        assert found is not None
+        digests.append(found.digest)
+    assert len(set(digests)) == 3
+    for wanted in (digests[1], digests[0], digests[2]):
+        drops.activate(site, f"stable/{digests.index(wanted) + 1}")
+        now = client.head(repository, "1")
+        assert now is not None
+        assert now.digest == wanted
+        for digest in digests:
+            client.manifest(repository, digest)
+        assert check(site) == []
+
+
+def at(site: Site) -> str:
+    assert site.config.registry is not None
+    return site.config.registry.repository(APP)
+
+
 def check(site: Site) -> list[str]:
     return [item.problem for item in repair.check(site, progress=Silent(), http=HttpSettings())]
 

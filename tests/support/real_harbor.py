@@ -57,14 +57,23 @@ class HarborUnderTest:
         """A name for a project or robot of this run."""
         return f"{self.run}-{secrets.token_hex(4)}"
 
-    def ask(self, method: str, path: str, body: Any = None, *, login: tuple[str, str] | None = None) -> Any:
-        """Ask the API, with nobody's cookies: with them Harbor refuses the next write."""
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask the API; what Harbor fails to do for a moment, and can be asked again, is asked again."""
+        for _ in range(3):
+            answer = self._ask_once(method, path, body)
+            if answer.status_code < 500 or method == "POST":
+                break
+            time.sleep(1)
+        return answer
+
+    def _ask_once(self, method: str, path: str, body: Any) -> Any:
+        # With nobody's cookies: with them Harbor refuses the next write.
         with requests.Session() as session:
             session.trust_env = False
             return session.request(
                 method,
                 f"{self.url}/api/v2.0{path}",
-                auth=login or (self.user, self.password),
+                auth=(self.user, self.password),
                 json=body,
                 headers={"X-Is-Resource-Name": "true"},
                 timeout=120,
