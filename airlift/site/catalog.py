@@ -104,6 +104,10 @@ class Catalog:
         """Return the active release of each channel."""
         return dict(self._all("SELECT channel, active FROM channels WHERE active IS NOT NULL ORDER BY channel"))
 
+    def version(self) -> int:
+        """Return a number that is another one after every change of the journal."""
+        return int(self._all("PRAGMA data_version")[0][0])
+
     def path(self, digest: Digest) -> Path:
         """Return a blob's file."""
         return self._store.path(digest)

@@ -17,6 +17,7 @@ from airlift.errors import AirliftError
 from airlift.site.catalog import Catalog
 from airlift.site.config import Site, split_listen
 from airlift.site.server import charts, content, files, images, models, wheels
+from airlift.site.server.settled import settled
 from airlift.site.server.tls import Certificate
 
 _LOG: Final = logging.getLogger("airlift.serve")
@@ -39,7 +40,7 @@ def make_app(site: Site) -> web.Application:
         StoreError: the journal cannot be read.
     """
     catalog = Catalog(site.journal_path, site.store)
-    app = web.Application(middlewares=[_guard])
+    app = web.Application(middlewares=[_guard, settled(catalog)])
     registry = site.config.registry
     if registry is None:
         app.add_routes(images.routes(catalog))
