@@ -61,7 +61,7 @@ def command(
     expires_at = _moment(expires, "--expires")
     for share in builder.shares(pinned, before):
         new = "" if share.new is None else f", {console.size(share.new)} new"
-        console.say(f"{share.kind}: {share.artifacts} artifacts, {console.size(share.size)}{new}")
+        console.say(f"{share.kind}: {console.count(share.artifacts, 'artifact')}, {console.size(share.size)}{new}")
     if plain:
         console.warn("the bundle is not encrypted: whoever holds the medium can read all of it")
     built = builder.build(

@@ -59,7 +59,7 @@ def command(
         for item in findings:
             console.answer(f"{item.place.value:8} {item.subject}: {item.problem}")
             console.answer(f"         do: {item.remedy}")
-        console.answer(f"{len(findings)} findings" if findings else "clean: everything is as the drops say")
+        console.answer(console.count(len(findings), "finding") if findings else "clean: everything is as the drops say")
     if any(item.place is not Place.REGISTRY for item in findings):
         return exits.CODES[IntegrityError]
     return exits.CODES[DeliveryError] if findings else exits.OK

@@ -47,6 +47,11 @@ def result_json(value: Any) -> None:
     answer(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
 
 
+def count(amount: int, noun: str) -> str:
+    """Return a number of things for people: ``1 drop``, ``2 drops``."""
+    return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
+
+
 def size(amount: float) -> str:
     """Return a size for people, such as ``1.3 GB`` (powers of 1000)."""
     for unit in _UNITS:

@@ -115,7 +115,10 @@ def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | N
         verb = "pruned" if planned is not None else "would prune"
         for release in done.releases:
             console.answer(f"{verb} {release}")
-        console.answer(f"{verb} {len(done.releases)} drops and {len(done.blobs)} blobs, {console.size(done.size)}")
+        console.answer(
+            f"{verb} {console.count(len(done.releases), 'drop')} and {console.count(len(done.blobs), 'blob')},"
+            f" {console.size(done.size)}"
+        )
 
 
 def _report(site: Site, drop: Drop, *, as_json: bool) -> None:
@@ -131,4 +134,4 @@ def line(drop: Drop) -> str:
     if drop.pending:
         state = "  tags are not all moved; activate it again"
     mark = "*" if drop.active else " "
-    return f"{mark} {drop.channel}/{drop.sequence}  {drop.release}  {drop.artifacts} artifacts{state}"
+    return f"{mark} {drop.channel}/{drop.sequence}  {drop.release}  {console.count(drop.artifacts, 'artifact')}{state}"

@@ -31,4 +31,4 @@ def command(target: Path, folder: Path, as_json: bool) -> None:
             }
         )
         return
-    console.answer(f"{target}: {done.files} files, {'switched' if done.changed else 'nothing to do'}")
+    console.answer(f"{target}: {console.count(done.files, 'file')}, {'switched' if done.changed else 'nothing to do'}")

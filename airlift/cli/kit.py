@@ -35,6 +35,8 @@ def make(output: Path, signer: Path, passphrase_file: Path | None, as_json: bool
             }
         )
         return
-    console.say(f"{len(kit.files)} files, {console.size(sum(size for _, size, _ in kit.files))} in {kit.path}")
+    console.say(
+        f"{console.count(len(kit.files), 'file')}, {console.size(sum(size for _, size, _ in kit.files))} in {kit.path}"
+    )
     console.say("fingerprint of the signer's key, for paper:")
     console.answer(kit.fingerprint)

@@ -51,7 +51,7 @@ def command(
     artifacts = list(lock.artifacts())
     size = sum(blob.size for blob in lock.blobs())
     state = "up to date" if old == lock else "written"
-    console.say(f"{target}: {state}, {len(artifacts)} artifacts, {console.size(size)}")
+    console.say(f"{target}: {state}, {console.count(len(artifacts), 'artifact')}, {console.size(size)}")
     if as_json:
         console.result_json(
             {

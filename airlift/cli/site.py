@@ -111,7 +111,9 @@ def recover(folder: Path, given: tuple[str, ...], as_json: bool) -> None:
         return
     for drop in done.drops:
         console.answer(f"{drop.channel}/{drop.sequence}  {drop.release}")
-    console.answer(f"{len(done.drops)} drops are here again, none is active; choose one with airlift drops activate")
+    console.answer(
+        f"{console.count(len(done.drops), 'drop')} here again, none is active; choose one with airlift drops activate"
+    )
 
 
 def _listen_for(url: str) -> str:

@@ -154,7 +154,7 @@ def test_the_verbs_show_compare_and_prune(site: Site, tmp_path: Path) -> None:
     assert [item["active"] for item in back] == [False, True, False]
     plan = tmp_path / "plan.json"
     planned = ok("drops", "prune", "--keep", "1", "-o", plan, *at, home=tmp_path)
-    assert "would prune 1 drops" in planned.out
+    assert "would prune 1 drop and" in planned.out
     assert len(drops.list_drops(site)) == 3
     done = ok("drops", "prune", "--execute", plan, *at, "--json", home=tmp_path).json
     assert done["releases"] == json.loads(plan.read_text())["releases"]
