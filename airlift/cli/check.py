@@ -60,6 +60,6 @@ def command(
             console.answer(f"{item.place.value:8} {item.subject}: {item.problem}")
             console.answer(f"         do: {item.remedy}")
         console.answer(console.count(len(findings), "finding") if findings else "clean: everything is as the drops say")
-    if any(item.place is not Place.REGISTRY for item in findings):
+    if any(item.place not in (Place.REGISTRY, Place.INDEX) for item in findings):
         return exits.CODES[IntegrityError]
     return exits.CODES[DeliveryError] if findings else exits.OK

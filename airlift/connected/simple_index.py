@@ -20,10 +20,10 @@ from airlift import digest as digests
 from airlift import fs, limits
 from airlift.connected.pip_process import Index, Pin, PipSettings, without_credentials
 from airlift.connected.remote_file import BLOCK, FileSink, RemoteFile, scratch_file
-from airlift.connected.simple_page import ACCEPT, IndexFile, parse_page
 from airlift.connected.source import BlobSink, Settings
 from airlift.digest import Digest
 from airlift.errors import FetchError, IntegrityError, ResolveError
+from airlift.kinds.simple_page import ACCEPT, IndexFile, parse_page
 from airlift.kinds.wheels import WheelName, normalise, read_metadata
 from airlift.transport import urls
 from airlift.transport.http import HttpClient, HttpStatusError

@@ -11,8 +11,8 @@ from packaging.version import InvalidVersion, Version
 
 from airlift.connected.pip_process import NoAnswerError, Unmet
 from airlift.connected.simple_index import SimpleIndex
-from airlift.connected.simple_page import IndexFile
 from airlift.errors import IntegrityError, ResolveError
+from airlift.kinds.simple_page import IndexFile
 from airlift.kinds.wheel_targets import WheelTarget
 from airlift.kinds.wheels import parse_filename
 

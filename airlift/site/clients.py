@@ -31,15 +31,21 @@ def client_config(site: Site, client: str) -> str:
 
 
 def _pip(site: Site) -> str:
-    parts = urlsplit(site.config.url)
+    url = _package_index(site)
+    parts = urlsplit(url)
     trusted = f"trusted-host = {parts.netloc}\n" if parts.scheme == "http" else ""
-    return f"# /etc/pip.conf or ~/.config/pip/pip.conf\n[global]\nindex-url = {site.config.url}/simple/\n{trusted}"
+    return f"# /etc/pip.conf or ~/.config/pip/pip.conf\n[global]\nindex-url = {url}\n{trusted}"
+
+
+def _package_index(site: Site) -> str:
+    python = site.config.python
+    return f"{site.config.url}/simple/" if python is None else f"{python.index.rstrip('/')}/"
 
 
 def _uv(site: Site) -> str:
     return (
         "# /etc/uv/uv.toml or ~/.config/uv/uv.toml\n"
-        f'[[index]]\nname = "airlift"\nurl = "{site.config.url}/simple/"\ndefault = true\n'
+        f'[[index]]\nname = "airlift"\nurl = "{_package_index(site)}"\ndefault = true\n'
     )
 
 

@@ -31,7 +31,7 @@ DEFAULT_LISTEN = "127.0.0.1:8080"
 MAPPING = "{registry}/{repository}"
 
 
-def _url(value: str) -> str:
+def _address(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError(f"expected a URL such as http://mirror.example:8080, got {value[:100]!r}")
@@ -41,7 +41,11 @@ def _url(value: str) -> str:
         _ = parts.port
     except ValueError:
         raise ValueError(f"expected a port below 65536 in {value[:100]!r}") from None
-    return value.rstrip("/")
+    return value
+
+
+def _url(value: str) -> str:
+    return _address(value).rstrip("/")
 
 
 def _listen(value: str) -> str:
@@ -75,6 +79,9 @@ def _mapping(value: str) -> str:
 
 Mapping = Annotated[Text, AfterValidator(_mapping), Field(examples=[MAPPING])]
 Url = Annotated[Text, AfterValidator(_url), Field(examples=["http://mirror.example:8080"])]
+Address = Annotated[Text, AfterValidator(_address)]
+"""A URL as it is written: some indexes tell ``/legacy`` and ``/legacy/`` apart."""
+
 Listen = Annotated[Text, AfterValidator(_listen), Field(examples=[DEFAULT_LISTEN])]
 
 
@@ -128,6 +135,16 @@ class RegistryConfig(_Strict):
         return "/".join(part for part in (prefix, self.project, mapped.strip("/")) if part)
 
 
+class IndexConfig(_Strict):
+    """A Python package index that gets the wheels beside the embedded one."""
+
+    upload: Address = Field(description="where twine would upload to", examples=["https://devpi.example/root/airlift/"])
+    index: Address = Field(description="what pip reads", examples=["https://devpi.example/root/airlift/+simple/"])
+    ca: Text | None = Field(default=None, description="file with the certificates that it is checked against")
+    username: Text | None = None
+    password_file: Text | None = Field(default=None, description="file whose first line is the password")
+
+
 class TlsConfig(_Strict):
     """The certificate that `airlift serve` answers with."""
 
@@ -143,6 +160,7 @@ class SiteConfig(_Strict):
     identity: Text | None = Field(default=None, description="the site's private key, which opens its bundles")
     passphrase_file: Text | None = Field(default=None, description="file whose first line opens the identity")
     registry: RegistryConfig | None = None
+    python: IndexConfig | None = None
     tls: TlsConfig | None = None
 
 
@@ -193,16 +211,14 @@ class Site:
         """Return a path of site.yaml."""
         return None if path is None else self.root / path
 
-    def password(self) -> str:
-        """Return the registry's password, or nothing.
+    def password(self, config: RegistryConfig | IndexConfig) -> str:
+        """Return the password of an external mirror, or nothing.
 
         Raises:
             StoreError: its file cannot be read.
         """
-        path = self.at(self.config.registry.password_file) if self.config.registry else None
-        if path is None:
-            return ""
-        return fs.first_line(path, limits.ERROR_BODY)
+        path = self.at(config.password_file)
+        return "" if path is None else fs.first_line(path, limits.ERROR_BODY)
 
     def journal(self) -> Journal:
         """Open the journal.

@@ -201,11 +201,12 @@ def status(site: Site) -> Mapping[str, Any]:
     Raises:
         StoreError: the journal cannot be read.
     """
-    registry = site.config.registry
+    registry, python = site.config.registry, site.config.python
     return {
         "url": site.config.url,
         "listen": site.config.listen,
         "registry": None if registry is None else registry.url,
+        "python": None if python is None else python.index,
         "trust": site.trust.fingerprint,
         "channels": {
             channel: {"sequence": sequence, "release": release} for channel, (sequence, release) in _seen(site).items()

@@ -24,8 +24,8 @@ from airlift.site.contents import Contents
 from airlift.site.intake import Intake
 from airlift.site.journal import READY, STAGING, Drop, Journal, part_of
 from airlift.site.listing import Listing, Name
-from airlift.site.mirror import Target
-from airlift.site.mirrors import images
+from airlift.site.mirror import Several, Target
+from airlift.site.mirrors import images, wheels
 from airlift.site.retention import keep_reserve
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
@@ -323,14 +323,18 @@ def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, pr
 
 
 def target_of(site: Site, http: HttpSettings, progress: Progress) -> Target | None:
-    """Return the external registry that site.yaml names, or None.
+    """Return the external mirrors that site.yaml names, or None.
 
     Raises:
-        StoreError: the file with its password cannot be read.
+        StoreError: the file with a password cannot be read.
     """
-    if site.config.registry is None:
-        return None
-    return images.RegistryTarget(images.connect(site, http, progress), site.config.registry.repository)
+    targets: list[Target] = []
+    if site.config.python is not None:
+        # First, since it may refuse a name before anything has moved.
+        targets.append(wheels.IndexTarget(wheels.connect(site, http, progress)))
+    if site.config.registry is not None:
+        targets.append(images.RegistryTarget(images.connect(site, http, progress), site.config.registry.repository))
+    return Several(targets) if targets else None
 
 
 def changes(before: Mapping[tuple[str, str, str], str], names: Iterable[Name]) -> list[Change]:

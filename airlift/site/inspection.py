@@ -40,6 +40,7 @@ class Place(StrEnum):
     JOURNAL = "journal"
     DROPS = "drops"
     REGISTRY = "registry"
+    INDEX = "index"
 
 
 @dataclass(frozen=True, slots=True)

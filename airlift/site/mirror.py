@@ -64,6 +64,43 @@ class Target(Protocol):
         """Let tags point at what was published; those that do already are left alone."""
 
 
+class Several:
+    """Several external mirrors as one `Target`."""
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = targets
+
+    def check(self) -> None:
+        """See `Target`."""
+        for target in self._targets:
+            target.check()
+
+    def expect(self, artifacts: Iterable[Artifact], store: Store) -> None:
+        """See `Target`."""
+        known = list(artifacts)
+        for target in self._targets:
+            target.expect(known, store)
+
+    def is_wanted(self, digest: Digest) -> bool:
+        """See `Target`."""
+        return any(target.is_wanted(digest) for target in self._targets)
+
+    def deliver(self, digest: Digest, size: int, chunks: Chunks) -> bool:
+        """See `Target`."""
+        wanting = next(target for target in self._targets if target.is_wanted(digest))
+        return wanting.deliver(digest, size, chunks)
+
+    def publish(self, store: Store, progress: Progress) -> None:
+        """See `Target`."""
+        for target in self._targets:
+            target.publish(store, progress)
+
+    def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
+        """See `Target`."""
+        for target in self._targets:
+            target.activate(names, store, progress)
+
+
 def tags(names: Iterable[Name]) -> Iterator[tuple[str, str, Digest]]:
     """Yield path, tag and digest of the OCI names among `names`."""
     for name in names:

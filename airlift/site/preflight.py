@@ -25,8 +25,9 @@ from airlift.progress import Progress
 from airlift.site import contents
 from airlift.site.config import Site
 from airlift.site.contents import Contents, Payload
-from airlift.site.importer import ENVELOPE, target_of
+from airlift.site.importer import ENVELOPE
 from airlift.site.journal import READY
+from airlift.site.mirrors import images, wheels
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
 from airlift.trust.gate import Gate
@@ -123,6 +124,7 @@ class Flight:
             found += self._space(reader, cargo)
         found += self._lock()
         found += self._registry(cargo)
+        found += self._package_index()
         found += self._certificates()
         return [*found, self._estimate()]
 
@@ -273,11 +275,11 @@ class Flight:
         if registry is None:
             return
         try:
-            target = target_of(self.site, self.http, self.progress)
-            if target is not None:
-                target.check()
+            client = images.connect(self.site, self.http, self.progress)
+            target = images.RegistryTarget(client, registry.repository)
+            target.check()
             room = "its free space is not told"
-            if target is not None and cargo is not None:
+            if cargo is not None:
                 artifacts = cargo.drop.config.artifacts
                 target.expect([item for item in artifacts if item.kind in contents.REGISTRY_KINDS], cargo.payload)
                 if registry.kind == "harbor":
@@ -287,6 +289,16 @@ class Flight:
             yield _error("registry", error)
         except AirliftError as error:
             yield _error("payload", error)
+
+    def _package_index(self) -> Iterator[Finding]:
+        python = self.site.config.python
+        if python is None:
+            return
+        try:
+            wheels.IndexTarget(wheels.connect(self.site, self.http, self.progress)).check()
+            yield _ok("python", f"{python.index} answers; whether {python.upload} takes the login shows at the upload")
+        except (StoreError, DeliveryError) as error:
+            yield _error("python", error)
 
     def _certificates(self) -> Iterator[Finding]:
         """Compare the dates of the registry's authorities with the clock."""

@@ -1,4 +1,4 @@
-"""Checks a site, and mends it: the registry from the store, the store from a bundle."""
+"""Checks a site, and mends it: registry and package index from the store, the store from a bundle."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from airlift import digest as digests
 from airlift import limits
 from airlift.errors import AirliftError, IntegrityError, StoreError
 from airlift.progress import Progress
-from airlift.site import contents, inspection, registry_inspection
+from airlift.site import contents, index_inspection, inspection, registry_inspection
 from airlift.site.config import Site
 from airlift.site.importer import import_bundle
 from airlift.site.inspection import Finding, Inventory, Place
 from airlift.site.journal import READY, Journal
-from airlift.site.mirrors import images
+from airlift.site.mirrors import images, wheels
 from airlift.site.registry_inspection import items_of, problem_of
+from airlift.transport.package_index import PackageIndex
 from airlift.transport.push import delivering
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
@@ -49,6 +50,8 @@ def _check(site: Site, journal: Journal, progress: Progress, http: HttpSettings,
     if site.config.registry is not None:
         client = images.connect(site, http, progress)
         findings += registry_inspection.inspect_registry(site, journal, inventory, client, progress, is_deep=is_deep)
+    if site.config.python is not None:
+        findings += index_inspection.inspect_index(journal, wheels.connect(site, http, progress))
     return findings
 
 
@@ -100,6 +103,9 @@ def repair(
     if client is not None:
         with site.locked("mending", progress), site.journal() as journal:
             _fill(site, journal, inspection.take_inventory(site, journal), client, progress)
+    if site.config.python is not None:
+        with site.locked("mending", progress), site.journal() as journal:
+            _fill_index(site, journal, wheels.connect(site, http, progress), progress)
     with site.journal() as journal:
         return [_explained(item) for item in _check(site, journal, progress, http, is_deep=is_deep)]
 
@@ -126,6 +132,20 @@ def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
         if drop.active and drop.state == READY and not drop.pending:
             names = [name for name in journal.names_of(drop.release) if name.value["digest"] not in unfilled]
             target.activate(names, site.store, progress)
+
+
+def _fill_index(site: Site, journal: Journal, index: PackageIndex, progress: Progress) -> None:
+    """Upload again what the package index lacks of the active drops."""
+    lacking = {item.subject for item in index_inspection.inspect_index(journal, index) if item.problem == "missing"}
+    for drop in journal.drops():
+        if drop.active and drop.state == READY and not drop.pending:
+            names = [
+                name
+                for name in journal.names_of(drop.release)
+                if f"{index.name}/{name.key}/{name.value.get('filename')}" in lacking
+                and site.store.has(name.value["digest"])
+            ]
+            wheels.IndexTarget(index).activate(names, site.store, progress)
 
 
 def _forget_damaged(client: RegistryClient, items: Iterable[registry_inspection.Item], *, is_deep: bool) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.utils import canonicalize_name
 
-from airlift.connected.simple_page import parse_page
 from airlift.errors import IntegrityError
+from airlift.kinds.simple_page import parse_page
 from airlift.kinds.wheels import check_members, parse_filename, parse_metadata, read_metadata
 from airlift.site.simple_pages import HTML, JSON, choose, project
 from tests.support.indexes import make_wheel

@@ -288,7 +288,9 @@ class FrontHandler(BaseHTTPRequestHandler):
             link: http.client.HTTPConnection = http.client.HTTPSConnection(behind.host, context=context, timeout=30)
         else:
             link = http.client.HTTPConnection(behind.host, timeout=30)
-        sent = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "authorization", "connection")}
+        # A token is the front's own; what else a client shows is for the server behind.
+        dropped = ("host", "connection") if self.front.tokens is None else ("host", "connection", "authorization")
+        sent = {k: v for k, v in self.headers.items() if k.lower() not in dropped}
         try:
             link.request(self.command, self.path, self.body() or None, {**sent, "Host": self.headers["Host"]})
             got = link.getresponse()

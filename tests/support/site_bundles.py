@@ -14,9 +14,10 @@ from airlift.bundle.layout import Member, PayloadPlan
 from airlift.bundle.writer import BundleWriter
 from airlift.digest import Digest
 from airlift.digest import of as digest_of
+from airlift.kinds import wheels
 from airlift.oci import Descriptor
 from airlift.progress import Progress, Silent
-from airlift.site.config import RegistryConfig, Site, SiteConfig, init_site
+from airlift.site.config import IndexConfig, RegistryConfig, Site, SiteConfig, init_site
 from airlift.site.importer import Imported, import_bundle
 from airlift.trust.keys import write_key
 from airlift.trust.roots import dump_trust
@@ -80,6 +81,27 @@ class Cargo:
         full = f"files/{name}:{digest_of(data)[7:19]}"
         return self.add(Kind.FILE, full, self.reserve(body, oci.MANIFEST), {"name": name, "source": "local"})
 
+    def wheels(self, name: str, files: Mapping[str, tuple[bytes, bytes]]) -> Artifact:
+        """A set of wheels: file name to its bytes and its METADATA."""
+        manifests = []
+        for filename, (data, metadata) in files.items():
+            self.put(data, wheels.WHEEL_TYPE, large=True)
+            self.put(metadata, wheels.METADATA_TYPE)
+            said = wheels.parse_metadata(metadata, wheel=wheels.parse_filename(filename))
+            file = wheels.DistributionFile(
+                wheels.parse_filename(filename),
+                digest_of(data),
+                len(data),
+                digest_of(metadata),
+                len(metadata),
+                requires_python=said.requires_python,
+            )
+            manifests.append(file.manifest())
+        for data in manifests:
+            self.put(data, oci.MANIFEST)
+        root = self.put(wheels.set_index(manifests), oci.INDEX)
+        return self.add(Kind.WHEELS, f"python/{name}:set", root, {"name": name, "targets": []})
+
     def add(self, kind: Kind, name: str, root: Descriptor, facts: Mapping[str, Any] | None = None) -> Artifact:
         item = Artifact(kind, name, root, facts or {})
         self.artifacts.append(item)
@@ -117,7 +139,13 @@ def ship(cargo: Cargo, path: Path, *, sequence: int = 1) -> Path:
     return path
 
 
-def make_site(root: Path, *, registry: RegistryConfig | None = None, channels: tuple[str, ...] = ("stable",)) -> Site:
+def make_site(
+    root: Path,
+    *,
+    registry: RegistryConfig | None = None,
+    python: IndexConfig | None = None,
+    channels: tuple[str, ...] = ("stable",),
+) -> Site:
     """A site that believes ann, with the identity that `ship` seals for."""
     keys = root.with_name(f"{root.name}.keys")
     keys.mkdir()
@@ -125,7 +153,7 @@ def make_site(root: Path, *, registry: RegistryConfig | None = None, channels: t
     document = json.loads(dump_trust(trust()))
     document["channels"] = {name: {"min_sequence": 1} for name in channels}
     (keys / "trust.json").write_text(json.dumps(document))
-    config = SiteConfig(url=URL, identity=str(key), registry=registry)
+    config = SiteConfig(url=URL, identity=str(key), registry=registry, python=python)
     return init_site(root, keys / "trust.json", config)
 
 

@@ -129,7 +129,7 @@ def endpoint(site: Site) -> Endpoint:
         ca_path=None if certificates is None else _ca_path(certificates),
         ca=certificates,
         username=registry.username,
-        password=site.password() if registry.username is not None else None,
+        password=site.password(registry) if registry.username is not None else None,
     )
 
 

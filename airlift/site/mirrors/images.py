@@ -60,7 +60,7 @@ def connect(site: Site, http: HttpSettings, progress: Progress) -> RegistryClien
     if config is None:
         raise ValueError("site.yaml names no registry")
     settings = replace(http, ca_bundle=site.at(config.ca) or http.ca_bundle)
-    login = Credentials(config.username, site.password()) if config.username else None
+    login = Credentials(config.username, site.password(config)) if config.username else None
     is_plain = config.url.startswith("http://")
     if config.kind == "harbor" and login is not None:
         return HarborClient(

@@ -1,18 +1,36 @@
-"""What a set of wheels shows in the package index.
+"""What a set of wheels shows in the package index, and the external index that a site fills beside its own.
 
 A name per distribution file, under its normalised project; the wheel and its METADATA are held under the project.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
-from airlift import oci
+from airlift import digest as digests
+from airlift import limits, oci
 from airlift.artifact import Artifact
 from airlift.digest import Digest
+from airlift.errors import DeliveryError, PartialDeliveryError
 from airlift.kinds.wheels import METADATA_TYPE, WHEEL_TYPE, DistributionFile, parse_manifest
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.store import Store
+from airlift.transport.credentials import Credentials
+from airlift.transport.http import HttpClient
+from airlift.transport.package_index import PackageIndex, Wheel
+
+if TYPE_CHECKING:
+    from airlift.progress import Progress
+    from airlift.site.config import Site
+    from airlift.site.mirror import Chunks
+    from airlift.transport.settings import HttpSettings
+
+_WORKERS: Final = 4
 
 
 def listing(artifact: Artifact, store: Store) -> Listing:
@@ -50,3 +68,132 @@ def _value(file: DistributionFile) -> dict[str, Any]:
         "upload-time": file.upload_time,
     }
     return {key: item for key, item in value.items() if item is not None}
+
+
+def connect(site: Site, http: HttpSettings, progress: Progress) -> PackageIndex:
+    """Return a client of the package index that site.yaml names.
+
+    Raises:
+        StoreError: the file with the password cannot be read.
+    """
+    config = site.config.python
+    if config is None:
+        raise ValueError("site.yaml names no package index")
+    settings = replace(http, ca_bundle=site.at(config.ca) or http.ca_bundle)
+    login = Credentials(config.username, site.password(config)) if config.username else None
+    return PackageIndex(config.upload, config.index, http=HttpClient(settings, progress), credentials=login)
+
+
+def wheels_of(names: Iterable[Name]) -> list[tuple[Wheel, Digest]]:
+    """Return the wheels among names, each with the digest of its METADATA."""
+    return [
+        (
+            Wheel(
+                name.key,
+                name.value["version"],
+                name.value["filename"],
+                digests.parse(name.value["digest"]),
+                name.value["size"],
+            ),
+            digests.parse(name.value["metadata"]),
+        )
+        for name in names
+        if name.service == Service.SIMPLE
+    ]
+
+
+class IndexTarget:
+    """An external package index (`airlift.site.mirror.Target`). It has no drafts, so it is filled as names move.
+
+    Files that other drops brought stay: an index is additive, and who pins digests is served whichever drop is active.
+    """
+
+    def __init__(self, index: PackageIndex) -> None:
+        self._index = index
+
+    def check(self) -> None:
+        """Ask whether the index answers.
+
+        Raises:
+            DeliveryError: it does not.
+        """
+        self._index.files("airlift")
+
+    def expect(self, artifacts: Iterable[Artifact], store: Store) -> None:
+        """Nothing of a drop comes early."""
+
+    def is_wanted(self, _: Digest) -> bool:
+        """No blob comes early."""
+        return False
+
+    def deliver(self, digest: Digest, size: int, chunks: Chunks) -> bool:  # noqa: ARG002 - the protocol's
+        """Not called, since no blob is wanted."""
+        raise ValueError(f"{digest} is not wanted here")
+
+    def publish(self, store: Store, progress: Progress) -> None:
+        """Nothing can be there unseen."""
+
+    def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
+        """Upload the wheels that the index lacks; nothing when it has one of them with another content.
+
+        Raises:
+            DeliveryError: it has another content under a wheel's name, or does not answer.
+            PartialDeliveryError: it stopped taking them; some are there.
+            StoreError: a wheel is not in the store.
+        """
+        missing = self.missing(names)
+        progress.start("uploading wheels", len(missing), unit="files")
+        done: list[str] = []
+        ended = threading.Event()
+
+        def one(wheel: Wheel, metadata: Digest) -> None:
+            if ended.is_set():
+                return
+            try:
+                text = store.read(metadata, limit=limits.SMALL_BLOB)
+                self._index.upload(wheel, text, lambda: store.chunks(wheel.digest, wheel.size))
+            except BaseException:
+                ended.set()
+                raise
+            done.append(wheel.filename)
+            progress.advance(1)
+
+        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="index") as pool:
+            waiting = [pool.submit(one, wheel, metadata) for wheel, metadata in missing]
+            try:
+                for future in waiting:
+                    future.result()
+            except DeliveryError as error:
+                pool.shutdown(cancel_futures=True)
+                raise PartialDeliveryError(
+                    f"{error.message}; {len(done)} of {len(missing)} wheels were uploaded",
+                    mirror=error.mirror,
+                    temporary=error.temporary,
+                    hint=error.hint or "run the same command again; it goes on where this one ended",
+                ) from None
+        progress.finish()
+
+    def missing(self, names: Iterable[Name]) -> list[tuple[Wheel, Digest]]:
+        """Return the wheels that the index does not have, each with the digest of its METADATA.
+
+        Raises:
+            DeliveryError: it has another content under a wheel's name, or does not answer.
+        """
+        projects: dict[str, dict[str, tuple[Wheel, Digest]]] = defaultdict(dict)
+        for wheel, metadata in wheels_of(names):
+            projects[wheel.project][wheel.filename] = wheel, metadata
+        found: list[tuple[Wheel, Digest]] = []
+        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="index") as pool:
+            pages = pool.map(self._index.files, projects)
+            for wanted, page in zip(projects.values(), pages, strict=True):
+                there = {file.filename: file.sha256 for file in page}
+                for filename, (wheel, metadata) in wanted.items():
+                    if filename not in there:
+                        found.append((wheel, metadata))
+                    elif there[filename] not in (None, wheel.digest):
+                        raise DeliveryError(
+                            f"{self._index.name}: {filename} is {there[filename]} there, the drop has {wheel.digest}",
+                            mirror=self._index.name,
+                            hint="an index keeps one content under one name; remove the file there or use another",
+                        )
+        return found

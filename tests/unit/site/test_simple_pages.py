@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from airlift import digest as digests
-from airlift.connected.simple_page import parse_page
+from airlift.kinds.simple_page import parse_page
 from airlift.site.simple_pages import HTML, JSON, TEXT_HTML, choose, project, projects
 
 PIP = (

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from airlift.connected.simple_page import IndexFile, parse_page
 from airlift.errors import IntegrityError
+from airlift.kinds.simple_page import IndexFile, parse_page
 
 URL = "https://index.example/simple/acme/"
 HEX = "a" * 64
