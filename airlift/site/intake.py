@@ -28,7 +28,7 @@ _MANIFESTS: Final = oci.INDEX_TYPES | oci.MANIFEST_TYPES
 _SYNCING: Final = 8
 """Blobs that wait for the disk while the next ones are read already."""
 
-_LANES: Final = 3
+_LANES: Final = 4
 """Blobs on their way to the registry at once."""
 
 
