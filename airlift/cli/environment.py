@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,9 @@ from airlift.transport import credentials
 from airlift.transport.http import HttpClient, HttpSettings
 from airlift.transport.registry import RegistryClient
 
+_FIRST_PASSED: Final = 3
+"""The number of the first file that systemd passes."""
+
 _DOCKER_CERTS: Final = Path("/etc/docker/certs.d")
 """Where docker has a registry's own certificates: ``HOST[:PORT]/*.crt``, ``*.cert`` with ``*.key``."""
 
@@ -29,6 +33,35 @@ def variables() -> Mapping[str, str]:
 def now() -> datetime:
     """Return the time, in UTC."""
     return datetime.now(UTC)
+
+
+def passed_socket() -> socket.socket | None:
+    """Return the socket that systemd listens on for us (LISTEN_PID, LISTEN_FDS), or None.
+
+    Raises:
+        UsageError: it passed several, or something else than a listening TCP socket.
+    """
+    # For somebody else: systemd names the process that it started, and the variables are inherited.
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    count = os.environ.get("LISTEN_FDS", "")
+    if count != "1":
+        raise UsageError(
+            f"systemd passed {count or 'no'} sockets, expected one",
+            hint="name one ListenStream= in the socket unit; an empty ListenStream= before it forgets the others",
+        )
+    try:
+        found = socket.socket(fileno=_FIRST_PASSED)
+        is_listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+    except OSError as error:
+        raise UsageError(f"the file that systemd passed is no socket: {error.strerror}") from None
+    if not is_listening or found.family not in (socket.AF_INET, socket.AF_INET6) or found.type != socket.SOCK_STREAM:
+        raise UsageError(
+            "systemd passed a socket that is not a listening one of TCP",
+            hint="the socket unit needs ListenStream=HOST:PORT and Accept=no",
+        )
+    found.set_inheritable(False)
+    return found
 
 
 def source_date() -> datetime | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from airlift.cli import console, options
+from airlift.cli import console, environment, options
 from airlift.errors import UsageError
 from airlift.site.config import load_site, split_listen
 from airlift.site.server.app import serve
@@ -23,11 +23,18 @@ from airlift.site.server.tls import Certificate
 @click.option("--tls-key", type=options.FILE, help="Its PEM key. Both are read again on SIGHUP.")
 @click.option("--quiet", is_flag=True, help="Do not log requests.")
 def command(folder: Path, listen: str | None, tls_cert: Path | None, tls_key: Path | None, quiet: bool) -> None:
-    """Serve registry, package index, charts, models and files until SIGTERM."""
+    """Serve registry, package index, charts, models and files until SIGTERM.
+
+    A socket that systemd listens on (socket activation) is taken in place of what site.yaml says.
+    """
     site = load_site(folder)
-    address = listen or site.config.listen
+    passed = environment.passed_socket()
+    if passed is not None and listen is not None:
+        raise UsageError("systemd passed a socket, and --listen names another address", hint="leave out --listen")
+    address = passed or listen or site.config.listen
     try:
-        split_listen(address)
+        if isinstance(address, str):
+            split_listen(address)
     except ValueError as error:
         raise UsageError(f"--listen: {error}") from None
     if (tls_cert is None) != (tls_key is None):

@@ -7,6 +7,8 @@ import errno
 import logging
 import os
 import signal
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
@@ -23,6 +25,8 @@ from airlift.site.server.tls import Certificate
 _LOG: Final = logging.getLogger("airlift.serve")
 _GRACE_S: Final = 30
 """How long transfers may go on after a stop was asked for."""
+
+_BACKLOG: Final = 1024
 
 _LISTEN_HINTS: Final = {
     errno.EADDRINUSE: "another program has this port; stop it, or choose another with --listen",
@@ -60,13 +64,17 @@ def make_app(site: Site) -> web.Application:
 
 
 async def serve(
-    site: Site, listen: str, started: Callable[[str], None], *, certificate: Certificate | None = None
+    site: Site,
+    listen: str | socket.socket,
+    started: Callable[[str], None],
+    *,
+    certificate: Certificate | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then let transfers that are under way end; in the main thread, for signals.
 
     Args:
         site: what to serve.
-        listen: ``HOST:PORT``; port 0 lets the system choose.
+        listen: ``HOST:PORT``, where port 0 lets the system choose; or a socket that listens already.
         started: is told the address once connections are taken.
         certificate: for TLS; read again on SIGHUP.
 
@@ -74,13 +82,12 @@ async def serve(
         AirliftError: the address is taken or not ours.
         StoreError: the journal cannot be read.
     """
-    host, port = split_listen(listen)
     runner = web.AppRunner(make_app(site), access_log=None, shutdown_timeout=_GRACE_S, handle_signals=False)
     await runner.setup()
     try:
         try:
             context = certificate.context if certificate else None
-            await web.TCPSite(runner, host, port, backlog=1024, ssl_context=context).start()
+            await _listener(runner, listen, context).start()
         except OSError as error:
             # asyncio puts its own words around the reason; a name that is not found has a negative number.
             number = error.errno or 0
@@ -99,6 +106,13 @@ async def serve(
         await stop.wait()
     finally:
         await runner.cleanup()
+
+
+def _listener(runner: web.AppRunner, listen: str | socket.socket, context: ssl.SSLContext | None) -> web.BaseSite:
+    if isinstance(listen, socket.socket):
+        return web.SockSite(runner, listen, backlog=_BACKLOG, ssl_context=context)
+    host, port = split_listen(listen)
+    return web.TCPSite(runner, host, port, backlog=_BACKLOG, ssl_context=context)
 
 
 def _reload(certificate: Certificate) -> None:
