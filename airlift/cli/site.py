@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,10 +12,11 @@ import click
 from pydantic import ValidationError
 
 from airlift.cli import console, environment, options, site_robot
-from airlift.errors import UsageError
+from airlift.errors import TrustError, UsageError
 from airlift.site import recovery
-from airlift.site.config import DEFAULT_LISTEN, RegistryConfig, SiteConfig, init_site, load_site
+from airlift.site.config import DEFAULT_LISTEN, RegistryConfig, SiteConfig, TlsConfig, init_site, load_site
 from airlift.trust import keys
+from airlift.trust.roots import load_trust
 
 _LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "::1": "[::1]"}
 
@@ -34,6 +36,9 @@ def command() -> None:
     metavar="HOST:PORT",
     help=f"For airlift serve. Default: what a loopback --url says, else {DEFAULT_LISTEN}.",
 )
+@click.option("--tls-cert", type=options.FILE, help="PEM chain that airlift serve answers with.")
+@click.option("--tls-key", type=options.FILE, help="Its PEM key, without a passphrase.")
+@click.option("--fingerprint", metavar="HEX", help="Of the trust file, from paper; no site is made for another.")
 @click.option("--registry", help="A registry that takes images and charts in place of the embedded one.")
 @click.option("--registry-ca", type=options.FILE, help="Certificates that the registry is checked against.")
 @click.option("--registry-username")
@@ -45,6 +50,9 @@ def init(
     url: str,
     identity: Path | None,
     listen: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    fingerprint: str | None,
     registry: str | None,
     registry_ca: Path | None,
     registry_username: str | None,
@@ -58,7 +66,11 @@ def init(
     for given in (registry_ca, registry_username, registry_password_file):
         if given is not None and registry is None:
             raise UsageError("an option for the registry was given without --registry URL")
-    for path in (identity, registry_ca, registry_password_file, passphrase_file):
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageError("expected both --tls-cert and --tls-key, got one")
+    if fingerprint is not None:
+        _compare(load_trust(trust_file).fingerprint, fingerprint)
+    for path in (identity, tls_cert, tls_key, registry_ca, registry_password_file, passphrase_file):
         if path is not None and not path.is_file():
             raise UsageError(f"{path}: no such file")
     if identity is not None and (passphrase_file is not None or not keys.needs_passphrase(identity)):
@@ -69,6 +81,9 @@ def init(
             listen=listen or _listen_for(url),
             identity=_absolute(identity),
             passphrase_file=_absolute(passphrase_file),
+            tls=TlsConfig(certificate=str(tls_cert.absolute()), key=str(tls_key.absolute()))
+            if tls_cert and tls_key
+            else None,
             registry=None
             if registry is None
             else RegistryConfig(
@@ -114,6 +129,14 @@ def recover(folder: Path, given: tuple[str, ...], as_json: bool) -> None:
     console.answer(
         f"{console.count(len(done.drops), 'drop')} here again, none is active; choose one with airlift drops activate"
     )
+
+
+def _compare(actual: str, given: str) -> None:
+    if "".join(actual.split()) != re.sub(r"[\s:]", "", given).lower():
+        raise TrustError(
+            f"the trust file has the fingerprint {actual}, expected {given}",
+            hint="it is not the one of your paper; go no further, and ask the release engineer",
+        )
 
 
 def _listen_for(url: str) -> str:

@@ -1,4 +1,4 @@
-"""The kit: what a machine without a network needs to become a site. Wheels, their digests, and a signature.
+"""The kit: what a machine without a network needs to become a site. Its files, their digests, and a signature.
 
 ``SHA256SUMS`` is what sha256sum writes, ``SHA256SUMS.sig`` an ECDSA P-256 signature in DER over its bytes: a bare
 machine checks both with its own openssl and sha256sum. See docs/kit.md.
@@ -26,6 +26,7 @@ from packaging.utils import InvalidWheelFilename, NormalizedName, canonicalize_n
 from packaging.version import Version
 
 from airlift import fs, limits
+from airlift.connected.kit_cargo import NOTHING, PROVISION, Cargo, write_cargo
 from airlift.connected.own_wheel import NAME, own_distribution, own_wheel
 from airlift.errors import FetchError, IntegrityError, UsageError
 from airlift.progress import Progress
@@ -37,11 +38,12 @@ SUMS: Final = "SHA256SUMS"
 SIGNATURE: Final = "SHA256SUMS.sig"
 PUBLIC_KEY: Final = "signer.pub"
 NOTE: Final = "INSTALL.txt"
+PINS: Final = "requirements.txt"
 _TIMEOUT_S: Final = 1800
 _NOTE: Final = """\
 airlift {version}, for Python {python} on {system}
 
-On the machine without a network, in this directory:
+On the machine without a network, as root, in this directory:
 
 1. Compare the signer's key with the fingerprint that came to you on paper:
 
@@ -54,10 +56,16 @@ On the machine without a network, in this directory:
 
    The first prints "Verified OK", the second prints nothing. Stop if they do not.
 
-3. Install:
+3. Install, make the site, and serve it:
+
+     sh {provision} --url http://mirror.example:8080 --fingerprint HEX
+
+   HEX is the trust file's fingerprint on paper. --dry-run says what would change, --help what else there is.
+
+To install without a site:
 
      python{python} -m venv --without-pip /opt/airlift
-     /opt/airlift/bin/python {wheels}/{pip}/pip install --no-index --find-links {wheels} {name}
+     /opt/airlift/bin/python {wheels}/{pip}/pip install --no-index --find-links {wheels} --require-hashes -r {pins}
      /opt/airlift/bin/airlift --version
 """
 
@@ -77,7 +85,14 @@ class Kit:
     fingerprint: str
 
 
-def make_kit(target: Path, signer: Signer, *, environment: Mapping[str, str], progress: Progress) -> Kit:
+def make_kit(
+    target: Path,
+    signer: Signer,
+    *,
+    environment: Mapping[str, str],
+    progress: Progress,
+    cargo: Cargo = NOTHING,
+) -> Kit:
     """Write a kit for the running Python and platform; the directory appears whole or not at all.
 
     Args:
@@ -85,11 +100,12 @@ def make_kit(target: Path, signer: Signer, *, environment: Mapping[str, str], pr
         signer: a P-256 key.
         environment: the process environment, which pip reads its configuration from.
         progress: listener.
+        cargo: what it carries beside what every kit has.
 
     Raises:
         UsageError: the directory is taken, the key is of another suite, or pip or airlift itself is not installed.
         FetchError: pip did not find or get a wheel.
-        IntegrityError: the installed airlift was changed.
+        IntegrityError: the installed airlift was changed, or the store is damaged.
         StoreError: the disk refuses.
     """
     if signer.suite != suites.DEFAULT:
@@ -115,7 +131,9 @@ def make_kit(target: Path, signer: Signer, *, environment: Mapping[str, str], pr
         if (wheels / name).read_bytes() != wheel:
             raise IntegrityError(name, expected="the wheel of the running airlift", actual="another")
         shutil.rmtree(work)
+        write_cargo(part, cargo, progress)
         fs.write(part / NOTE, _note(wheels).encode())
+        fs.write(part / PINS, _requirements(wheels).encode())
         fs.write(part / PUBLIC_KEY, signer.public_pem)
         files = _sums(part)
         sums = "".join(f"{digest}  {path}\n" for path, _, digest in files).encode()
@@ -145,7 +163,8 @@ def _whole_directory(target: Path) -> Iterator[Path]:
             part.mkdir()
             part.chmod(0o755)
             yield part
-            fs.sync_directory(part / WHEELS)
+            for folder in [path for path in part.iterdir() if path.is_dir()]:
+                fs.sync_directory(folder)
             fs.sync_directory(part)
             part.rename(target)
             fs.sync_directory(target.parent)
@@ -246,16 +265,31 @@ def _note(wheels: Path) -> str:
         sums=SUMS,
         wheels=WHEELS,
         pip=pip,
-        name=NAME,
+        provision=PROVISION,
+        pins=PINS,
     )
+
+
+def _requirements(wheels: Path) -> str:
+    """Return what pip is to install, each by its digest: a wheel that somebody put beside them is not taken."""
+    lines = []
+    for path in sorted(wheels.iterdir()):
+        name, version, _, _ = parse_wheel_filename(path.name)
+        if name != "pip":
+            lines.append(f"{name}=={version} --hash=sha256:{_digest(path)}\n")
+    return "".join(lines)
 
 
 def _sums(part: Path) -> tuple[tuple[str, int, str], ...]:
     found = []
     for path in sorted(item for item in part.rglob("*") if item.is_file()):
-        digest = hashlib.sha256()
-        with fs.guarded("reading"), path.open("rb") as stream:
-            while chunk := stream.read(limits.CHUNK):
-                digest.update(chunk)
-        found.append((path.relative_to(part).as_posix(), path.stat().st_size, digest.hexdigest()))
+        found.append((path.relative_to(part).as_posix(), path.stat().st_size, _digest(path)))
     return tuple(sorted(found))
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with fs.guarded("reading"), path.open("rb") as stream:
+        while chunk := stream.read(limits.CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

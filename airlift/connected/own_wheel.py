@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Mapping
 from importlib import metadata
@@ -61,7 +62,9 @@ def _package(distribution: metadata.Distribution) -> dict[str, bytes]:
     folder = Path(airlift.__file__).parent
     recorded = _recorded(distribution)
     files: dict[str, bytes] = {}
-    for path in sorted(folder.rglob("*")):
+    # In a source tree, airlift/appliance is a link.
+    found = (Path(at) / name for at, _, names in os.walk(folder, followlinks=True) for name in names)
+    for path in sorted(found):
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith("."):
             name = str(PurePosixPath(NAME) / path.relative_to(folder).as_posix())
             files[name] = _checked(name, fs.read_bounded(path, limits.DOCUMENT), recorded)
