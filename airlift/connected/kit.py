@@ -281,10 +281,8 @@ def _requirements(wheels: Path) -> str:
 
 
 def _sums(part: Path) -> tuple[tuple[str, int, str], ...]:
-    found = []
-    for path in sorted(item for item in part.rglob("*") if item.is_file()):
-        found.append((path.relative_to(part).as_posix(), path.stat().st_size, _digest(path)))
-    return tuple(sorted(found))
+    files = (path for path in part.rglob("*") if path.is_file())
+    return tuple(sorted((path.relative_to(part).as_posix(), path.stat().st_size, _digest(path)) for path in files))
 
 
 def _digest(path: Path) -> str:

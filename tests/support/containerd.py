@@ -180,8 +180,11 @@ def _programs() -> tuple[Path, Path, str]:
 
 
 @contextlib.contextmanager
-def containerd(*, pause: str, snapshotter: str = "native") -> Iterator[Containerd]:
-    """Run a containerd in a directory of its own (a short one: socket paths have 107 characters at most)."""
+def containerd(*, pause: str, snapshotter: str = "native", prefix: Sequence[str] = ()) -> Iterator[Containerd]:
+    """Run a containerd in a directory of its own (a short one: socket paths have 107 characters at most).
+
+    `prefix` is put before the program, such as what enters a network namespace.
+    """
     components.require_root()
     runc = components.require("runc")
     daemon, ctr, version = _programs()
@@ -201,7 +204,10 @@ def containerd(*, pause: str, snapshotter: str = "native") -> Iterator[Container
     environment = {**os.environ, "PATH": f"{daemon.parent}{os.pathsep}{components.search_path()}"}
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [str(daemon), "-c", str(home / "config.toml"), "-l", "info"], stdout=stream, stderr=stream, env=environment
+            [*prefix, str(daemon), "-c", str(home / "config.toml"), "-l", "info"],
+            stdout=stream,
+            stderr=stream,
+            env=environment,
         )
     try:
         _wait(process, socket, ctr, log)

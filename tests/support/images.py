@@ -100,6 +100,7 @@ class Box:
         layers: Sequence[bytes] = (),
         compress: bool = True,
         subject: Descriptor | None = None,
+        command: Sequence[str] = ("/bin/httpd", "-f", "-v", "-p", "8080", "-h", "/www"),
     ) -> Descriptor:
         """Add an image of one platform; `layers` instead of busybox. Docker's media types when `docker`."""
         blobs = list(layers) or [layer_tar(text)]
@@ -108,7 +109,7 @@ class Box:
         config: dict[str, Any] = {
             "architecture": architecture,
             "os": os_name,
-            "config": {"Cmd": ["/bin/httpd", "-f", "-v", "-p", "8080", "-h", "/www"], "Env": ["PATH=/bin"]},
+            "config": {"Cmd": list(command), "Env": ["PATH=/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(blob).hexdigest()}" for blob in blobs]},
         }
         if variant:
