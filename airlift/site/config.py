@@ -138,8 +138,8 @@ class RegistryConfig(_Strict):
 class IndexConfig(_Strict):
     """A Python package index that gets the wheels beside the embedded one."""
 
-    upload: Address = Field(description="where twine would upload to", examples=["https://devpi.example/root/airlift/"])
-    index: Address = Field(description="what pip reads", examples=["https://devpi.example/root/airlift/+simple/"])
+    upload: Address = Field(description="where twine would upload to", examples=["https://devpi.example/ops/site/"])
+    index: Address = Field(description="what pip reads", examples=["https://devpi.example/ops/site/+simple/"])
     ca: Text | None = Field(default=None, description="file with the certificates that it is checked against")
     username: Text | None = None
     password_file: Text | None = Field(default=None, description="file whose first line is the password")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from airlift import canonical, limits, yamldoc
-from airlift.errors import ManifestError, UnsupportedVersionError, UsageError
+from airlift.errors import ManifestError, TrustError, UnsupportedVersionError, UsageError
 from airlift.trust import suites
 from airlift.trust.keys import SignerPublic, load_signer_public
 from airlift.trust.signing import CHANNEL
@@ -71,6 +71,18 @@ class Trust:
         """SHA-256 over the canonical form, in sixteen groups of four, to be read aloud."""
         digits = hashlib.sha256(canonical.encode(self._canonical())).hexdigest()
         return " ".join(digits[start : start + 4] for start in range(0, len(digits), 4))
+
+    def check_fingerprint(self, given: str) -> None:
+        """Compare the fingerprint with one that a person typed; case, spaces and colons do not matter.
+
+        Raises:
+            TrustError: it is another.
+        """
+        if "".join(self.fingerprint.split()) != re.sub(r"[\s:]", "", given).lower():
+            raise TrustError(
+                f"the trust file has the fingerprint {self.fingerprint}, expected {given[:100]}",
+                hint="it is not the one of your paper; go no further, and ask the release engineer",
+            )
 
     def owner(self, key_id: str) -> tuple[Person, SignerPublic] | None:
         """Return who holds the key with this id."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from airlift.errors import ManifestError, UnsupportedVersionError, UsageError
+from airlift.errors import ManifestError, TrustError, UnsupportedVersionError, UsageError
 from airlift.trust.roots import dump_trust, load_trust, make_trust, parse_trust
 from tests.components import ROOT
 from tests.support.bundles import ANN, BOB, EVE, SITE, trust
@@ -192,3 +192,12 @@ def test_making_a_trust_that_cannot_work_is_a_mistake_in_the_call() -> None:
 def test_a_persons_keys_may_be_given_apart() -> None:
     made = make_trust("stable", [("ann", [ANN.public_pem]), ("ann", [BOB.public_pem])])
     assert [len(person.keys) for person in made.signers] == [2]
+
+
+def test_a_typed_fingerprint_is_compared_without_its_spaces_colons_and_case() -> None:
+    made = trust()
+    for given in (made.fingerprint, made.fingerprint.upper().replace(" ", ":"), made.fingerprint.replace(" ", "")):
+        made.check_fingerprint(given)
+    for given in ("", made.fingerprint[:-1], made.fingerprint[:-1] + "?", "0" * 64):
+        with pytest.raises(TrustError, match="the trust file has the fingerprint"):
+            made.check_fingerprint(given)
