@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -292,11 +293,14 @@ def fill_registries(make: Maker, megabytes: int) -> None:
 
         return seconds(copy)
 
+    def by_raw_uploads(threads: int, host: str) -> float:
+        return seconds(lambda: upload_all(host, images.blobs, threads))
+
     for _ in range(ROUNDS):
         in_fresh_registry("import", by_import)
         in_fresh_registry("skopeo", by_skopeo)
         for threads in THREADS:
-            in_fresh_registry("raw", lambda host, count=threads: seconds(lambda: upload_all(host, images.blobs, count)))
+            in_fresh_registry("raw", partial(by_raw_uploads, threads))
     speeds = ", ".join(f"{name} {images.size / taken / 1e6:.0f}" for name, taken in best.items())
     print(f"{IMAGES} images, {images.size / 1e6:.0f} MB, into docker-registry in MB/s: {speeds}")
     faster = best["skopeo"] / best["import"]

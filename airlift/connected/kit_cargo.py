@@ -126,7 +126,7 @@ def _certificates(path: Path) -> tuple[tuple[str, bytes], ...]:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=der)
             name = f"airlift-{hashlib.sha256(der).hexdigest()[:12]}.crt"
             found[name] = ssl.DER_cert_to_PEM_cert(der).encode()
-    except ValueError as error:
+    except (ValueError, ssl.SSLError) as error:
         raise UsageError(f"{path}: a certificate is malformed: {error}") from None
     if not found:
         raise UsageError(f"{path}: expected certificates in PEM")

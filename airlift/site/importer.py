@@ -23,7 +23,7 @@ from airlift.site.config import Site
 from airlift.site.contents import Contents
 from airlift.site.intake import Intake
 from airlift.site.journal import READY, STAGING, Drop, Journal, part_of
-from airlift.site.listing import Listing, Name
+from airlift.site.listing import Listing, Name, Service
 from airlift.site.mirror import Several, Target
 from airlift.site.mirrors import images, wheels
 from airlift.site.retention import keep_reserve
@@ -36,6 +36,7 @@ ENVELOPE: Final = "airlift.json"
 INDEX: Final = "index.json"
 """What is kept of each bundle beside attest, so that a lost journal can be made again (`airlift.site.recovery`)."""
 
+_SHOWN: Final = 10
 _REFUSALS: Final = (BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError)
 """What no re-run of the same command changes; what such an import brought is taken back."""
 
@@ -318,8 +319,26 @@ def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, pr
         with journal.transaction():
             journal.announce(drop)
         target.activate(journal.names_of(drop.release), site.store, progress)
+    if site.config.registry is not None and (left := tags_left(journal, drop)):
+        more = "" if len(left) <= _SHOWN else f" and {len(left) - _SHOWN} more"
+        progress.warn(
+            f"{site.config.registry.url} still shows {len(left)} tag(s) that {drop.channel}/{drop.sequence} does not "
+            f"have; take them away there: {', '.join(left[:_SHOWN])}{more}"
+        )
     with journal.transaction():
         journal.activate(drop)
+
+
+def tags_left(journal: Journal, drop: Drop) -> list[str]:
+    """Return the tags of a channel's present drop that no active drop has once this one is active, sorted.
+
+    Raises:
+        StoreError: the journal cannot be read.
+    """
+    others = [item for item in journal.drops() if item.active and item.channel != drop.channel]
+    stay = {name.key for item in (drop, *others) for name in journal.names_of(item.release)}
+    before = journal.name_digests(drop.channel)
+    return sorted(key for service, key, _ in before if service == Service.OCI and key not in stay)
 
 
 def target_of(site: Site, http: HttpSettings, progress: Progress) -> Target | None:

@@ -124,7 +124,7 @@ def problem_of(client: RegistryClient, item: Item, *, is_deep: bool) -> str | No
 
 def _manifest_problem(client: RegistryClient, item: Item) -> str | None:
     try:
-        client.manifest(item.repository, item.digest)
+        manifest = client.manifest(item.repository, item.digest)
     except HttpStatusError as error:
         if error.status == _NOT_FOUND:
             return "missing"
@@ -133,7 +133,10 @@ def _manifest_problem(client: RegistryClient, item: Item) -> str | None:
         raise
     except IntegrityError as error:
         return f"damaged: expected {error.expected}, got {error.actual}"
-    return None
+    if manifest.subject is None:
+        return None
+    listed = {one.digest for one in client.referrers(item.repository, manifest.subject.digest)}
+    return None if item.digest in listed else f"not listed as a referrer of {manifest.subject.digest}"
 
 
 def _blob_problem(client: RegistryClient, item: Item) -> str | None:

@@ -153,7 +153,7 @@ def _forget_damaged(client: RegistryClient, items: Iterable[registry_inspection.
     for item in items:
         with delivering(client.registry):
             problem = problem_of(client, item, is_deep=is_deep)
-            if problem is None or problem == "missing":
+            if problem is None or not problem.startswith("damaged"):
                 continue
             kind = "manifests" if item.is_manifest else "blobs"
             with contextlib.suppress(AirliftError):

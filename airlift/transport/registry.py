@@ -9,7 +9,8 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 from urllib.parse import urlencode, urljoin
 
 from airlift import digest as digests
@@ -21,7 +22,7 @@ from airlift.reference import DEFAULT_REGISTRY
 from airlift.transport import urls
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpStatusError, Response, Sink
-from airlift.transport.push import PushHalf
+from airlift.transport.push import PushHalf, delivering
 from airlift.transport.tokens import Scope
 
 _HOSTS: Final = {DEFAULT_REGISTRY: "registry-1.docker.io"}
@@ -58,6 +59,7 @@ class RegistryClient(PushHalf):
     ) -> None:
         super().__init__(registry, http, credentials, plain_http=plain_http)
         self._probe = threading.Lock()
+        self._referring = threading.Lock()
         self._base: str | None = None
 
     @property
@@ -182,6 +184,56 @@ class RegistryClient(PushHalf):
                 return ()
             raise
         return index.manifests if index.is_index else ()
+
+    def list_referrer(self, repository: str, manifest: Manifest) -> bool:
+        """Let what refers to a subject be found by the tag ``sha256-<hex>`` where the registry does not see to it.
+
+        Entries that others made stay. One writer at a time: the tag is read, extended and put.
+
+        Args:
+            repository: has the manifest.
+            manifest: with a subject.
+
+        Returns:
+            Whether the tag was written.
+
+        Raises:
+            DeliveryError: the registry refuses.
+            IntegrityError: the tag is something else, or holds too much.
+        """
+        if manifest.subject is None:
+            return False
+        subject, own = manifest.subject.digest, manifest.descriptor
+        tag = fallback_tag(subject)
+        name = self.name(repository, tag)
+        with self._referring, delivering(self.registry):
+            answer = self.http.exchange(
+                "GET",
+                self.url(f"/v2/{repository}/referrers/{subject}"),
+                limit=limits.SMALL_BLOB,
+                auth=self.pull_scope(repository),
+                plain_http=self.plain_http,
+                subject=f"referrers of {self.name(repository, subject)}",
+                accept=_NO_REFERRERS,
+            )
+            if answer.status == _OK:
+                return False
+            document: dict[str, Any] = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []}
+            if self.head(repository, tag) is not None:
+                index = self.manifest(repository, tag)
+                if not index.is_index:
+                    raise IntegrityError(name, expected="an index of referrers", actual=index.media_type)
+                if own.digest in {item.digest for item in index.manifests}:
+                    return False
+                document = json.loads(index.data)
+            kind = manifest.artifact_type or (manifest.config.media_type if manifest.config else None)
+            entry = replace(own, artifact_type=kind, annotations=manifest.annotations)
+            document["manifests"] = [*document["manifests"], entry.to_json()]
+            data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+            if len(data) > limits.SMALL_BLOB:
+                raise IntegrityError(name, expected=f"at most {limits.SMALL_BLOB} bytes", actual=f"{len(data)} bytes")
+            self.push_manifest(repository, tag, data, oci.INDEX)
+        return True
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """Return all tags of a repository, of all pages.

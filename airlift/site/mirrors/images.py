@@ -250,6 +250,7 @@ class RegistryTarget:
     def _push_tree(self, repository: str, tree: list[tuple[Descriptor, Manifest]]) -> None:
         for descriptor, manifest in tree:
             self._client.push_manifest(repository, descriptor.digest, manifest.data, manifest.media_type)
+            self._client.list_referrer(repository, manifest)
 
     def _side_by_side(
         self, calls: Sequence[Callable[[], None]], progress: Progress, done: list[int] | None = None
