@@ -104,7 +104,7 @@ def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | N
         raise UsageError("prune in two steps", hint="first --keep N -o PLAN, then --execute PLAN")
     site = load_site(folder)
     if planned is not None:
-        done = retention.execute(site, retention.read_plan(planned), console.progress())
+        done = retention.execute(site, retention.read_plan(planned), console.progress(), environment.http_settings())
     else:
         done = retention.plan(site, keep or 1)
         if output is not None:
@@ -118,6 +118,7 @@ def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | N
         console.answer(
             f"{verb} {console.count(len(done.releases), 'drop')} and {console.count(len(done.blobs), 'blob')},"
             f" {console.size(done.size)}"
+            + (f", in the registry {console.count(len(done.manifests), 'manifest')}" if done.manifests else "")
         )
 
 

@@ -26,7 +26,7 @@ from airlift.site.journal import READY, STAGING, Drop, Journal, part_of
 from airlift.site.listing import Listing, Name, Service
 from airlift.site.mirror import Several, Target
 from airlift.site.mirrors import images, wheels
-from airlift.site.retention import keep_reserve
+from airlift.site.reserve import keep_reserve
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
 from airlift.trust.gate import Gate, Verified

@@ -9,8 +9,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,13 +20,16 @@ from airlift.digest import Digest
 from airlift.digest import parse as parse_digest
 from airlift.errors import BundleError, IntegrityError, StoreError, UsageError
 from airlift.progress import Progress
-from airlift.site import oci_listing
+from airlift.site import oci_listing, registry_inspection, registry_retention
 from airlift.site.config import Site
+from airlift.site.inspection import take_inventory
 from airlift.site.journal import READY, Drop, Journal
+from airlift.site.mirrors import images
+from airlift.site.registry_retention import Doomed, read_doomed
+from airlift.site.reserve import spare
+from airlift.transport.settings import HttpSettings
 
 PLAN: Final = "airlift.prune/v1"
-RESERVE: Final = 4 * limits.MIB
-"""Bytes that a site keeps aside, so that pruning can write its journal on a full disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,12 @@ class Plan:
     Attributes:
         releases: drops that are forgotten, by channel and sequence.
         blobs: digest and size of what is deleted, sorted.
+        manifests: what is deleted in the external registry.
     """
 
     releases: tuple[str, ...]
     blobs: tuple[tuple[Digest, int], ...]
+    manifests: tuple[Doomed, ...] = ()
 
     @property
     def size(self) -> int:
@@ -53,6 +57,7 @@ class Plan:
             "format": PLAN,
             "releases": list(self.releases),
             "blobs": [{"digest": digest, "size": size} for digest, size in self.blobs],
+            "registry": [item.to_json() for item in self.manifests],
             "size": self.size,
         }
 
@@ -69,8 +74,9 @@ def read_plan(path: Path) -> Plan:
         if value["format"] != PLAN:
             raise UsageError(f"{path}: plan of format {value['format']!r}, expected {PLAN!r}")
         blobs = tuple((parse_digest(item["digest"]), int(item["size"])) for item in value["blobs"])
-        return Plan(tuple(str(release) for release in value["releases"]), blobs)
-    except BundleError as error:
+        manifests = tuple(read_doomed(item) for item in value.get("registry", []))
+        return Plan(tuple(str(release) for release in value["releases"]), blobs, manifests)
+    except (BundleError, IntegrityError) as error:
         raise UsageError(error.message, hint="make a plan with airlift drops prune -o PLAN") from None
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: not a plan: {error!r}") from None
@@ -109,15 +115,19 @@ def plan(site: Site, keep: int) -> Plan:
             freed = _needed(site, journal, (drop for drop in drops if drop.release in going))
             candidates = [digest for digest in candidates if digest in freed]
         blobs = [(digest, site.store.size(digest)) for digest in candidates if digest not in needed]
-    return Plan(going, tuple(blobs))
+        manifests = registry_retention.doomed(site, journal, going)
+    return Plan(going, tuple(blobs), manifests)
 
 
-def execute(site: Site, wanted: Plan, progress: Progress) -> Plan:
+def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | None = None) -> Plan:
     """Do what a plan says, as far as it still holds, and return what was done.
+
+    The external registry comes last: where it does not answer, executing the same plan again finishes it.
 
     Raises:
         UsageError: a drop of the plan is active now, or unknown.
         StoreError: the disk refuses.
+        DeliveryError: the external registry does not answer.
     """
     with site.locked("pruning", progress), spare(site), site.journal() as journal:
         drops = {drop.release: drop for drop in journal.drops()}
@@ -136,37 +146,21 @@ def execute(site: Site, wanted: Plan, progress: Progress) -> Plan:
             progress.advance(1)
         progress.finish()
         _forget_reports(site, wanted.releases)
-    return Plan(tuple(release for release in wanted.releases if release in drops), tuple(gone))
+        manifests = _prune_registry(site, journal, wanted.manifests, progress, http or HttpSettings())
+    return Plan(tuple(release for release in wanted.releases if release in drops), tuple(gone), manifests)
 
 
-def keep_reserve(site: Site) -> None:
-    """Set space aside; on a disk without that much left there is none, which is no fault."""
-    path = _reserve(site)
-    if path.exists():
-        return
-    with contextlib.suppress(OSError), path.open("xb") as stream:
-        try:
-            os.posix_fallocate(stream.fileno(), 0, RESERVE)
-        except OSError:
-            path.unlink()
-
-
-@contextlib.contextmanager
-def spare(site: Site) -> Iterator[None]:
-    """Give the reserve back while the journal is open on a disk that is nearly full: SQLite needs room even to read."""
-    with fs.guarded("reading"):
-        disk = os.statvfs(site.root)
-    if disk.f_bavail * disk.f_frsize < RESERVE:
-        with contextlib.suppress(OSError):
-            _reserve(site).unlink()
-    try:
-        yield
-    finally:
-        keep_reserve(site)
-
-
-def _reserve(site: Site) -> Path:
-    return site.root / "reserve"
+def _prune_registry(
+    site: Site, journal: Journal, wanted: tuple[Doomed, ...], progress: Progress, http: HttpSettings
+) -> tuple[Doomed, ...]:
+    if site.config.registry is None or not wanted:
+        return ()
+    if any(drop.state != READY for drop in journal.drops()):
+        progress.warn("an import is not complete: the registry is pruned when this plan is executed after it")
+        return ()
+    items = registry_inspection.items_of(site, take_inventory(site, journal))
+    needed = {(item.repository, item.digest) for item in items if item.is_manifest}
+    return registry_retention.remove(images.connect(site, http, progress), wanted, needed, progress)
 
 
 def _needed(site: Site, journal: Journal, drops: Iterable[Drop]) -> set[Digest]:
@@ -201,7 +195,9 @@ def _values(entry: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 def _forget_reports(site: Site, releases: Iterable[str]) -> None:
     for release in releases:
         folder = site.drops_dir / release
-        with contextlib.suppress(FileNotFoundError), fs.guarded("removing"):
+        with fs.guarded("removing"):
+            if not folder.is_dir():
+                continue
             for path in sorted(folder.iterdir()):
                 path.unlink()
             folder.rmdir()

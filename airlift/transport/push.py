@@ -24,6 +24,7 @@ from airlift.transport.upload import BlobUpload, Body, Whole
 
 _CREATED: Final = 201
 _NOT_FOUND: Final = 404
+_NO_DELETION: Final = 405
 _IMMUTABLE: Final = 412
 _SLOWEST: Final = 10 * limits.MIB
 """Bytes a second that a registry is expected to settle at the end of an upload (object storage copies them)."""
@@ -277,6 +278,27 @@ class PushHalf(ABC):
                 if error.status != _IMMUTABLE or not self._holds(repository, reference, digest):
                     raise
         return True
+
+    def delete_manifest(self, repository: str, digest: Digest) -> bool:
+        """Delete a manifest with all its tags; one that is not there is deleted already.
+
+        Returns:
+            Whether it is gone; False where the registry deletes nothing.
+
+        Raises:
+            DeliveryError: the registry refuses this one.
+        """
+        with delivering(self.registry):
+            answer = self.http.exchange(
+                "DELETE",
+                self.url(f"/v2/{repository}/manifests/{digest}"),
+                limit=limits.ERROR_BODY,
+                auth=self.scope(f"repository:{repository}:pull,push,delete"),
+                plain_http=self.plain_http,
+                subject=self.name(repository, digest),
+                accept=(_NOT_FOUND, _NO_DELETION),
+            )
+        return answer.status != _NO_DELETION
 
     def _holds(self, repository: str, reference: str, digest: Digest) -> bool:
         found = self.head(repository, reference)

@@ -235,6 +235,27 @@ class RegistryClient(PushHalf):
             self.push_manifest(repository, tag, data, oci.INDEX)
         return True
 
+    def unlist_referrer(self, repository: str, subject: Digest, digest: Digest) -> None:
+        """Take what refers to a subject out of the tag ``sha256-<hex>``; the tag goes with its last entry.
+
+        Raises:
+            DeliveryError: the registry refuses.
+        """
+        tag = fallback_tag(subject)
+        with self._referring, delivering(self.registry):
+            if self.head(repository, tag) is None:
+                return
+            index = self.manifest(repository, tag)
+            document = json.loads(index.data)
+            left = [item for item in document.get("manifests", []) if item["digest"] != digest]
+            if not index.is_index or len(left) == len(document["manifests"]):
+                return
+            if left:
+                data = json.dumps({**document, "manifests": left}, ensure_ascii=False, separators=(",", ":")).encode()
+                self.push_manifest(repository, tag, data, oci.INDEX)
+            else:
+                self.delete_manifest(repository, index.descriptor.digest)
+
     def tags(self, repository: str) -> tuple[str, ...]:
         """Return all tags of a repository, of all pages.
 

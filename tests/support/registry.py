@@ -78,7 +78,13 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running_registry(
-    root: Path, *, secure: bool = False, read_only: bool = False, port: int = 0, foreign_urls: bool = False
+    root: Path,
+    *,
+    secure: bool = False,
+    read_only: bool = False,
+    port: int = 0,
+    foreign_urls: bool = False,
+    deletes: bool = True,
 ) -> Iterator[Registry]:
     """Run docker-registry until the block ends; `root` may hold the data of an earlier one."""
     program = require("docker-registry")
@@ -88,7 +94,7 @@ def running_registry(
     config = [
         "version: 0.1",
         "log: {level: warn, accesslog: {disabled: false}}",
-        f"storage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}, maintenance: {{{writable}}}}}",
+        f"storage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: {str(deletes).lower()}}}, maintenance: {{{writable}}}}}",
     ]
     if foreign_urls:  # Harbor's takes layers that are elsewhere.
         config.append('validation: {manifests: {urls: {allow: [".*"]}}}')

@@ -1,0 +1,165 @@
+"""Prune in an external registry: by digest, never what somebody needs, and finished by a second run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airlift import canonical
+from airlift.digest import Digest
+from airlift.errors import DeliveryError
+from airlift.progress import Silent
+from airlift.site import drops, repair, retention
+from airlift.site.config import RegistryConfig, Site
+from airlift.transport.http import HttpClient
+from airlift.transport.registry import RegistryClient, fallback_tag
+from airlift.transport.settings import HttpSettings
+from tests.integration.site.test_referrers import referrer
+from tests.support.registry import Registry, refuse, running_front, running_registry
+from tests.support.site_bundles import Cargo, make_site, ship, take
+
+APP = "docker.io/library/app"
+ONCE = HttpSettings(retries=0)
+
+
+class Listener(Silent):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with running_registry(tmp_path / "registry") as running:
+        yield running
+
+
+def client_of(registry: Registry) -> RegistryClient:
+    return RegistryClient(registry.host, http=HttpClient(ONCE, Silent()), plain_http=True)
+
+
+def month(number: int) -> tuple[Cargo, dict[str, Digest]]:
+    """An index with a child that is there every month and one of its own, and an image of its own tag."""
+    cargo = Cargo()
+    same = cargo.image_manifest(b"the same every month")
+    own = cargo.image_manifest(b"layer of %d" % number)
+    index = cargo.index(f"{APP}:1", same, own)
+    image = cargo.image(f"docker.io/library/tool:{number}", b"tool of %d" % number)
+    return cargo, {"same": same.digest, "own": own.digest, "index": index.root.digest, "tool": image.root.digest}
+
+
+def filled(tmp_path: Path, url: str, months: int = 3) -> tuple[Site, dict[int, dict[str, Digest]]]:
+    site = make_site(tmp_path / "site", registry=RegistryConfig(url=url))
+    digests = {}
+    for number in range(1, months + 1):
+        cargo, digests[number] = month(number)
+        take(site, ship(cargo, tmp_path / f"{number}.airlift", sequence=number))
+    return site, digests
+
+
+def is_there(registry: Registry, repository: str, reference: str) -> bool:
+    return client_of(registry).head(f"docker.io/library/{repository}", reference) is not None
+
+
+def test_manifests_that_only_pruned_drops_need_are_gone_and_all_others_answer(
+    tmp_path: Path, registry: Registry
+) -> None:
+    site, digests = filled(tmp_path, registry.url)
+    plan = retention.plan(site, 1)
+    told = {(item.repository.rpartition("/")[2], item.digest) for item in plan.manifests}
+    assert told == {("app", digests[n][k]) for n in (1, 2) for k in ("own", "index")} | {
+        ("tool", digests[n]["tool"]) for n in (1, 2)
+    }
+    # Through the file, as people do it.
+    (tmp_path / "plan.json").write_bytes(canonical_of(plan))
+    listener = Listener()
+    done = retention.execute(site, retention.read_plan(tmp_path / "plan.json"), listener)
+    assert len(done.manifests) == 6
+    assert listener.warnings == []
+    for number, of in digests.items():
+        assert is_there(registry, "app", of["index"]) is (number == 3)
+        assert is_there(registry, "app", of["own"]) is (number == 3)
+        assert is_there(registry, "tool", of["tool"]) is (number == 3)
+        assert is_there(registry, "tool", str(number)) is (number == 3)
+    assert is_there(registry, "app", digests[1]["same"])
+    assert is_there(registry, "app", "1")
+    assert repair.check(site, progress=Silent(), http=ONCE, is_deep=True) == []
+
+
+def canonical_of(plan: retention.Plan) -> bytes:
+    return canonical.encode(plan.to_json())
+
+
+def test_what_a_tag_of_somebody_else_leads_to_stays_with_its_children(tmp_path: Path, registry: Registry) -> None:
+    site, digests = filled(tmp_path, registry.url, months=2)
+    client = client_of(registry)
+    index = client.manifest(APP, digests[1]["index"])
+    client.push_manifest(APP, "theirs", index.data, index.media_type)
+    listener = Listener()
+    done = retention.execute(site, retention.plan(site, 1), listener)
+    assert [item.digest for item in done.manifests] == [digests[1]["tool"]]
+    assert is_there(registry, "app", "theirs")
+    assert is_there(registry, "app", digests[1]["own"])
+    assert len(listener.warnings) == 2
+    assert all("stays: the tag theirs leads there and is of no pruned drop" in text for text in listener.warnings)
+    assert [drop.sequence for drop in drops.list_drops(site)] == [2]
+
+
+def test_a_registry_that_goes_away_is_pruned_by_executing_the_plan_again(tmp_path: Path, registry: Registry) -> None:
+    with running_front(registry) as front:
+        site, digests = filled(tmp_path, front.url, months=2)
+        plan = retention.plan(site, 1)
+        front.faults.append(refuse(503, b"", method="DELETE"))
+        with pytest.raises(DeliveryError, match="503"):
+            retention.execute(site, plan, Silent(), ONCE)
+        assert [drop.sequence for drop in drops.list_drops(site)] == [2]
+        front.faults.clear()
+        done = retention.execute(site, plan, Silent(), ONCE)
+        assert len(done.manifests) == 3
+        assert retention.execute(site, plan, Silent(), ONCE).manifests == done.manifests
+    assert not is_there(registry, "app", digests[1]["index"])
+    assert is_there(registry, "app", digests[2]["index"])
+
+
+def test_a_plan_that_has_become_wrong_touches_nothing_that_is_needed_again(tmp_path: Path, registry: Registry) -> None:
+    site, digests = filled(tmp_path, registry.url, months=2)
+    plan = retention.plan(site, 1)
+    retention.execute(site, plan, Silent())
+    # The same content comes again, under a later sequence.
+    take(site, ship(month(1)[0], tmp_path / "again.airlift", sequence=3))
+    assert retention.execute(site, plan, Silent()).manifests == ()
+    assert is_there(registry, "app", digests[1]["index"])
+    assert is_there(registry, "tool", "1")
+
+
+def test_a_registry_that_deletes_nothing_is_said_and_the_site_is_pruned(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry", deletes=False) as registry:
+        site, digests = filled(tmp_path, registry.url, months=2)
+        listener = Listener()
+        assert retention.execute(site, retention.plan(site, 1), listener).manifests == ()
+        assert is_there(registry, "app", digests[1]["index"])
+    (warning,) = listener.warnings
+    assert "does not let manifests be deleted" in warning
+    assert [drop.sequence for drop in drops.list_drops(site)] == [2]
+
+
+def test_a_pruned_referrer_is_no_longer_listed(tmp_path: Path, registry: Registry) -> None:
+    site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url))
+    listed = []
+    for number in (1, 2):
+        cargo = Cargo()
+        image = cargo.image(f"{APP}:1", b"layer")
+        listed.append(referrer(cargo, image, b"word of %d" % number))
+        take(site, ship(cargo, tmp_path / f"{number}", sequence=number))
+    client = client_of(registry)
+    assert {item.digest for item in client.referrers(APP, image.root.digest)} == set(listed)
+    retention.execute(site, retention.plan(site, 1), Silent())
+    assert [item.digest for item in client.referrers(APP, image.root.digest)] == [listed[1]]
+    assert client.head(APP, fallback_tag(image.root.digest)) is not None
+    assert repair.check(site, progress=Silent(), http=ONCE) == []
