@@ -14,7 +14,7 @@ from airlift import oci
 from airlift.digest import of as digest_of
 from airlift.errors import DeliveryError
 from airlift.progress import Silent
-from airlift.site import drops, repair
+from airlift.site import drops, repair, retention
 from airlift.site.config import RegistryConfig, Site
 from airlift.site.oci_listing import blobs_of
 from airlift.transport.credentials import Credentials
@@ -364,3 +364,26 @@ def test_a_robot_is_made_from_an_administrators_login_and_imports(harbor: Harbor
     assert (tmp_path / "password").read_text().strip() != secret
     assert take(site, bundle(tmp_path, BIG[::-1], tag="2", sequence=2)).drop.active
     assert digest_of(BIG) in {blob.digest for blob in client_of(harbor).manifest(f"{project}/{APP}", "1").layers}
+
+
+def test_pruning_deletes_by_digest_what_no_kept_drop_needs(harbor: HarborUnderTest, tmp_path: Path) -> None:
+    project = harbor.name()
+    site = site_of(harbor, tmp_path, project)
+    indexes, own, same = {}, {}, ""
+    for number in (1, 2):
+        made = Cargo()
+        shared = made.image_manifest(b"the same every month")
+        single = made.image_manifest(b"layer of %d" % number)
+        indexes[number] = made.index(f"{APP}:1", shared, single).root.digest
+        own[number], same = single.digest, shared.digest
+        take(site, ship(made, tmp_path / f"month{number}", sequence=number))
+    if not harbor.is_administrators():
+        pytest.skip("whether another account may delete is for the project's roles to say")
+    done = retention.execute(site, retention.plan(site, 1), Silent())
+    assert {item.digest for item in done.manifests} == {indexes[1], own[1]}
+    client, repository = client_of(harbor), f"{project}/{APP}"
+    eventually(lambda: client.head(repository, indexes[1]) is None, "the pruned index is still there")
+    eventually(lambda: client.head(repository, own[1]) is None, "its manifest is still there")
+    for digest in (same, own[2], indexes[2], "1"):
+        assert client.head(repository, digest) is not None
+    assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
