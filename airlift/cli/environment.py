@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -62,6 +63,15 @@ def passed_socket() -> socket.socket | None:
         )
     found.set_inheritable(False)
     return found
+
+
+def tell_systemd_ready() -> None:
+    """Tell the service manager that waits for it that the service answers (NOTIFY_SOCKET, sd_notify(3))."""
+    place = os.environ.get("NOTIFY_SOCKET", "")
+    if place.startswith(("/", "@")):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, contextlib.suppress(OSError):
+            manager.connect(place.replace("@", "\0", 1) if place.startswith("@") else place)
+            manager.sendall(b"READY=1")
 
 
 def source_date() -> datetime | None:

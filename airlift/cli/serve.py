@@ -48,5 +48,10 @@ def command(folder: Path, listen: str | None, tls_cert: Path | None, tls_key: Pa
         format="airlift: %(asctime)s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
-    asyncio.run(serve(site, address, lambda url: console.say(f"serving {folder} at {url}"), certificate=certificate))
+
+    def started(url: str) -> None:
+        console.say(f"serving {folder} at {url}")
+        environment.tell_systemd_ready()
+
+    asyncio.run(serve(site, address, started, certificate=certificate))
     console.say("stopped")

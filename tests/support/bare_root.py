@@ -72,7 +72,7 @@ def clean(variables: Mapping[str, str]) -> dict[str, str]:
 def bare_machine(folder: Path) -> Iterator[BareMachine]:
     """Unpack a root and make its network namespace; both are gone afterwards."""
     components.require_root()
-    tar = _root_tar()
+    tar = root_tar()
     root = folder / "root"
     root.mkdir(mode=0o755)
     subprocess.run(["tar", "-xpf", tar, "-C", root, "--numeric-owner"], check=True)
@@ -90,18 +90,19 @@ def bare_machine(folder: Path) -> Iterator[BareMachine]:
         subprocess.run(["ip", "netns", "delete", namespace], check=False)
 
 
-def _root_tar() -> Path:
+def root_tar(packages: str = PACKAGES) -> Path:
+    """Return the root as an archive, with these packages beside the essential ones."""
     program = components.require("mmdebstrap")
     sources = sorted(Path("/etc/apt").glob("sources.list.d/debian*")) or [Path("/etc/apt/sources.list")]
     said = "".join(path.read_text() for path in sources if path.is_file())
     if not said:
         components.missing("this machine's apt has no list of Debian's packages")
-    key = hashlib.sha256(f"{SUITE} {PACKAGES} {said}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{SUITE} {packages} {said}".encode()).hexdigest()[:12]
     tar = _CACHE / f"bare-root-{key}.tar"
     if not tar.is_file():
         _CACHE.mkdir(exist_ok=True)
         part = tar.with_suffix(f".{os.getpid()}.tar")
-        command = [program, "--quiet", "--variant=minbase", f"--include={PACKAGES}", SUITE, part, *sources]
+        command = [program, "--quiet", "--variant=minbase", f"--include={packages}", SUITE, part, *sources]
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             part.unlink(missing_ok=True)

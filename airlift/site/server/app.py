@@ -76,7 +76,7 @@ async def serve(
         site: what to serve.
         listen: ``HOST:PORT``, where port 0 lets the system choose; or a socket that listens already.
         started: is told the address once connections are taken.
-        certificate: for TLS; read again on SIGHUP.
+        certificate: for TLS; read again on SIGHUP, which does nothing without one.
 
     Raises:
         AirliftError: the address is taken or not ours.
@@ -99,8 +99,7 @@ async def serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        if certificate is not None:
-            loop.add_signal_handler(signal.SIGHUP, _reload, certificate)
+        loop.add_signal_handler(signal.SIGHUP, _reload, certificate)
         scheme = "https" if certificate else "http"
         started(f"{scheme}://{shown}:{address[1]}")
         await stop.wait()
@@ -115,7 +114,10 @@ def _listener(runner: web.AppRunner, listen: str | socket.socket, context: ssl.S
     return web.TCPSite(runner, host, port, backlog=_BACKLOG, ssl_context=context)
 
 
-def _reload(certificate: Certificate) -> None:
+def _reload(certificate: Certificate | None) -> None:
+    if certificate is None:
+        _LOG.warning("there is no certificate to read again")
+        return
     try:
         certificate.reload()
     except AirliftError as error:
