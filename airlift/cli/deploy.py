@@ -73,9 +73,10 @@ def k3s(
             "--root writes the files of the drops only; --role, --server, --token-file, --node-ip, --cluster-init and "
             "--prune are for the machine itself"
         )
-    plan = _plan(site, root, wanted)
-    if not dry_run:
-        deployment.write(plan, progress=console.progress())
+    with deploy_node.alone(site, dry_run=dry_run):
+        plan = _plan(site, root, wanted)
+        if not dry_run:
+            deployment.write(plan, progress=console.progress())
     _answer(plan, {}, dry_run=dry_run, as_json=as_json)
 
 
@@ -96,7 +97,8 @@ def rollback(site_dir: Path, root: Path, channel: str | None, wanted: str | None
     plan = _plan(site, root, wanted, active.drops_after(site, present, target))
     if not dry_run:
         drops.activate(site, target.release, progress=console.progress(), http=environment.http_settings())
-        deployment.write(plan, progress=console.progress())
+        with deploy_node.alone(site, dry_run=False):
+            deployment.write(plan, progress=console.progress())
     if not as_json:
         verb = "would go" if dry_run else "went"
         console.answer(f"{verb} from {target.channel}/{present.sequence} back to {target.channel}/{target.sequence}")

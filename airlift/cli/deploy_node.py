@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -36,6 +37,11 @@ def wish(role: str, server: str | None, token_file: Path | None, node_ip: str | 
     return Wish(Role(role), server, token, node_ip, cluster_init)
 
 
+def alone(site: Site, *, dry_run: bool) -> AbstractContextManager[None]:
+    """Keep the site as it is until what it deploys is written; a dry run writes nothing and waits for nobody."""
+    return nullcontext() if dry_run else site.locked("deploying", console.progress())
+
+
 def make(site: Site, wanted: Wish, platform: Platform, *, prune: bool, dry_run: bool, as_json: bool) -> None:
     """Check this machine, make it the node that is wanted, and say what was done.
 
@@ -48,26 +54,27 @@ def make(site: Site, wanted: Wish, platform: Platform, *, prune: bool, dry_run: 
         raise UsageError("making this machine a node needs root", hint="use sudo, or write files only with --root DIR")
     progress = console.progress()
     machine = LocalMachine(environment.variables())
-    # First, because without K3s in the drop there is no need to look at the rest.
-    kubernetes = program.plan(machine.root, active.required_drops(site), platform, site.store)
-    made = node.make_plan(
-        machine,
-        active.plan_for_site(
-            site,
-            root=machine.root,
-            platform=platform,
-            http=environment.http_settings(),
-            progress=progress,
-            environment=environment.variables(),
-        ),
-        kubernetes,
-        wanted,
-        now=environment.now(),
-        not_before=_imported(site),
-        prune=prune,
-    )
-    if not dry_run:
-        node.apply(made, machine, timeout=READY_S, clock=time.monotonic, sleep=time.sleep, progress=progress)
+    with alone(site, dry_run=dry_run):
+        # First, because without K3s in the drop there is no need to look at the rest.
+        kubernetes = program.plan(machine.root, active.required_drops(site), platform, site.store)
+        made = node.make_plan(
+            machine,
+            active.plan_for_site(
+                site,
+                root=machine.root,
+                platform=platform,
+                http=environment.http_settings(),
+                progress=progress,
+                environment=environment.variables(),
+            ),
+            kubernetes,
+            wanted,
+            now=environment.now(),
+            not_before=_imported(site),
+            prune=prune,
+        )
+        if not dry_run:
+            node.apply(made, machine, timeout=READY_S, clock=time.monotonic, sleep=time.sleep, progress=progress)
     for note in made.plan.notes:
         console.say(f"note: {note}")
     if as_json:

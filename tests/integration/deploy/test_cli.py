@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 
 from airlift import oci
 from airlift.cli.main import run
+from airlift.progress import Silent
 from airlift.site.config import RegistryConfig, Site
 from airlift.store import Store
 from airlift.transport.credentials import Credentials
@@ -51,6 +53,19 @@ def site(tmp_path: Path) -> Site:
 
 def deploy(site: Site, root: Path, *more: str) -> int:
     return run(["deploy", "k3s", "--site", str(site.root), "--root", str(root), "--platform", "linux/amd64", *more])
+
+
+def test_a_deployment_waits_for_another_and_a_dry_run_for_nobody(site: Site, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with ThreadPoolExecutor(2) as pool:
+        with site.locked("deploying", Silent()):
+            assert deploy(site, root, "--dry-run") == 0
+            waiting = [pool.submit(deploy, site, root) for _ in range(2)]
+            with pytest.raises(TimeoutError):
+                waiting[0].result(1)
+            assert not root.exists()
+        assert [future.result(60) for future in waiting] == [0, 0]
+    assert tree(root)
 
 
 def test_it_writes_and_the_second_run_changes_nothing(site: Site, tmp_path: Path, capsys) -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from airlift.cli.exit import code_of
 from airlift.errors import DeliveryError, IntegrityError, PartialDeliveryError
+from airlift.progress import Silent
+from airlift.site import drops, repair
 from airlift.site.config import RegistryConfig, Site
+from airlift.site.importer import import_bundle
+from airlift.transport.settings import HttpSettings
+from tests.components import require_root
+from tests.support.bundles import NOW
 from tests.support.registry import Fault, Front, FrontHandler, Registry, refuse, running_front, running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
@@ -156,3 +164,24 @@ def test_a_blob_that_the_registry_has_is_checked_all_the_same(tmp_path: Path, fr
     other = make_site(tmp_path / "other", registry=RegistryConfig(url=front.url))
     with pytest.raises(IntegrityError, match=r"frame \d+ of"):
         take(other, drop)
+
+
+def test_a_registry_whose_disk_is_full_ends_the_import_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    require_root()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", disk], check=True)
+    try:
+        with running_registry(disk / "registry") as registry:
+            site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url))
+            drop = bundle(tmp_path)
+            with pytest.raises(DeliveryError, match="answered 500") as caught:
+                import_bundle(site, drop, now=NOW, passphrase=b"", progress=Silent(), http=HttpSettings(retries=0))
+            assert code_of(caught.value) == 17
+            assert not any(item.active for item in drops.list_drops(site))
+            assert not [line for line in registry.log if line.startswith("PUT") and "/manifests/" in line]
+            subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+            assert take(site, drop).drop.active
+            assert repair.check(site, progress=Silent(), http=HttpSettings(), is_deep=True) == []
+    finally:
+        subprocess.run(["umount", "-l", disk], check=False)
