@@ -283,3 +283,36 @@ def test_an_image_name_that_is_not_complete_is_refused(site: Site, tmp_path: Pat
     with pytest.raises(BundleError, match="app:1 is not the complete name"):
         take(site, ship(made, tmp_path / "a"))
     assert_untouched(site)
+
+
+class PulledOut(Silent):
+    """Somebody presses Ctrl-C after so many bytes."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def advance(self, amount: int) -> None:
+        self.left -= amount
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+def test_an_import_that_ended_half_way_goes_on_from_another_place_and_writes_only_what_is_missing(
+    site: Site, tmp_path: Path
+) -> None:
+    made = Cargo()
+    for number in range(8):
+        made.file(f"file{number}", bytes([number]) * 1_000_000)
+    bundle = ship(made, tmp_path / "first medium")
+    with pytest.raises(KeyboardInterrupt):
+        take(site, bundle, progress=PulledOut(4_500_000))
+    folder = site.root / "store" / "blobs" / "sha256"
+    half = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+    assert 3 <= sum((folder / name).stat().st_size >= 1_000_000 for name in half) < 8
+    (tmp_path / "elsewhere").mkdir()
+    moved = bundle.rename(tmp_path / "elsewhere" / "second medium")
+    done = take(site, moved)
+    assert done.drop.active
+    assert done.new_blobs == len(blobs(site)) - len(half)
+    after = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+    assert {name: after[name] for name in half} == half
