@@ -319,17 +319,24 @@ def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, pr
         with journal.transaction():
             journal.announce(drop)
         target.activate(journal.names_of(drop.release), site.store, progress)
-    if site.config.registry is not None and (left := tags_left(journal, drop)):
+        left = names_left(journal, drop)
+        is_back = any(d.active and d.channel == drop.channel and d.sequence > drop.sequence for d in journal.drops())
+        # Forward, an external registry only gains: somebody may still pull what an older drop named.
+        _warn_of_tags(site, drop, target.withdraw(left) if is_back else [name.key for name in left], progress)
+    with journal.transaction():
+        journal.activate(drop)
+
+
+def _warn_of_tags(site: Site, drop: Drop, left: list[str], progress: Progress) -> None:
+    if site.config.registry is not None and left:
         more = "" if len(left) <= _SHOWN else f" and {len(left) - _SHOWN} more"
         progress.warn(
             f"{site.config.registry.url} still shows {len(left)} tag(s) that {drop.channel}/{drop.sequence} does not "
             f"have; take them away there: {', '.join(left[:_SHOWN])}{more}"
         )
-    with journal.transaction():
-        journal.activate(drop)
 
 
-def tags_left(journal: Journal, drop: Drop) -> list[str]:
+def names_left(journal: Journal, drop: Drop) -> list[Name]:
     """Return the tags of a channel's present drop that no active drop has once this one is active, sorted.
 
     Raises:
@@ -338,7 +345,11 @@ def tags_left(journal: Journal, drop: Drop) -> list[str]:
     others = [item for item in journal.drops() if item.active and item.channel != drop.channel]
     stay = {name.key for item in (drop, *others) for name in journal.names_of(item.release)}
     before = journal.name_digests(drop.channel)
-    return sorted(key for service, key, _ in before if service == Service.OCI and key not in stay)
+    return [
+        Name(Service.OCI, key, {"digest": digest})
+        for (service, key, _), digest in sorted(before.items())
+        if service == Service.OCI and key not in stay
+    ]
 
 
 def target_of(site: Site, http: HttpSettings, progress: Progress) -> Target | None:

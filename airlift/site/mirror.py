@@ -63,6 +63,9 @@ class Target(Protocol):
     def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
         """Let tags point at what was published; those that do already are left alone."""
 
+    def withdraw(self, names: Sequence[Name]) -> list[str]:
+        """Take names away that no active drop has any more, where that is possible; return those that stay."""
+
 
 class Several:
     """Several external mirrors as one `Target`."""
@@ -99,6 +102,10 @@ class Several:
         """See `Target`."""
         for target in self._targets:
             target.activate(names, store, progress)
+
+    def withdraw(self, names: Sequence[Name]) -> list[str]:
+        """See `Target`."""
+        return [stays for target in self._targets for stays in target.withdraw(names)]
 
 
 def tags(names: Iterable[Name]) -> Iterator[tuple[str, str, Digest]]:

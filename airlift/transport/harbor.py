@@ -33,6 +33,7 @@ _OK: Final = 200
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
+_IMMUTABLE: Final = 412
 _BLOCKED: Final = 412
 
 
@@ -258,6 +259,19 @@ class HarborClient(RegistryClient):
                     hint=f"make the project {project}, or give the account the right project:create",
                 ) from None
             raise
+
+    def delete_tag(self, repository: str, tag: str, digest: Digest) -> bool:
+        """See `airlift.transport.push.PushHalf.delete_tag`; by Harbor's own API, which leaves the artifact."""
+        project, _, inner = repository.partition("/")
+        # Encoded twice: the slash of a repository would be one of the path (harbor-facts: `%252F`).
+        name = quote(quote(inner, safe=""), safe="")
+        with delivering(self.registry):
+            answer = self.api(
+                "DELETE",
+                f"/projects/{quote(project)}/repositories/{name}/artifacts/{digest}/tags/{quote(tag)}",
+                accept=(_FORBIDDEN, _NOT_FOUND, _IMMUTABLE),
+            )
+        return answer.status not in (_FORBIDDEN, _IMMUTABLE)
 
     def api(self, method: str, path: str, body: bytes | None = None, *, accept: Iterable[int] = ()) -> Response:
         """Ask Harbor's API; `path` is what follows ``/api/v2.0``.

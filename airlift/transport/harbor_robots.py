@@ -17,6 +17,7 @@ _IN_PROJECTS: Final = (
     ("repository", "pull"),
     ("repository", "push"),
     ("repository", "delete"),
+    ("tag", "delete"),
     ("project", "read"),
     ("immutable-tag", "list"),
 )

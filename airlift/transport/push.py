@@ -279,6 +279,17 @@ class PushHalf(ABC):
                     raise
         return True
 
+    def delete_tag(self, repository: str, tag: str, digest: Digest) -> bool:
+        """Take a tag away and leave what it points at; return whether it is gone.
+
+        Here never: what registries do with a DELETE by tag differs, and some take the manifest with it.
+
+        Raises:
+            DeliveryError: the registry refuses.
+        """
+        del repository, tag, digest
+        return False
+
     def delete_manifest(self, repository: str, digest: Digest) -> bool:
         """Delete a manifest with all its tags; one that is not there is deleted already.
 

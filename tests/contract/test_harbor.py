@@ -387,3 +387,25 @@ def test_pruning_deletes_by_digest_what_no_kept_drop_needs(harbor: HarborUnderTe
     for digest in (same, own[2], indexes[2], "1"):
         assert client.head(repository, digest) is not None
     assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
+
+
+def test_a_rollback_takes_away_the_tags_that_only_the_later_drop_has(harbor: HarborUnderTest, tmp_path: Path) -> None:
+    project = harbor.name()
+    site = site_of(harbor, tmp_path, project)
+    first, second = Cargo(), Cargo()
+    first.image(f"{APP}:1", b"of the first")
+    second.image(f"{APP}:1", b"of the second")
+    later = second.image(f"{APP}:2", b"new in the second").root.digest
+    take(site, ship(first, tmp_path / "first"))
+    take(site, ship(second, tmp_path / "second", sequence=2))
+    client, repository = client_of(harbor), f"{project}/{APP}"
+    if not harbor.is_administrators():
+        pytest.skip("whether another account may delete tags is for the project's roles to say")
+    drops.rollback(site, None)
+    eventually(lambda: client.head(repository, "2") is None, "the later drop's tag is still there")
+    # What runs by digest notices nothing, and the way forward brings the tag back.
+    assert client.head(repository, later) is not None
+    drops.activate(site, "stable/2")
+    found = client.head(repository, "2")
+    assert found is not None
+    assert found.digest == later

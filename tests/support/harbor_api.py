@@ -269,6 +269,7 @@ class ApiHandler(RobotHandler):
         elif rest and rest[0] == "repositories":
             verbs = {"DELETE": "repository:delete", "POST": "artifact:create"}
             right = verbs.get(self.command, "repository:list")
+            right = "tag:delete" if rest[4:5] == ["tags"] else right
         is_hidden = found is None and account is not None and not account.is_admin
         if not is_open and (account is None or is_hidden or not account.allows(name, right)):
             self.no_right()
@@ -348,7 +349,9 @@ class ApiHandler(RobotHandler):
                 self.send(200, page, self.paging)
             return
         found = project.repositories.get(rest[0])
-        if rest[1:] not in ([], ["artifacts"]):
+        if len(rest) == 5 and rest[1::2] == ["artifacts", "tags"] and self.command == "DELETE":
+            self._tag(project, rest[0], rest[2], rest[4])
+        elif rest[1:] not in ([], ["artifacts"]):
             self.no_path()
         elif rest[1:] == ["artifacts"] and self.command == "GET":
             self._artifacts(project, rest[0])
@@ -365,6 +368,19 @@ class ApiHandler(RobotHandler):
             self.send(200)
         else:
             self.answer(501)
+
+    def _tag(self, project: Project, inner: str, reference: str, tag: str) -> None:
+        found = project.repositories.get(inner)
+        digest = None if found is None else found.tags.get(reference, reference)
+        if found is None or digest not in found.artifacts:
+            self.refuse(404, "NOT_FOUND", f"artifact {project.name}/{inner}:{reference} not found")
+        elif found.tags.get(tag) != digest:
+            self.refuse(404, "NOT_FOUND", f"tag {tag} attached to artifact {project.number} not found")
+        elif project.is_immutable(inner, tag):
+            self.refuse(412, "PRECONDITION", f"the tag {tag} configured as immutable, cannot be deleted")
+        else:
+            del found.tags[tag]
+            self.send(200)
 
     def _artifacts(self, project: Project, inner: str) -> None:
         """List artifacts as Harbor does: children of an index and accessories are hidden."""

@@ -226,6 +226,22 @@ class RegistryTarget:
             raise _partial(error, f"{len(moved)} of the drop's {len(moves)} tags have moved already") from None
         progress.finish()
 
+    def withdraw(self, names: Sequence[Name]) -> list[str]:
+        """Take tags away that no active drop has any more; return those that stay, as mirror path and tag.
+
+        Raises:
+            DeliveryError: the registry does not answer.
+        """
+        stay = []
+        for path, tag, digest in mirror.tags(names):
+            repository = self._repository(path)
+            with delivering(self._client.registry):
+                found = self._client.head(repository, tag)
+            is_ours = found is not None and found.digest == digest
+            if is_ours and not self._client.delete_tag(repository, tag, digest):
+                stay.append(f"{path}:{tag}")
+        return stay
+
     def _fill(self, digest: Digest, home: _Home, store: Store) -> None:
         """Let all repositories have a blob: by mount, else from the store, else from the first that has it."""
         first, *others = home.repositories

@@ -173,6 +173,10 @@ class IndexTarget:
                 ) from None
         progress.finish()
 
+    def withdraw(self, _: Sequence[Name]) -> list[str]:
+        """Nothing: who installs by hash is served whichever drop is active."""
+        return []
+
     def missing(self, names: Iterable[Name]) -> list[tuple[Wheel, Digest]]:
         """Return the wheels that the index does not have, each with the digest of its METADATA.
 

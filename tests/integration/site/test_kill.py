@@ -91,14 +91,16 @@ class Reader:
                 if self.pinned:
                     self.digest(*chance.choice(self.pinned))
 
-    def get(self, path: str, patience: int | None = None) -> requests.Response:
-        # docker-registry rewrites the links of a tag, and of the digest that it points at, in place: whoever reads them
-        # in that moment gets a 500 from it. Ours has no such moment.
-        patience = (0 if self.is_ours else 20) if patience is None else patience
-        answer = self.session.get(self.url + path, headers={"Accept": oci.MANIFEST}, timeout=60)
-        self.answers += 1
-        if answer.status_code == 500 and patience:
-            return self.get(path, patience - 1)
+    def get(self, path: str) -> requests.Response:
+        deadline = time.monotonic() + (0 if self.is_ours else 60)
+        while True:
+            answer = self.session.get(self.url + path, headers={"Accept": oci.MANIFEST}, timeout=60)
+            self.answers += 1
+            # docker-registry rewrites the links of a tag, and of the digest that it points at, in place: whoever reads
+            # them in that moment gets a 500 from it, and when the writer was killed, until it writes again.
+            if answer.status_code != 500 or time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
         if answer.status_code != 200:
             self.wrong.append(f"{answer.status_code} for {path}")
         return answer
