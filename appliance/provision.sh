@@ -380,7 +380,7 @@ take_back() {
     remove "$file"
   done
   if [ -n "$had_authorities" ] && [ -z "$dry" ] && command -v update-ca-certificates >/dev/null; then
-    update-ca-certificates >/dev/null
+    update-ca-certificates --fresh >/dev/null
   fi
   if [ -n "$remove_state" ]; then
     remove "$STATE"
