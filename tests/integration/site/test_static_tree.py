@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from airlift.site.mirrors import charts, wheels
 from airlift.site.static_tree import export
 from tests.components import ROOT, require
 from tests.support.catalog import carry as carry_chart
-from tests.support.chart_servers import helm, nginx
+from tests.support.chart_servers import free_port, helm, nginx_with
 from tests.support.charts import chart
 from tests.support.cli import environment
 from tests.support.indexes import running_index
@@ -66,15 +68,16 @@ def content_of(tree: Path) -> dict[str, bytes]:
     return {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
 
 
-def server_section() -> str:
-    """The example's own lines, without its address and root; `map` belongs outside, so it becomes `set`."""
+@contextlib.contextmanager
+def appliance_nginx(tree: Path, work: Path) -> Iterator[str]:
+    """The example as it is delivered, with another address and another tree."""
     text = (ROOT / "appliance" / "nginx.conf").read_text()
-    inner = text[text.index("    autoindex off;") : text.rindex("}")]
-    return (
-        "set $airlift_page html;\n"
-        'if ($http_accept ~ "application/vnd\\.pypi\\.simple\\.(v1|latest)\\+json") { set $airlift_page json; }\n'
-        + inner.replace("    default_type application/octet-stream;\n", "")
-    )
+    port = free_port()
+    for delivered, here in (("127.0.0.1:8081", f"127.0.0.1:{port}"), ("root /srv/airlift/tree;", f"root {tree};")):
+        assert text.count(delivered) == 1
+        text = text.replace(delivered, here)
+    with nginx_with(text, port, work):
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_pip_uv_helm_and_plain_clients_take_from_nginx(site: Site, tmp_path: Path) -> None:
@@ -82,7 +85,7 @@ def test_pip_uv_helm_and_plain_clients_take_from_nginx(site: Site, tmp_path: Pat
     tree = tmp_path / "tree"
     export(site, tree, Silent())
     home = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
-    with nginx(tree, tmp_path / "nginx", server_section()) as url:
+    with appliance_nginx(tree, tmp_path / "nginx") as url:
         pip = [sys.executable, "-m", "pip", "install", "--isolated", "--no-cache-dir", "--disable-pip-version-check"]
         for command, into in (
             ([*pip, "--index-url", f"{url}/simple/"], "p"),
