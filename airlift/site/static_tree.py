@@ -26,9 +26,9 @@ from airlift.errors import StoreError, UsageError
 from airlift.progress import Progress
 from airlift.site import simple_pages
 from airlift.site.catalog import Catalog
+from airlift.site.chart_index import index_of
 from airlift.site.config import Site
 from airlift.site.listing import Held, Service
-from airlift.site.server.charts import index_of
 from airlift.store import Store
 
 _GENERATION: Final = re.compile(r"\.[0-9a-f]{32}\.[0-9a-f]{8}")

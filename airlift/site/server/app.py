@@ -51,6 +51,7 @@ def make_app(site: Site) -> web.Application:
         app.add_routes(charts.routes(catalog))
     else:
         app.add_routes(images.refusals(registry.url))
+        app.add_routes(charts.refusals(registry.url))
     for service in (wheels, models, files):
         app.add_routes(service.routes(catalog))
     app.add_routes([web.get("/healthz", _health(catalog)), web.get("/", _welcome(is_embedded=registry is None))])

@@ -2,26 +2,22 @@
 
 * All links are relative, so that the repository works behind any path prefix.
 * An archive's address has its digest: a name may move to other bytes, an address never does.
-* The index is JSON, which every YAML parser reads and none takes for something else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
 from airlift import canonical, digest
 from airlift.errors import IntegrityError
-from airlift.kinds import semver
 from airlift.site.catalog import Catalog
+from airlift.site.chart_index import index_of
 from airlift.site.listing import Service
 from airlift.site.server.content import blob_response
 
-# Helm wants times; what the drop holds has none, and the site's clock would make two sites differ.
-_CREATED: Final = "1970-01-01T00:00:00Z"
 _PROVENANCE: Final = ".prov"
 
 
@@ -53,22 +49,10 @@ def routes(catalog: Catalog) -> list[web.AbstractRouteDef]:
     ]
 
 
-def index_of(names: list[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return a chart repository's index.
+def refusals(address: str) -> list[web.AbstractRouteDef]:
+    """Return the routes of a site whose images and charts are in another registry."""
 
-    Args:
-        names: chart name, and what `airlift.site.mirrors.charts` says about each version.
-    """
-    entries: dict[str, list[dict[str, Any]]] = {}
-    newest_first = sorted(names, key=lambda item: (semver.parse_version(item[1]["version"]), item[1]["digest"]))
-    for name, value in reversed(newest_first):
-        hex_digits = digest.hex_of(digest.parse(value["digest"]))
-        entries.setdefault(name, []).append(
-            {
-                **value["chart"],
-                "created": _CREATED,
-                "digest": hex_digits,
-                "urls": [f"{hex_digits}/{name}-{value['version']}.tgz"],
-            }
-        )
-    return {"apiVersion": "v1", "entries": entries, "generated": _CREATED}
+    async def elsewhere(_: web.Request) -> web.StreamResponse:
+        raise web.HTTPNotFound(text=f"the charts of this site are in {address}; see airlift status --client helm\n")
+
+    return [web.get("/charts/{tail:.*}", elsewhere)]

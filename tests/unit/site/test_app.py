@@ -1,4 +1,4 @@
-"""Requests that a change of the site overtakes, at the worst moment each."""
+"""The application of a site: requests that a change overtakes at the worst moment, and what is elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from airlift.progress import Silent
 from airlift.site import retention
 from airlift.site.catalog import Catalog
-from airlift.site.config import Site
+from airlift.site.config import RegistryConfig, Site
 from airlift.site.server.app import make_app
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
@@ -87,3 +87,10 @@ def test_a_site_that_never_settles_answers_after_some_attempts(tmp_path: Path, m
     asked = overtaken(monkeypatch, "names", lambda: take(site, next(waiting)), times=len(bundles))
     assert ask(site, "/files/absent")[0] == 404
     assert 5 < len(asked) < len(bundles)
+
+
+@pytest.mark.parametrize("path", ["/charts/index.yaml", "/v2/library/redis/manifests/7"])
+def test_a_site_with_a_registry_says_where_images_and_charts_are(tmp_path: Path, path: str) -> None:
+    site = make_site(tmp_path / "site", registry=RegistryConfig(url="https://registry.example.com/mirror"))
+    status, body = ask(site, path)
+    assert (status, b"https://registry.example.com/mirror" in body) == (404, True)
