@@ -96,6 +96,24 @@ def test_a_changed_file_and_changed_sums_are_both_found(kit: Kit, tmp_path: Path
     assert run(components.require("openssl"), *verify, cwd=copy).returncode != 0
 
 
+def test_a_wheel_that_is_built_of_the_source_tree_has_what_our_own_has(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    left_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(components.ROOT / "airlift", tree / "airlift", symlinks=True, ignore=left_out)
+    shutil.copytree(components.ROOT / "appliance", tree / "appliance")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(components.ROOT / name, tree)
+    ok(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, tree, env=dict(os.environ))
+    (built,) = tmp_path.glob("*.whl")
+    (tmp_path / "own.zip").write_bytes(own_wheel.own_wheel()[1])
+    with zipfile.ZipFile(built) as one, zipfile.ZipFile(tmp_path / "own.zip") as other:
+        contents = [
+            {name: item.read(name) for name in item.namelist() if name.startswith("airlift/")} for item in (one, other)
+        ]
+    assert "airlift/appliance/provision.sh" in contents[0]
+    assert contents[0] == contents[1]
+
+
 def test_modes_are_for_everybody_to_read_whatever_the_umask(kit: Kit) -> None:
     for path in [kit.path, *kit.path.rglob("*")]:
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
