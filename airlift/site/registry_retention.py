@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -137,32 +137,46 @@ def remove(
             repositories[item.repository].append(item)
     gone: list[Doomed] = []
     progress.start("pruning the registry", sum(map(len, repositories.values())), unit="manifests")
-    for repository, items in repositories.items():
-        kept = _kept(client, repository, items)
-        for item in items:
-            name = client.name(repository, item.digest)
-            progress.advance(1)
-            if item.digest in kept:
-                progress.warn(f"{name} stays: {kept[item.digest]}")
-                continue
-            try:
-                is_gone = client.delete_manifest(repository, item.digest)
-                if is_gone and item.subject is not None:
-                    client.unlist_referrer(repository, item.subject, item.digest)
-            except DeliveryError as error:
-                if error.temporary:
-                    raise
-                progress.warn(f"{name} stays: {error.message}")
-                continue
-            if not is_gone:
-                progress.warn(
-                    f"{client.registry} does not let manifests be deleted; what was pruned here stays there. "
-                    "docker-registry needs storage.delete.enabled: true"
-                )
-                return tuple(gone)
-            gone.append(item)
+    try:
+        for repository, items in repositories.items():
+            gone += _remove_in(client, repository, items, progress)
+    except _KeepsAllError:
+        progress.warn(
+            f"{client.registry} does not let manifests be deleted; what was pruned here stays there. "
+            "docker-registry needs storage.delete.enabled: true"
+        )
     progress.finish()
     return tuple(gone)
+
+
+class _KeepsAllError(Exception):
+    """The registry deletes nothing at all."""
+
+
+def _remove_in(client: RegistryClient, repository: str, items: list[Doomed], progress: Progress) -> Iterator[Doomed]:
+    try:
+        kept = _kept(client, repository, items)
+    except DeliveryError as error:
+        if error.temporary:
+            raise
+        progress.warn(f"{client.registry}/{repository} is left as it is: {error.message}")
+        return
+    for item in items:
+        progress.advance(1)
+        if item.digest in kept:
+            progress.warn(f"{client.name(repository, item.digest)} stays: {kept[item.digest]}")
+            continue
+        try:
+            if not client.delete_manifest(repository, item.digest):
+                raise _KeepsAllError
+            if item.subject is not None:
+                client.unlist_referrer(repository, item.subject, item.digest)
+        except DeliveryError as error:
+            if error.temporary:
+                raise
+            progress.warn(f"{client.name(repository, item.digest)} stays: {error.message}")
+        else:
+            yield item
 
 
 def _kept(client: RegistryClient, repository: str, items: Iterable[Doomed]) -> dict[Digest, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,3 +164,14 @@ def test_a_pruned_referrer_is_no_longer_listed(tmp_path: Path, registry: Registr
     assert [item.digest for item in client.referrers(APP, image.root.digest)] == [listed[1]]
     assert client.head(APP, fallback_tag(image.root.digest)) is not None
     assert repair.check(site, progress=Silent(), http=ONCE) == []
+
+
+def test_a_repository_that_is_gone_is_no_obstacle(tmp_path: Path, registry: Registry) -> None:
+    site, digests = filled(tmp_path, registry.url, months=2)
+    shutil.rmtree(registry.root / "data/docker/registry/v2/repositories/docker.io/library/tool")
+    listener = Listener()
+    done = retention.execute(site, retention.plan(site, 1), listener)
+    assert {item.digest for item in done.manifests} == {digests[1]["index"], digests[1]["own"]}
+    (warning,) = listener.warnings
+    assert "docker.io/library/tool is left as it is" in warning
+    assert [drop.sequence for drop in drops.list_drops(site)] == [2]
