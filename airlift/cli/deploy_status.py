@@ -9,9 +9,10 @@ import click
 
 from airlift.canonical import JsonObject
 from airlift.cli import console, environment, options
-from airlift.site.config import load_site
-from airlift.site.deploy import active, differences, kubectl, record
+from airlift.site.config import Site, load_site
+from airlift.site.deploy import active, differences, expected, kubectl, record
 from airlift.site.deploy import status as releases
+from airlift.site.deploy.expected import Expected
 from airlift.site.deploy.images import Images
 from airlift.site.deploy.running import Shipped
 from airlift.site.deploy.status import State
@@ -33,11 +34,11 @@ def status(folder: Path, kubeconfig: Path | None, timeout: float, as_json: bool)
     """
     site = load_site(folder)
     progress = console.progress()
-    drops = active.required_drops(site)
     cluster = kubectl.find(environment.variables(), kubeconfig)
-    shipped = Shipped(Images(drops, active.blobs(site, environment.http_settings(), progress)))
+    wanted, shipped = _of_drops(site)
     states = releases.watch(
-        lambda: releases.look(cluster, drops, shipped),
+        lambda: releases.look(cluster, wanted, shipped),
+        len(wanted),
         timeout=timeout,
         clock=time.monotonic,
         sleep=time.sleep,
@@ -52,6 +53,12 @@ def status(folder: Path, kubeconfig: Path | None, timeout: float, as_json: bool)
     releases.refuse(states)
 
 
+def _of_drops(site: Site) -> tuple[tuple[Expected, ...], Shipped]:
+    drops = active.required_drops(site)
+    source = active.blobs(site, environment.http_settings(), console.progress())
+    return expected.of_drops(drops, source, site.store.read), Shipped(Images(drops, source))
+
+
 def _json(states: tuple[State, ...]) -> JsonObject:
     return {
         "ready": all(item.phase is releases.Phase.READY for item in states),
@@ -61,7 +68,7 @@ def _json(states: tuple[State, ...]) -> JsonObject:
 
 def line(state: State) -> str:
     """Return a release in one line for people."""
-    version = state.version if state.revision is None else state.revision.chart_version
+    version = state.version if state.revision is None else state.revision.chart.version
     number = "" if state.revision is None else f", revision {state.revision.number}"
     count = sum(item.problem is None and item.running is not None for item in state.containers)
     shown = f"{state.phase:9} {state.release.namespace}/{state.release.name} {version}{number}"
@@ -75,12 +82,9 @@ def line(state: State) -> str:
 def diff(folder: Path, kubeconfig: Path | None, as_json: bool) -> None:
     """Say what differs between the cluster and the active drops; changes nothing."""
     site = load_site(folder)
-    progress = console.progress()
-    drops = active.required_drops(site)
     cluster = kubectl.find(environment.variables(), kubeconfig)
-    shipped = Shipped(Images(drops, active.blobs(site, environment.http_settings(), progress)))
-    states = releases.look(cluster, drops, shipped)
-    found = differences.between(cluster, states, site.store.read)
+    states = releases.look(cluster, *_of_drops(site))
+    found = differences.between(cluster, states)
     if as_json:
         console.result_json({"differences": [item.to_json() for item in found]})
     else:

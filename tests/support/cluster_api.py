@@ -11,7 +11,7 @@ import contextlib
 import gzip
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ PLURALS = {
     "Job": ("batch/v1", "jobs"),
     "CronJob": ("batch/v1", "cronjobs"),
     "HelmChart": ("helm.cattle.io/v1", "helmcharts"),
+    "HelmChartConfig": ("helm.cattle.io/v1", "helmchartconfigs"),
 }
 
 
@@ -46,24 +47,17 @@ class Api:
         body = {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
         self.emulator.objects[kmock.resource(f"{version}/{plural}"), namespace, name] = body
 
-    def helm_release(
-        self, name: str, number: int, status: str, version: str, manifest: Sequence[Mapping[str, Any]], **more: Any
-    ) -> None:
-        """Set the Secret that Helm writes for a revision."""
-        record = {
-            "name": name,
-            "version": number,
-            "chart": {"metadata": {"name": "site", "version": version}},
-            "info": {"status": status, "description": more.get("description", "Upgrade complete")},
-            "manifest": yaml.safe_dump_all(manifest),
-            "hooks": [{"manifest": yaml.safe_dump(item)} for item in more.get("hooks", ())],
-        }
+    def helm_release(self, number: int, status: str, record: Mapping[str, Any], description: str = "") -> None:
+        """Set the Secret that Helm writes for a revision, from its record (tests/support/helm_records.py)."""
+        name = record["name"]
+        info = {**record["info"], "status": status, "description": description or "Upgrade complete"}
+        record = {**record, "version": number, "info": info}
         packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(record).encode()))).decode()
         labels = {"owner": "helm", "name": name, "version": str(number), "status": status}
         self.put(
             "Secret",
             f"sh.helm.release.v1.{name}.v{number}",
-            more.get("namespace", "vision"),
+            record["namespace"],
             metadata={"labels": labels},
             type="helm.sh/release.v1",
             data={"release": packed},
@@ -100,7 +94,7 @@ def _owner(kind: str, name: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running_api(folder: Path) -> Iterator[Api]:
+def running_api(folder: Path, *, port: int | None = None) -> Iterator[Api]:
     """Serve an API from a thread of its own."""
     emulator = kmock.KubernetesEmulator()
     for kind, (version, plural) in PLURALS.items():
@@ -112,7 +106,7 @@ def running_api(folder: Path) -> Iterator[Api]:
 
     async def serve() -> None:
         held["stop"], held["loop"] = asyncio.Event(), asyncio.get_running_loop()
-        async with emulator, kmock.Server(emulator) as server:
+        async with emulator, kmock.Server(emulator, port=port) as server:
             held["url"] = str(server.url)
             ready.set()
             await held["stop"].wait()

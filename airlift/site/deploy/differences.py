@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from airlift.canonical import JsonObject
-from airlift.digest import Digest
-from airlift.site.deploy import values
-from airlift.site.deploy.helmchart import PREFIX, SYSTEM
+from airlift.site.deploy.cluster import Cluster
+from airlift.site.deploy.helmchart import GROUP, PREFIX, SYSTEM
 from airlift.site.deploy.objects import at
-from airlift.site.deploy.status import Cluster, Phase, State
+from airlift.site.deploy.status import State
 
-GROUP: Final = "apis/helm.cattle.io/v1"
 _OWNER: Final = "objectset.rio.cattle.io/owner-name"
 _NOTHING: Final = "nothing"
 
@@ -39,23 +37,19 @@ class Difference:
         return {"what": self.what, "release": self.release, "cluster": self.cluster, "drop": self.drop}
 
 
-def between(cluster: Cluster, states: Sequence[State], read: Callable[[Digest], bytes]) -> list[Difference]:
+def between(cluster: Cluster, states: Sequence[State]) -> list[Difference]:
     """Return what differs, in the order of the drops' releases; releases of earlier drops last.
 
     Args:
         cluster: is asked for the HelmCharts.
         states: what was seen of the releases.
-        read: gives a values file.
 
     Raises:
         DeployError: the cluster does not answer.
-        IntegrityError, StoreError: a values file cannot be read.
     """
-    charts = {str(at(item, "metadata", "name")): item for item in cluster.items(GROUP, "helmcharts", SYSTEM)}
-    found: list[Difference] = []
-    for state in states:
-        found += _release(state, charts.get(state.release.name), read)
+    found = [item for state in states for item in _release(state)]
     names = {state.release.name for state in states}
+    charts = {str(at(item, "metadata", "name")): item for item in cluster.items(GROUP, "helmcharts", SYSTEM)}
     for name, item in sorted(charts.items()):
         owner = at(item, "metadata", "annotations", _OWNER)
         if name not in names and owner == f"{PREFIX}{name}":
@@ -64,17 +58,20 @@ def between(cluster: Cluster, states: Sequence[State], read: Callable[[Digest], 
     return found
 
 
-def _release(state: State, chart: Mapping[str, Any] | None, read: Callable[[Digest], bytes]) -> list[Difference]:
+def _release(state: State) -> list[Difference]:
     release = state.release
     name = f"{release.namespace}/{release.name}"
-    if state.phase is Phase.ABSENT:
+    if state.revision is None:
         return [Difference("release", name, _NOTHING, f"{release.chart.facts.get('name')} {state.version}")]
     found = []
-    if state.revision is not None and state.revision.chart_version != state.version:
-        found.append(Difference("chart", name, state.revision.chart_version, state.version))
-    wanted = values.combine([(file, read(pin)) for file, pin in release.values], release=release.name)
-    if chart is not None and (at(chart, "spec", "valuesContent") or "") != wanted:
-        found.append(Difference("values", name, "other values", "the drop's"))
+    if state.other_chart:
+        version = state.revision.chart.version
+        there = (
+            version if version != state.version else f"{version} with other content ({', '.join(state.other_chart)})"
+        )
+        found.append(Difference("chart", name, there, state.version))
+    if state.other_values:
+        found.append(Difference("values", name, f"other values ({', '.join(state.other_values)})", "the drop's"))
     for item in state.containers:
         if item.problem is not None:
             where = f"{name} {item.container.pod}, {item.container.name}"

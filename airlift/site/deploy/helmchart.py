@@ -28,6 +28,8 @@ from airlift.site.deploy.files import PlannedFile, locate, plan_bytes, plan_stre
 MANIFESTS: Final = PurePosixPath("var/lib/rancher/k3s/server/manifests")
 CHARTS: Final = PurePosixPath("var/lib/rancher/k3s/server/static/charts")
 SYSTEM: Final = "kube-system"
+GROUP: Final = "apis/helm.cattle.io/v1"
+"""Where HelmCharts are on the API."""
 PREFIX: Final = "airlift-"
 
 K3S_ADDONS: Final = frozenset(

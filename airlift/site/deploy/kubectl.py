@@ -7,6 +7,7 @@ gave it.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess  # noqa: TID251 - this file drives kubectl
 import tempfile
@@ -17,10 +18,16 @@ from urllib.parse import quote
 
 from airlift import fs, limits
 from airlift.errors import DeployError, UsageError
+from airlift.site.deploy.cluster import AwayError
 
 K3S_KUBECONFIG: Final = Path("/etc/rancher/k3s/k3s.yaml")
 _TIMEOUT_S: Final = 60
 _OUTPUT: Final = 256 * limits.MIB
+# What kubectl says while an API server starts, is busy or cannot be reached.
+_AWAY = re.compile(
+    r"connection to the server|Unable to connect|ServiceUnavailable|TooManyRequests|\(Timeout\)|InternalError"
+    r"|unable to handle the request|connection reset|i/o timeout|handshake timeout|\bEOF\b|etcdserver"
+)
 
 
 class Kubectl:
@@ -37,17 +44,7 @@ class Kubectl:
         self._environment = dict(environment)
 
     def items(self, group: str, plural: str, namespace: str, *, selector: str = "") -> list[dict[str, Any]]:
-        """Return the objects of one kind in a namespace; none when the cluster does not know the kind.
-
-        Args:
-            group: ``api/v1`` or ``apis/<group>/<version>``.
-            plural: the kind, such as ``pods``.
-            namespace: where.
-            selector: labels, such as ``owner=helm,name=web``.
-
-        Raises:
-            DeployError: the cluster does not answer, or refuses.
-        """
+        """See `Cluster.items`."""
         query = f"?labelSelector={quote(selector, safe='')}" if selector else ""
         path = f"/{group}/namespaces/{quote(namespace, safe='')}/{plural}{query}"
         value = self._get(path)
@@ -63,7 +60,8 @@ class Kubectl:
                 raise DeployError(f"{path}: the cluster's answer is not JSON") from None
         if "NotFound" in said:
             return None
-        raise DeployError(
+        is_away = _AWAY.search(said) is not None and "x509" not in said
+        raise (AwayError if is_away else DeployError)(
             f"{path}: kubectl ended with {code}: {' '.join(said.split())[:500] or 'without a word'}",
             hint="check that the API server runs and that the kubeconfig is right (--kubeconfig)",
         )
@@ -82,7 +80,7 @@ class Kubectl:
                     check=False,
                 )
             except subprocess.TimeoutExpired:
-                raise DeployError(f"{arguments[-1]}: kubectl did not finish in {_TIMEOUT_S} s") from None
+                raise AwayError(f"{arguments[-1]}: kubectl did not finish in {_TIMEOUT_S} s") from None
             out.seek(0)
             err.seek(0)
             output = out.read(_OUTPUT + 1)

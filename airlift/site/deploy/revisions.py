@@ -15,6 +15,8 @@ from typing import Any, Final
 from airlift import limits
 from airlift.errors import DeployError, IntegrityError
 from airlift.kinds import chart_yaml
+from airlift.site.deploy import content
+from airlift.site.deploy.content import Content
 from airlift.site.deploy.objects import at
 
 WORKLOADS: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Pod", "ReplicaSet"})
@@ -40,7 +42,8 @@ class Revision:
     Attributes:
         number: of the revision.
         status: ``deployed``, ``failed``, ``pending-upgrade`` ...
-        chart_version: of the chart in it.
+        chart: what was installed.
+        values: what it was installed with, the chart's own defaults apart.
         description: Helm's own words.
         workloads: what its manifest and hooks name.
         hooks: those of `workloads` that are hooks: nobody waits for them, they may be gone.
@@ -48,7 +51,8 @@ class Revision:
 
     number: int
     status: str
-    chart_version: str
+    chart: Content
+    values: Mapping[str, Any]
     description: str
     workloads: tuple[Workload, ...]
     hooks: frozenset[Workload]
@@ -75,7 +79,8 @@ def newest(secrets: Iterable[Mapping[str, Any]], *, release: str, namespace: str
         number,
         # The label and not the record: Helm changes both, and the label is what an operator sees.
         str(_labels(secret).get("status", "unknown")),
-        str(at(record, "chart", "metadata", "version") or ""),
+        content.of_record(record, subject=subject),
+        values if isinstance(values := record.get("config"), dict) else {},
         " ".join(str(at(record, "info", "description") or "").split())[:500],
         (*main, *sorted(extra)),
         extra,

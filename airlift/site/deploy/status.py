@@ -1,34 +1,30 @@
 """Releases of the active drops as a cluster has them: where each is, and whether what runs is what was shipped.
 
-A release is good when Helm's newest revision is deployed with the drop's chart version, its workloads are ready, and
-every container reports a digest that was shipped. Jobs and HelmCharts of K3s say nothing about that.
+A release is good when Helm's newest revision is deployed with the drop's chart and values, its workloads are ready,
+and every container reports a digest that was shipped. Jobs and HelmCharts of K3s say nothing about that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from airlift.artifact import DropConfig
 from airlift.canonical import JsonObject
 from airlift.errors import DeployError
 from airlift.progress import Progress
-from airlift.site.deploy import helmchart, revisions
-from airlift.site.deploy.helmchart import Release
+from airlift.site.deploy import helm_values, revisions
+from airlift.site.deploy.cluster import AwayError, Cluster
+from airlift.site.deploy.expected import Expected
+from airlift.site.deploy.helmchart import GROUP, SYSTEM, Release
+from airlift.site.deploy.objects import at
 from airlift.site.deploy.revisions import Revision
 from airlift.site.deploy.rollout import SOURCES, Objects
 from airlift.site.deploy.running import Compared, Shipped
 
 INTERVAL_S: Final = 2.0
-
-
-class Cluster(Protocol):
-    """What is asked of a cluster."""
-
-    def items(self, group: str, plural: str, namespace: str, *, selector: str = "") -> list[dict[str, Any]]:
-        """Return the objects of one kind in a namespace."""
+_SHOWN: Final = 3
 
 
 class Phase(StrEnum):
@@ -56,6 +52,7 @@ class State:
         revision: Helm's newest, or None.
         waiting: what it waits for, or why it failed.
         containers: what runs.
+        other_chart, other_values: what of the revision is not the drop's: files and values by path.
     """
 
     release: Release
@@ -63,6 +60,8 @@ class State:
     revision: Revision | None
     waiting: tuple[str, ...]
     containers: tuple[Compared, ...]
+    other_chart: tuple[str, ...] = ()
+    other_values: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
@@ -84,33 +83,41 @@ class State:
             "revision": None if self.revision is None else self.revision.number,
             "status": None if self.revision is None else self.revision.status,
             "chart": self.release.chart.facts.get("name"),
-            "version": None if self.revision is None else self.revision.chart_version,
+            "version": None if self.revision is None else self.revision.chart.version,
             "wanted": self.version,
             "waiting": list(self.waiting),
             "containers": [item.to_json() for item in self.containers],
         }
 
 
-def look(cluster: Cluster, drops: Sequence[DropConfig], shipped: Shipped) -> tuple[State, ...]:
+def look(cluster: Cluster, wanted: Sequence[Expected], shipped: Shipped) -> tuple[State, ...]:
     """Return where every release of the drops is now.
 
     Raises:
         DeployError: the cluster does not answer, or what Helm wrote there cannot be read.
     """
-    return tuple(_state(cluster, item, shipped) for item in helmchart.releases(drops))
+    configs = {str(at(item, "metadata", "name")): item for item in cluster.items(GROUP, "helmchartconfigs", SYSTEM)}
+    return tuple(_state(cluster, item, _values(configs.get(item.release.name)), shipped) for item in wanted)
 
 
-def _state(cluster: Cluster, release: Release, shipped: Shipped) -> State:
+def _values(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    text = at(config, "spec", "valuesContent")
+    name = at(config, "metadata", "name")
+    return helm_values.read(text, subject=f"HelmChartConfig {name}") if isinstance(text, str) else {}
+
+
+def _state(cluster: Cluster, wanted: Expected, over: Mapping[str, Any], shipped: Shipped) -> State:
+    release = wanted.release
     secrets = cluster.items("api/v1", "secrets", release.namespace, selector=f"owner=helm,name={release.name}")
     revision = revisions.newest(secrets, release=release.name, namespace=release.namespace)
     if revision is None:
         return State(release, Phase.ABSENT, None, ("Helm has not installed it yet",), ())
     objects = _objects(cluster, {release.namespace, *(item.namespace for item in revision.workloads)})
     containers = tuple(shipped.compare(item) for item in objects.containers(revision.workloads))
-    wanted = str(release.chart.facts.get("version", ""))
-    if revision.chart_version != wanted:
-        said = f"version {revision.chart_version} is {revision.status}, {wanted} is wanted"
-        return State(release, Phase.OUTDATED, revision, (said,), containers)
+    chart, values = wanted.other_chart(revision), wanted.other_values(revision, over)
+    if chart or values:
+        said = (_other(revision, "another chart", chart), _other(revision, "other values", values))
+        return State(release, Phase.OUTDATED, revision, tuple(filter(None, said)), containers, chart, values)
     if revision.status == "failed":
         return State(release, Phase.FAILED, revision, (revision.description or "Helm does not say why",), containers)
     if revision.status != "deployed":
@@ -122,6 +129,13 @@ def _state(cluster: Cluster, release: Release, shipped: Shipped) -> State:
         # Pods of the revision before may still run: that counts only when nothing is on its way any more.
         return State(release, Phase.ROLLING if waiting else Phase.DIFFERS, revision, tuple(waiting), containers)
     return State(release, Phase.ROLLING if waiting else Phase.READY, revision, tuple(waiting), containers)
+
+
+def _other(revision: Revision, what: str, paths: Sequence[str]) -> str:
+    if not paths:
+        return ""
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return f"revision {revision.number}, {revision.status}, has {what}: {', '.join(paths[:_SHOWN])}{more}"
 
 
 def _early(item: Compared) -> bool:
@@ -139,6 +153,7 @@ def _objects(cluster: Cluster, namespaces: set[str]) -> Objects:
 
 def watch(
     see: Callable[[], tuple[State, ...]],
+    count: int,
     *,
     timeout: float,
     clock: Callable[[], float],
@@ -149,20 +164,31 @@ def watch(
 
     Args:
         see: looks once.
+        count: of the releases.
         timeout: seconds; 0 looks once.
         clock: seconds that only grow.
         sleep: waits.
         progress: hears of each release that changes.
 
     Raises:
+        AwayError: the cluster does not answer until the time is up.
         DeployError: as `look`.
     """
     end = clock() + timeout
-    states = see()
-    progress.start("waiting for releases", len(states), unit="releases")
     told: dict[str, str] = {}
+    progress.start("waiting for releases", count, unit="releases")
     done = 0
     while True:
+        try:
+            states = see()
+        except AwayError as error:
+            if clock() >= end:
+                raise
+            if told.get("") != error.message:
+                told[""] = error.message
+                progress.note(f"waiting for the cluster: {error.message}")
+            sleep(INTERVAL_S)
+            continue
         for item in states:
             line = f"{item.release.namespace}/{item.release.name}: {item.phase}" + "".join(
                 f"; {text}" for text in item.waiting[:3]
@@ -177,7 +203,6 @@ def watch(
             progress.finish()
             return states
         sleep(INTERVAL_S)
-        states = see()
 
 
 def refuse(states: Sequence[State]) -> None:

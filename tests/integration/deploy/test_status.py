@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,28 @@ from airlift.cli.main import run
 from airlift.site import drops as kept
 from airlift.site.config import Site
 from tests import components
+from tests.support.charts import chart
 from tests.support.cluster_api import Api, running_api
 from tests.support.deployable import activate, make_site
 from tests.support.drops import Drops
+from tests.support.helm_records import record
+from tests.support.registry import free_port
 from tests.unit.deploy.conftest import tree
 
 APP = "docker.io/library/app:1"
 TWIN = "docker.io/other/twin:1"
 REDIS = "docker.io/library/redis:7.4"
-MANIFEST = [
-    {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {}},
-    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}},
-]
+TEMPLATE = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec: {template: {metadata: {annotations: {a: {{ .Values.a | quote }}}}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: c}
+"""
+VALUES = "a: 1\n"
 STRANGE = "sha256:" + "0" * 64
 
 
@@ -48,10 +59,15 @@ def drops(site: Site) -> Drops:
     drops.image(APP, b"app")
     drops.image(TWIN, b"app", platforms=None)
     drops.image(REDIS, b"redis")
-    drops.chart("site", "1.2.0", [APP])
-    drops.release("site", namespace="vision", release="web", v=b"a: 1\n")
+    drops.chart("site", "1.2.0", [APP], archive=site_chart("1.2.0"))
+    drops.release("site", namespace="vision", release="web", v=VALUES.encode())
     activate(site, drops)
     return drops
+
+
+def site_chart(version: str, **more: str) -> bytes:
+    files = {"templates/web.yaml": TEMPLATE, "values.yaml": "a: 0\nb: {c: 1}\n", **more}
+    return chart("site", version, files)
 
 
 @pytest.fixture
@@ -70,8 +86,8 @@ def digest_of(drops: Drops, name: str) -> str:
 
 
 def deployed(api: Api, image_id: str, *, image: str = APP, ready: bool = True) -> None:
-    api.helm_release("web", 1, "superseded", "1.1.0", MANIFEST)
-    api.helm_release("web", 2, "deployed", "1.2.0", MANIFEST)
+    api.helm_release(1, "superseded", record(site_chart("1.1.0"), VALUES))
+    api.helm_release(2, "deployed", record(site_chart("1.2.0"), VALUES))
     api.deployment("web", {"app": (image, image_id)}, ready=ready)
 
 
@@ -167,7 +183,7 @@ def test_a_failed_upgrade_is_seen_though_its_job_would_be_complete(
     site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deployed(api, f"docker.io/library/app@{digest_of(drops, APP)}")
-    api.helm_release("web", 3, "failed", "1.2.0", MANIFEST, description="timed out waiting")
+    api.helm_release(3, "failed", record(site_chart("1.2.0"), VALUES), "timed out waiting")
 
     assert status(site, api, "--timeout", "60") == 18
     assert "vision/web is failed: timed out waiting" in capsys.readouterr().err
@@ -176,11 +192,74 @@ def test_a_failed_upgrade_is_seen_though_its_job_would_be_complete(
 def test_the_version_before_is_not_taken_for_success(
     site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    api.helm_release("web", 1, "deployed", "1.1.0", MANIFEST)
+    api.helm_release(1, "deployed", record(site_chart("1.1.0"), VALUES))
     api.deployment("web", {"app": (APP, f"docker.io/library/app@{digest_of(drops, APP)}")})
 
     assert status(site, api) == 18
-    assert "vision/web is outdated: version 1.1.0 is deployed, 1.2.0 is wanted" in capsys.readouterr().err
+    assert "vision/web is outdated: revision 1, deployed, has another chart: version 1.1.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "values", "said"),
+    [
+        (site_chart("1.2.0"), "a: 0\nsecret: {key: hunter2}\n", "has other values: a, secret"),
+        (site_chart("1.2.0"), "", "has other values: a"),
+        (
+            site_chart("1.2.0", **{"templates/more.yaml": "# more", "files/x": "y"}),
+            VALUES,
+            "has another chart: files/x, templates/more.yaml",
+        ),
+        (site_chart("1.2.0", **{"values.yaml": "a: 0\nb: {c: 2}\n"}), VALUES, "has another chart: values.yaml: b.c"),
+    ],
+)
+def test_a_revision_before_is_not_taken_for_the_drops_though_its_version_is_the_same(
+    site: Site,
+    drops: Drops,
+    api: Api,
+    capsys: pytest.CaptureFixture[str],
+    before: bytes,
+    values: str,
+    said: str,
+) -> None:
+    """K3s looks at manifests every 15 s, and its job takes its time: until then the old revision is all there is."""
+    api.helm_release(1, "deployed", record(before, values))
+    api.deployment("web", {"app": (APP, f"docker.io/library/app@{digest_of(drops, APP)}")})
+
+    assert status(site, api, "--timeout", "0.1") == 18
+
+    found, words = read(capsys)
+    assert found["releases"][0]["phase"] == "outdated"
+    assert f"vision/web is outdated: revision 1, deployed, {said}" in words
+    assert "hunter2" not in words + json.dumps(found)
+
+
+def test_an_upgrade_that_comes_while_status_waits_is_seen(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also when the image that the old revision runs is none of the drop."""
+    api.helm_release(1, "deployed", record(site_chart("1.2.0"), "a: 0\n"))
+    api.deployment("web", {"app": ("docker.io/library/app:0", f"docker.io/library/app@{STRANGE}")})
+    upgrade = threading.Timer(3, lambda: deployed(api, f"docker.io/library/app@{digest_of(drops, APP)}"))
+    upgrade.start()
+    try:
+        assert status(site, api, "--timeout", "60") == 0
+    finally:
+        upgrade.join()
+
+    found, said = read(capsys)
+    assert found["releases"][0]["phase"] == "ready"
+    assert "vision/web: outdated; revision 1, deployed, has other values: a" in said
+
+
+def test_values_that_a_helm_chart_config_puts_over_the_drops_are_expected(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over = "b: {c: 5}\nextra: yes\n"
+    api.put("HelmChartConfig", "web", "kube-system", spec={"valuesContent": over, "failurePolicy": "abort"})
+    api.helm_release(1, "deployed", record(site_chart("1.2.0"), VALUES + over))
+    api.deployment("web", {"app": (APP, f"docker.io/library/app@{digest_of(drops, APP)}")})
+
+    assert status(site, api) == 0, capsys.readouterr()
 
 
 def test_it_waits_for_pods_and_says_what_for(
@@ -209,12 +288,44 @@ def test_a_cluster_that_does_not_answer_ends_with_18_in_kubectls_words(
     assert drops.artifacts
 
 
+def test_a_cluster_that_comes_back_while_status_waits_is_asked_again(
+    site: Site, drops: Drops, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """K3s restarts when its settings changed, and status is typed right after."""
+    port = free_port()
+    (tmp_path / "later").mkdir()
+    (tmp_path / "kubeconfig").write_text(
+        f"apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\n"
+        "contexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\ncurrent-context: c\n"
+    )
+    is_done = threading.Event()
+
+    def come_back() -> None:
+        with running_api(tmp_path / "later", port=port) as api:
+            deployed(api, f"docker.io/library/app@{digest_of(drops, APP)}")
+            assert is_done.wait(60)
+
+    back = threading.Timer(3, come_back)
+    back.start()
+    command = ["deploy", "status", "--site", str(site.root), "--kubeconfig", str(tmp_path / "kubeconfig")]
+    try:
+        assert run([*command, "--timeout", "60"]) == 0
+    finally:
+        is_done.set()
+        back.join()
+
+    said = capsys.readouterr()
+    assert (
+        "waiting for the cluster: /apis/helm.cattle.io/v1/namespaces/kube-system/helmchartconfigs: kubectl" in said.err
+    )
+    assert said.out.startswith("ready     vision/web 1.2.0, revision 2")
+
+
 def test_diff_names_chart_values_images_and_releases_of_earlier_drops(
     site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    api.helm_release("web", 1, "deployed", "1.1.0", MANIFEST)
+    api.helm_release(1, "deployed", record(site_chart("1.1.0"), "a: 0\nz: {y: 1}\n"))
     api.deployment("web", {"app": (APP, f"docker.io/library/app@{STRANGE}")})
-    api.put("HelmChart", "web", "kube-system", spec={"valuesContent": "a: 0\n"})
     owner = {"annotations": {"objectset.rio.cattle.io/owner-name": "airlift-old"}}
     api.put("HelmChart", "old", "kube-system", metadata=owner, spec={"targetNamespace": "vision"})
 
@@ -223,7 +334,7 @@ def test_diff_names_chart_values_images_and_releases_of_earlier_drops(
 
     assert capsys.readouterr().out.splitlines() == [
         "chart    vision/web: 1.1.0 -> 1.2.0",
-        "values   vision/web: other values -> the drop's",
+        "values   vision/web: other values (a, z) -> the drop's",
         f"image    vision/web vision/web-5d-abc, app: {STRANGE} -> {digest_of(drops, APP)}",
         "release  vision/old: of an earlier drop -> nothing",
     ]

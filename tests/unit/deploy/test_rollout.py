@@ -129,7 +129,7 @@ def test_the_newest_revision_is_the_one_with_the_highest_number() -> None:
     revision = revisions.newest(found, release="web", namespace="v")
 
     assert revision is not None
-    assert (revision.number, revision.chart_version) == (10, "1.10.0")
+    assert (revision.number, revision.chart.version) == (10, "1.10.0")
 
 
 @pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"[]"), gzip.compress(b"{")])
