@@ -11,7 +11,7 @@ import contextlib
 import gzip
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,21 +72,37 @@ class Api:
         namespace: str = "vision",
     ) -> None:
         """Set a deployment with its replica set and one pod; `containers` are image and imageID by name."""
+        spec = {"containers": [{"name": key, "image": image} for key, (image, _) in containers.items()]}
+        reported = [{"name": key, "imageID": found} for key, (_, found) in containers.items()]
+        self.rolled_out(name, spec, {"containerStatuses": reported}, ready=ready, namespace=namespace)
+
+    def rolled_out(
+        self, name: str, spec: Mapping[str, Any], status: Mapping[str, Any], *, ready: bool, namespace: str
+    ) -> None:
+        """Set a deployment with its replica set and one pod of this spec and status."""
         count = int(ready)
         replicas = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": count, "observedGeneration": 2}
         self.put("Deployment", name, namespace, metadata={"generation": 2}, spec={"replicas": 1}, status=replicas)
         self.put("ReplicaSet", f"{name}-5d", namespace, metadata=_owner("Deployment", name), spec={"replicas": 1})
-        self.put(
-            "Pod",
-            f"{name}-5d-abc",
-            namespace,
-            metadata=_owner("ReplicaSet", f"{name}-5d"),
-            spec={"containers": [{"name": key, "image": image} for key, (image, _) in containers.items()]},
-            status={
-                "phase": "Running" if ready else "Pending",
-                "containerStatuses": [{"name": key, "imageID": found} for key, (_, found) in containers.items()],
-            },
-        )
+        phase = {"phase": "Running" if ready else "Pending"}
+        owner = _owner("ReplicaSet", f"{name}-5d")
+        self.put("Pod", f"{name}-5d-abc", namespace, metadata=owner, spec=spec, status={**phase, **status})
+
+    def change_pod(self, name: str, change: Callable[[dict[str, Any]], object], namespace: str = "vision") -> None:
+        """Change the pod of a deployment."""
+        key = (kmock.resource("v1/pods"), namespace, f"{name}-5d-abc")
+        body = json.loads(json.dumps(self.emulator.objects[key].last, default=dict))
+        change(body)
+        self.emulator.objects[key] = body
+
+    def mount(self, name: str, volume: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        """Give the pod of a deployment a volume, and its first container's word for it."""
+
+        def change(pod: dict[str, Any]) -> None:
+            pod["spec"]["volumes"] = [volume]
+            pod["status"]["containerStatuses"][0]["volumeMounts"] = [status]
+
+        self.change_pod(name, change)
 
 
 def _owner(kind: str, name: str) -> dict[str, Any]:

@@ -27,19 +27,21 @@ _ENDED: Final = frozenset({"Succeeded", "Failed"})
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container of a pod.
+    """A container of a pod, or an image that is mounted into one as a volume.
 
     Attributes:
         pod: ``namespace/name``.
         name: its own.
         image: as the pod asks for it.
         image_id: as the node reports it; empty while it has not started.
+        is_unreported: whether it runs and the node does not say from what: a volume, which few nodes report.
     """
 
     pod: str
     name: str
     image: str
     image_id: str
+    is_unreported: bool = False
 
 
 class Objects:
@@ -166,12 +168,39 @@ _MISSING: Final = {
 }
 
 
+_PARTS: Final = (
+    ("initContainers", "initContainerStatuses"),
+    ("containers", "containerStatuses"),
+    ("ephemeralContainers", "ephemeralContainerStatuses"),
+)
+_STARTED: Final = frozenset({"Running", *_ENDED})
+
+
 def _containers(key: Workload, pod: Object) -> list[Container]:
-    found = []
-    for part, statuses in (("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")):
-        reported = {str(at(item, "name")): str(at(item, "imageID") or "") for item in at(pod, "status", statuses) or []}
+    where = f"{key.namespace}/{key.name}"
+    found: list[Container] = []
+    mounted: dict[object, object] = {}
+    for part, statuses in _PARTS:
+        seen = at(pod, "status", statuses) or []
+        reported = {str(at(item, "name")): str(at(item, "imageID") or "") for item in seen}
+        mounts = [mount for item in seen for mount in at(item, "volumeMounts") or []]
+        mounted |= {at(mount, "name"): at(mount, "volumeStatus", "image", "imageRef") for mount in mounts}
         for item in at(pod, "spec", part) or []:
             name = str(at(item, "name"))
-            image = str(at(item, "image") or "")
-            found.append(Container(f"{key.namespace}/{key.name}", name, image, reported.get(name, "")))
+            found.append(Container(where, name, str(at(item, "image") or ""), reported.get(name, "")))
+    has_started = at(pod, "status", "phase") in _STARTED
+    for item in at(pod, "spec", "volumes") or []:
+        if (image := at(item, "image", "reference")) is not None:
+            name = at(item, "name")
+            found.append(_volume(where, str(name), str(image), mounted.get(name), has_started=has_started))
     return found
+
+
+def _volume(where: str, name: str, image: str, reported: object, *, has_started: bool) -> Container:
+    """Return an image that is mounted: what the node reports, else the digest that it had to be mounted by."""
+    name = f"volume {name}"
+    if isinstance(reported, str) and reported:
+        return Container(where, name, image, reported)
+    if not has_started or "@" in image:
+        return Container(where, name, image, image if has_started else "")
+    return Container(where, name, image, "", is_unreported=True)

@@ -20,6 +20,7 @@ from airlift.site.deploy.images import Images
 from airlift.site.deploy.rollout import Container
 
 _NOT_SHIPPED: Final = "is not in the active drops"
+_UNREPORTED: Final = "the node does not report which image it mounts; name it by its digest in the values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Shipped:
         if artifact is None:
             return Compared(container, running, None, f"{container.image} {_NOT_SHIPPED}")
         shipped = artifact.root.digest
+        if container.is_unreported:
+            return Compared(container, None, shipped, _UNREPORTED)
         if not container.image_id:
             return Compared(container, None, shipped, None)
         if running is None:

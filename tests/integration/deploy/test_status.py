@@ -158,6 +158,49 @@ def test_an_image_that_was_swapped_behind_our_back_ends_with_18_and_the_list(
     assert STRANGE in (site.drops_dir / active.release / "deployed.json").read_text() or which == REDIS
 
 
+@pytest.mark.parametrize(
+    ("tail", "reported", "problem"),
+    [
+        ("", "", "the node does not report which image it mounts; name it by its digest in the values"),
+        ("", f"docker.io/library/redis@{STRANGE}", f"{STRANGE} runs, DIGEST was shipped"),
+        ("", "docker.io/library/redis@DIGEST", None),
+        ("@DIGEST", "", None),
+        (f"@{STRANGE}", "", f"docker.io/library/redis@{STRANGE} is not in the active drops"),
+    ],
+)
+def test_an_image_that_is_mounted_as_a_volume_is_compared_too(
+    site: Site,
+    drops: Drops,
+    api: Api,
+    capsys: pytest.CaptureFixture[str],
+    tail: str,
+    reported: str,
+    problem: str | None,
+) -> None:
+    digest = digest_of(drops, REDIS)
+    deployed(api, f"docker.io/library/app@{digest_of(drops, APP)}")
+    name = REDIS.partition(":")[0] + tail.replace("DIGEST", digest) if tail else REDIS
+    volume = {"name": "data", "image": {"reference": name}}
+    status_of = {"name": "data", "volumeStatus": {"image": {"imageRef": reported.replace("DIGEST", digest)}}}
+    api.mount("web", volume, status_of if reported else {"name": "data"})
+
+    assert status(site, api) == (18 if problem else 0)
+
+    found, _ = read(capsys)
+    (compared,) = (item for item in found["releases"][0]["containers"] if item["container"] == "volume data")
+    assert compared["problem"] == (problem and problem.replace("DIGEST", digest))
+
+
+def test_a_container_that_somebody_attached_to_a_pod_is_compared_too(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployed(api, f"docker.io/library/app@{digest_of(drops, APP)}")
+    api.change_pod("web", lambda pod: pod["spec"].update(ephemeralContainers=[{"name": "debug", "image": "a/b:1"}]))
+
+    assert status(site, api) == 18
+    assert "debug: a/b:1 is not in the active drops" in capsys.readouterr().err
+
+
 def test_an_image_that_no_drop_has_is_a_difference(
     site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
 ) -> None:
