@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from airlift.artifact import Artifact, Kind
 from airlift.digest import of as digest_of
 from airlift.kinds import files
 from airlift.kinds.files import NamedFile
 from airlift.oci import MANIFEST, Descriptor
+from airlift.site.deploy.helmchart import MANIFESTS
 from airlift.site.deploy.machine import Ran, run_bounded
 from tests.support.drops import Drops
 
@@ -38,6 +41,12 @@ K3S = """\
 case "$1" in
 kubectl)
     test -e "$ROOT/not-ready" && exit 1
+    case "$*" in
+    *" delete --ignore-not-found "*)
+        for last in "$@"; do what=$name; name=$last; done
+        rm -f "$ROOT/cluster/$what/$name"
+        exit 0 ;;
+    esac
     echo '{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}'
     exit 0 ;;
 version) echo "NUMBER"; exit 0 ;;
@@ -74,6 +83,21 @@ class DirectoryMachine:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
         place.chmod(mode)
+
+    def k3s_looks(self) -> set[str]:
+        """Do what K3s does every 15 s, and return the releases of the cluster then.
+
+        A manifest is applied unless its AddOn has its digest, and an AddOn stays when its file goes.
+        """
+        charts, addons = (self.root / "cluster" / kind for kind in ("helmchart", "addon"))
+        for folder in (charts, addons):
+            folder.mkdir(parents=True, exist_ok=True)
+        for manifest in sorted((self.root / MANIFESTS).glob("[!.]*.yaml")):
+            addon, checksum = addons / manifest.name.partition(".")[0], digest_of(manifest.read_bytes())
+            if not addon.exists() or addon.read_text() != checksum:
+                addon.write_text(checksum)
+                (charts / yaml.safe_load(manifest.read_text())["metadata"]["name"]).touch()
+        return {item.name for item in charts.iterdir()}
 
     def take_port(self, port: int) -> None:
         """Let something listen."""

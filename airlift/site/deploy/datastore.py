@@ -39,6 +39,23 @@ def name(binary: Digest) -> str:
     return f"airlift-before-{hex_of(binary)[:12]}"
 
 
+def size(root: Path) -> int:
+    """Return how many bytes a copy of the datastore takes, or a snapshot of etcd.
+
+    Raises:
+        DeployError: a symbolic link leads out of the root.
+        StoreError: the disk cannot be read.
+    """
+    source = locate(root, FOLDER / _SQLITE).parent
+    etcd = source / _ETCD / "member" / "snap" / "db"
+    with fs.guarded("reading"):
+        return sum(path.stat().st_size for path in [etcd, *_copied(source)] if path.is_file())
+
+
+def _copied(source: Path) -> list[Path]:
+    return [path for path in [*sorted(source.glob(f"{_SQLITE}*")), source.parent / "token"] if path.is_file()]
+
+
 def copy_sqlite(root: Path, binary: Digest) -> Path:
     """Copy the files of the SQLite datastore, while K3s is stopped, and the token that its content is encrypted with.
 
@@ -60,11 +77,10 @@ def copy_sqlite(root: Path, binary: Digest) -> Path:
         part = source / f".{first.name}.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(mode=0o700)
-        for path in [*sorted(source.glob(f"{_SQLITE}*")), source.parent / "token"]:
-            if path.is_file():
-                shutil.copy2(path, part / path.name)
-                with (part / path.name).open("rb+") as stream:
-                    os.fsync(stream.fileno())
+        for path in _copied(source):
+            shutil.copy2(path, part / path.name)
+            with (part / path.name).open("rb+") as stream:
+                os.fsync(stream.fileno())
         fs.sync_directory(part)
         part.replace(target)
         fs.sync_directory(source)

@@ -157,8 +157,13 @@ def locate(root: Path, path: PurePosixPath) -> Path:
     return root / path
 
 
-def check_space(root: Path, items: Iterable[PlannedFile]) -> None:
-    """Accept disks that have room for what is to be written.
+def sizes(items: Iterable[PlannedFile]) -> list[tuple[PurePosixPath, int]]:
+    """Return path and size of planned files, for `check_space`."""
+    return [(item.path, item.size) for item in items]
+
+
+def check_space(root: Path, items: Iterable[tuple[PurePosixPath, int]]) -> None:
+    """Accept disks that have room for what is to be written: paths, and bytes for each.
 
     Raises:
         StoreError: one has not.
@@ -166,12 +171,12 @@ def check_space(root: Path, items: Iterable[PlannedFile]) -> None:
     needed: dict[int, int] = {}
     places: dict[int, Path] = {}
     with fs.guarded("reading"):
-        for item in items:
-            place = locate(root, item.path).parent
+        for path, size in items:
+            place = locate(root, path).parent
             while not place.exists():
                 place = place.parent
             device = place.stat().st_dev
-            needed[device] = needed.get(device, 0) + item.size
+            needed[device] = needed.get(device, 0) + size
             places.setdefault(device, place)
         for device, size in needed.items():
             disk = os.statvfs(places[device])

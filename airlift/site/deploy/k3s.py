@@ -251,7 +251,7 @@ def write(plan: Plan, *, progress: Progress | None = None) -> None:
     progress = progress or Silent()
     if not plan.changes:
         return
-    files.check_space(plan.root, plan.changes)
+    files.check_space(plan.root, files.sizes(plan.changes))
     files.remove_parts(plan.root, [tarball.FOLDER, REGISTRIES.parent, helmchart.CHARTS, helmchart.MANIFESTS])
     progress.start("writing", sum(item.size for item in plan.changes))
     for item in plan.changes:

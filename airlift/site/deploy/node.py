@@ -20,7 +20,7 @@ from airlift.errors import DeployError
 from airlift.progress import Progress
 from airlift.site.deploy import datastore, files, k3s, prechecks, program, removal, settings
 from airlift.site.deploy.files import Action, PlannedFile
-from airlift.site.deploy.helmchart import SYSTEM
+from airlift.site.deploy.helmchart import PREFIX, SYSTEM
 from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.machine import Machine
 from airlift.site.deploy.prechecks import Finding, Role
@@ -92,8 +92,13 @@ class NodePlan:
     @property
     def uninstalls(self) -> tuple[Step, ...]:
         """The commands that take releases of earlier drops out of the cluster."""
-        delete = (f"/{program.BINARY}", "kubectl", "-n", SYSTEM, "delete", "helmchart", "--ignore-not-found")
-        return tuple(Step((*delete, name), "no active drop deploys it", {}) for name in self.removal.releases)
+        delete = (f"/{program.BINARY}", "kubectl", "-n", SYSTEM, "delete", "--ignore-not-found")
+        steps = []
+        for name in self.removal.releases:
+            steps.append(Step((*delete, "helmchart", name), "no active drop deploys it", {}))
+            # K3s skips a manifest whose digest its AddOn still has, also when it comes back with a later drop.
+            steps.append(Step((*delete, "addon", f"{PREFIX}{name}"), "so that it can be deployed again", {}))
+        return tuple(steps)
 
     @property
     def is_changed(self) -> bool:
@@ -158,9 +163,6 @@ def make_plan(
     prechecks.refuse(findings)
     own = settings.plan(root, wish, route=not prechecks.has_default_route(root))
     here = _for_role(plan, wish.role)
-    files.check_space(
-        root, [item for item in (*own, *kubernetes.files, *here.files) if item.action is not Action.UNCHANGED]
-    )
     wanted = _started_with(wish, kubernetes, own, here)
     last = _last(machine)
     starts = last != wanted or not is_running
@@ -168,6 +170,9 @@ def make_plan(
         _snapshot(machine, wish, kubernetes, is_running=is_running) if starts and _is_other(last, kubernetes) else ()
     )
     copies = any(step.command[:2] == ("systemctl", "stop") for step in before)
+    written = [item for item in (*own, *kubernetes.files, *here.files) if item.action is not Action.UNCHANGED]
+    copied = [(datastore.FOLDER / "copy", datastore.size(root))] if before else []
+    files.check_space(root, [*files.sizes(written), *copied])
     after = _start(wish, kubernetes, own) if starts else ()
     gone = Removal()
     if prune:

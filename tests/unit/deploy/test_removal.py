@@ -63,9 +63,23 @@ def test_what_no_drop_needs_goes_the_release_before_its_manifest(
     assert names(machine, FOLDER) == {item.path.name for item in made.files if item.path.parent == FOLDER}
     assert made.plan.kept == ()
     assert [str(step).partition("k3s ")[2] for step in made.uninstalls] == [
-        "kubectl -n kube-system delete helmchart --ignore-not-found goes"
+        "kubectl -n kube-system delete --ignore-not-found helmchart goes",
+        "kubectl -n kube-system delete --ignore-not-found addon airlift-goes",
     ]
     assert not make(second, prune=True).is_changed
+
+
+def test_a_release_that_comes_back_is_taken_by_k3s_again(second: Drops, machine: DirectoryMachine, make: Maker) -> None:
+    """With the very bytes that K3s saw before."""
+    assert machine.k3s_looks() == {"stays", "goes"}
+    apply(make(second, prune=True), machine)
+    assert machine.k3s_looks() == {"stays"}
+
+    second.chart("goes", "1.0.0", [f"{APP}:2"], archive=b"goes")
+    second.release("goes")
+    apply(make(second), machine)
+
+    assert machine.k3s_looks() == {"stays", "goes"}
 
 
 def test_a_manifest_that_somebody_edited_stays_with_its_chart(
