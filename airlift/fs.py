@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from airlift.errors import AirliftError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _HINTS = {
     errno.ENOSPC: "free some space on that disk and run the same command again",
@@ -131,6 +131,30 @@ def _claimed_directory(parent: Path, stem: str) -> tuple[Path, int]:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         if _is_claimed(handle):
             return path, handle
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Keep every other process that asks for the same directory out; wait until none is in.
+
+    Args:
+        folder: there already; nothing is written to it.
+        waiting: is called when there is somebody to wait for.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    with guarded("opening"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
         os.close(handle)
 
 

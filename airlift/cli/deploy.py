@@ -15,7 +15,7 @@ from airlift.errors import UsageError
 from airlift.oci import Platform, parse_platform
 from airlift.site import drops
 from airlift.site.config import Site, load_site
-from airlift.site.deploy import active
+from airlift.site.deploy import active, going_back
 from airlift.site.deploy import k3s as deployment
 from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.prechecks import Role
@@ -73,10 +73,11 @@ def k3s(
             "--root writes the files of the drops only; --role, --server, --token-file, --node-ip, --cluster-init and "
             "--prune are for the machine itself"
         )
-    with deploy_node.alone(site, dry_run=dry_run):
+    with deploy_node.alone(root, dry_run=dry_run), deploy_node.unchanged(site, dry_run=dry_run):
         plan = _plan(site, root, wanted)
         if not dry_run:
             deployment.write(plan, progress=console.progress())
+            going_back.forget(site)
     _answer(plan, {}, dry_run=dry_run, as_json=as_json)
 
 
@@ -93,12 +94,17 @@ def rollback(site_dir: Path, root: Path, channel: str | None, wanted: str | None
     Everything is checked before the first name moves. Releases that only the newer drop has stay, and are listed.
     """
     site = load_site(site_dir)
-    present, target = drops.before(site, channel)
-    plan = _plan(site, root, wanted, active.drops_after(site, present, target))
-    if not dry_run:
-        drops.activate(site, target.release, progress=console.progress(), http=environment.http_settings())
-        with deploy_node.alone(site, dry_run=False):
-            deployment.write(plan, progress=console.progress())
+    progress = console.progress()
+    with deploy_node.alone(root, dry_run=dry_run):
+        with deploy_node.unchanged(site, dry_run=dry_run):
+            present, target = going_back.choose(site, channel)
+            plan = _plan(site, root, wanted, active.drops_after(site, target))
+            if not dry_run:
+                going_back.note(site, present, target)
+        if not dry_run:
+            drops.activate(site, target.release, progress=progress, http=environment.http_settings())
+            with deploy_node.unchanged(site, dry_run=False):
+                going_back.write(site, target, plan, progress)
     if not as_json:
         verb = "would go" if dry_run else "went"
         console.answer(f"{verb} from {target.channel}/{present.sequence} back to {target.channel}/{target.sequence}")

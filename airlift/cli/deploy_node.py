@@ -14,7 +14,7 @@ from airlift.errors import UsageError
 from airlift.oci import Platform
 from airlift.site import drops
 from airlift.site.config import Site
-from airlift.site.deploy import active, node, program, settings
+from airlift.site.deploy import active, files, going_back, node, program, settings
 from airlift.site.deploy.files import Action, PlannedFile
 from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.machine import LocalMachine
@@ -37,8 +37,13 @@ def wish(role: str, server: str | None, token_file: Path | None, node_ip: str | 
     return Wish(Role(role), server, token, node_ip, cluster_init)
 
 
-def alone(site: Site, *, dry_run: bool) -> AbstractContextManager[None]:
-    """Keep the site as it is until what it deploys is written; a dry run writes nothing and waits for nobody."""
+def alone(root: Path, *, dry_run: bool) -> AbstractContextManager[None]:
+    """Keep other deployments away from a node's files; a dry run writes nothing and waits for nobody."""
+    return nullcontext() if dry_run else files.alone(root, console.progress())
+
+
+def unchanged(site: Site, *, dry_run: bool) -> AbstractContextManager[None]:
+    """Keep the site as it is until what it deploys is written; a dry run waits for nobody."""
     return nullcontext() if dry_run else site.locked("deploying", console.progress())
 
 
@@ -54,7 +59,7 @@ def make(site: Site, wanted: Wish, platform: Platform, *, prune: bool, dry_run: 
         raise UsageError("making this machine a node needs root", hint="use sudo, or write files only with --root DIR")
     progress = console.progress()
     machine = LocalMachine(environment.variables())
-    with alone(site, dry_run=dry_run):
+    with alone(machine.root, dry_run=dry_run), unchanged(site, dry_run=dry_run):
         # First, because without K3s in the drop there is no need to look at the rest.
         kubernetes = program.plan(machine.root, active.required_drops(site), platform, site.store)
         made = node.make_plan(
@@ -75,6 +80,7 @@ def make(site: Site, wanted: Wish, platform: Platform, *, prune: bool, dry_run: 
         )
         if not dry_run:
             node.apply(made, machine, timeout=READY_S, clock=time.monotonic, sleep=time.sleep, progress=progress)
+            going_back.forget(site)
     for note in made.plan.notes:
         console.say(f"note: {note}")
     if as_json:
@@ -104,10 +110,10 @@ def node_lines(made: NodePlan, *, dry_run: bool) -> list[str]:
     return lines
 
 
-def file_lines(files: Iterable[PlannedFile], *, dry_run: bool) -> list[str]:
+def file_lines(planned: Iterable[PlannedFile], *, dry_run: bool) -> list[str]:
     """Return a line for each file, and in a dry run the text that it would get."""
     lines = []
-    for item in files:
+    for item in planned:
         what = item.action.value if dry_run else _DONE[item.action]
         lines.append(f"{what} /{item.path} ({console.size(item.size)}, mode {item.mode:04o}, {item.digest})")
         if dry_run and item.text is not None and item.action is not Action.UNCHANGED:

@@ -239,16 +239,10 @@ class Site:
         Raises:
             StoreError: the site cannot be read.
         """
-        handle = self._lock_handle()
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                progress.note(f"{doing}: waiting for another command that works on {self.root}")
-                fcntl.flock(handle, fcntl.LOCK_EX)
+        with fs.alone(
+            self.store.root, lambda: progress.note(f"{doing}: waiting for another command that works on {self.root}")
+        ):
             yield
-        finally:
-            os.close(handle)
 
     def is_busy(self) -> bool:
         """Say whether another process is changing the site right now.
@@ -256,7 +250,8 @@ class Site:
         Raises:
             StoreError: the site cannot be read.
         """
-        handle = self._lock_handle()
+        with fs.guarded("opening"):
+            handle = os.open(self.store.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -264,10 +259,6 @@ class Site:
         finally:
             os.close(handle)
         return False
-
-    def _lock_handle(self) -> int:
-        with fs.guarded("opening"):
-            return os.open(self.store.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def load_site(root: Path) -> Site:

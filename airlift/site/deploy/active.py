@@ -84,14 +84,14 @@ def required_drops(site: Site) -> list[DropConfig]:
     return drops
 
 
-def drops_after(site: Site, present: Drop, target: Drop) -> list[DropConfig]:
-    """Return what would be active if one drop gave way to another of its channel.
+def drops_after(site: Site, target: Drop) -> list[DropConfig]:
+    """Return what would be active if a drop were that of its channel.
 
     Raises:
         StoreError: a drop cannot be read.
     """
     now = [drop for drop in list_drops(site) if drop.active]
-    return [load_drop(site, (target if drop.release == present.release else drop).release) for drop in now]
+    return [load_drop(site, (target if drop.channel == target.channel else drop).release) for drop in now]
 
 
 def blobs(site: Site, http: HttpSettings, progress: Progress) -> BlobSource:

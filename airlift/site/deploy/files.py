@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -155,6 +156,26 @@ def locate(root: Path, path: PurePosixPath) -> Path:
             hint="the directory given with --root stands for / of the node; make links inside it relative",
         )
     return root / path
+
+
+@contextlib.contextmanager
+def alone(root: Path, progress: Progress) -> Iterator[None]:
+    """Keep other deployments into the same root waiting, those of other sites too.
+
+    The root is made where it is missing, and goes again when nothing was written to it.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    is_new = not root.exists()
+    make_directories(root, PurePosixPath())
+    try:
+        with fs.alone(root, lambda: progress.note(f"waiting for another command that deploys to {root}")):
+            yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                root.rmdir()
 
 
 def sizes(items: Iterable[PlannedFile]) -> list[tuple[PurePosixPath, int]]:

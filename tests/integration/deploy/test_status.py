@@ -20,7 +20,6 @@ from tests.support.deployable import activate, make_site
 from tests.support.drops import Drops
 from tests.support.helm_records import record
 from tests.support.registry import free_port
-from tests.unit.deploy.conftest import tree
 
 APP = "docker.io/library/app:1"
 TWIN = "docker.io/other/twin:1"
@@ -381,47 +380,3 @@ def test_diff_names_chart_values_images_and_releases_of_earlier_drops(
         f"image    vision/web vision/web-5d-abc, app: {STRANGE} -> {digest_of(drops, APP)}",
         "release  vision/old: of an earlier drop -> nothing",
     ]
-
-
-def test_rollback_takes_names_and_releases_back_in_one_command(
-    site: Site, drops: Drops, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = tmp_path / "root"
-    where = ["--site", str(site.root), "--root", str(root), "--platform", "linux/amd64"]
-    assert run(["deploy", "k3s", *where]) == 0
-    first = tree(root)
-    newer = Drops(site.store)
-    newer.image(APP, b"newer app")
-    newer.chart("site", "1.3.0", [APP], archive=b"newer")
-    newer.release("site", namespace="vision", release="web", v=b"a: 2\n")
-    activate(site, newer, sequence=2)
-    assert run(["deploy", "k3s", *where]) == 0
-    second = tree(root)
-    capsys.readouterr()
-
-    assert run(["deploy", "rollback", *where, "--dry-run"]) == 0
-    assert "would go from stable/2 back to stable/1" in capsys.readouterr().out
-    assert tree(root) == second
-    assert run(["deploy", "rollback", *where]) == 0
-
-    assert "went from stable/2 back to stable/1" in capsys.readouterr().out
-    manifest = "var/lib/rancher/k3s/server/manifests/airlift-web.yaml"
-    assert tree(root)[manifest] == first[manifest] != second[manifest]
-    assert [drop.sequence for drop in kept.list_drops(site) if drop.active] == [1]
-    assert drops.artifacts
-
-
-def test_a_rollback_that_cannot_be_deployed_moves_no_name(
-    site: Site, drops: Drops, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    activate(site, drops, sequence=2)
-    root = tmp_path / "root"
-    manifest = root / "var/lib/rancher/k3s/server/manifests/airlift-web.yaml"
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text("of: others\n")
-
-    command = ["deploy", "rollback", "--site", str(site.root), "--root", str(root), "--platform", "linux/amd64"]
-    assert run(command) == 18
-
-    assert "was not written by airlift" in capsys.readouterr().err
-    assert [drop.sequence for drop in kept.list_drops(site) if drop.active] == [2]
