@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from airlift import oci
 from airlift.cli.main import run
+from airlift.digest import of as digest_of
 from airlift.progress import Silent
 from airlift.site.config import RegistryConfig, Site
 from airlift.store import Store
@@ -63,7 +65,7 @@ def test_a_deployment_waits_for_another_and_a_dry_run_for_nobody(site: Site, tmp
             waiting = [pool.submit(deploy, site, root) for _ in range(2)]
             with pytest.raises(TimeoutError):
                 waiting[0].result(1)
-            assert not root.exists()
+            assert tree(root) == {}
         assert [future.result(60) for future in waiting] == [0, 0]
     assert tree(root)
 
@@ -84,21 +86,57 @@ def test_it_writes_and_the_second_run_changes_nothing(site: Site, tmp_path: Path
     assert set(first["images"]) == {REDIS, APP}
 
 
+_FILE = re.compile(r"(create|replace|unchanged) /(\S+) \((.+), mode ([0-7]{4}), (sha256:[0-9a-f]{64})\)")
+
+
+def printed_files(text: str) -> dict[str, tuple[int, str, bytes]]:
+    """Mode, digest and shown content of every file of a dry run."""
+    found: dict[str, tuple[int, str, bytes]] = {}
+    path = ""
+    for line in text.splitlines():
+        if (file := _FILE.fullmatch(line)) is not None:
+            path = file[2]
+            found[path] = int(file[4], 8), file[5], b""
+        elif line.startswith("    "):
+            mode, digest, content = found[path]
+            found[path] = mode, digest, content + line[4:].encode() + b"\n"
+    return found
+
+
 def test_a_dry_run_prints_exactly_what_would_be_written(site: Site, tmp_path: Path, capsys) -> None:
+    """Each file with its mode, its digest, and what is text byte for byte; and no other file."""
     root = tmp_path / "root"
     assert deploy(site, root, "--dry-run") == 0
-    printed = capsys.readouterr().out
+    printed = printed_files(capsys.readouterr().out)
     assert not root.exists()
 
     assert deploy(site, root) == 0
-    done = capsys.readouterr().out
 
-    for path, (mode, content) in tree(root).items():
-        assert f"create /{path} (" in printed
-        assert f"created /{path} (" in done
-        assert f"mode {mode:04o}" in printed
-        if path.endswith(".yaml"):
-            assert "\n".join(f"    {line}" for line in content.decode().splitlines()) in printed
+    written = tree(root)
+    assert {path: item[:2] for path, item in printed.items()} == {
+        path: (mode, digest_of(content)) for path, (mode, content) in written.items()
+    }
+    texts = {path for path in written if path.endswith(".yaml")}
+    assert len(texts) == 2
+    assert {path: printed[path][2] for path in texts} == {path: written[path][1] for path in texts}
+
+
+def test_a_dry_run_over_files_that_are_there_prints_what_would_be_replaced(site: Site, tmp_path: Path, capsys) -> None:
+    root = tmp_path / "root"
+    assert deploy(site, root) == 0
+    manifest = root / "var/lib/rancher/k3s/server/manifests/airlift-site.yaml"
+    whole = manifest.read_bytes()
+    manifest.chmod(0o644)
+    before = tree(root)
+    capsys.readouterr()
+
+    assert deploy(site, root, "--dry-run") == 0
+
+    changed = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("create ", "replace "))]
+    assert tree(root) == before
+    assert [line.split()[:2] for line in changed] == [["replace", f"/{manifest.relative_to(root)}"]]
+    assert deploy(site, root) == 0
+    assert (manifest.read_bytes(), manifest.stat().st_mode & 0o777) == (whole, 0o600)
 
 
 def test_the_text_names_pins_and_notes(site: Site, tmp_path: Path, capsys) -> None:

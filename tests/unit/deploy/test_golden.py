@@ -48,6 +48,16 @@ def test_config_yaml(tmp_path: Path, name: str, wish: Wish) -> None:
     assert yaml.safe_load(item.text) == settings.content(wish)
 
 
+def test_the_token_to_join_with(tmp_path: Path) -> None:
+    wish = Wish(Role.AGENT, "https://10.0.0.1:6443", "K10abc::server:s3cret")
+    (item,) = [item for item in settings.plan(tmp_path, wish, route=False) if item.path == settings.TOKEN]
+    found = bytearray()
+    item.write(Measure(found.extend))
+
+    compare("airlift-token", bytes(found))
+    assert (item.mode, item.text is None or "s3cret" not in item.text) == (0o600, True)
+
+
 def test_the_unit_that_makes_a_route(tmp_path: Path) -> None:
     first = settings.plan(tmp_path, Wish(), route=True)[0]
 
@@ -63,7 +73,7 @@ def test_registries_yaml_with_certificates_and_a_login(drops: Drops, plan) -> No
     made = plan(endpoint=endpoint)
 
     compare("registries.yaml", content(made, "registries.yaml"))
-    assert content(made, ".pem") == b"certificates\n"
+    compare("airlift-ca.pem", content(made, ".pem"))
 
 
 def test_a_helm_chart_with_merged_values(drops: Drops, plan) -> None:

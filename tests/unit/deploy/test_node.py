@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from airlift.cli.deploy_node import node_lines
+from airlift.digest import of as digest_of
 from airlift.errors import DeployError, IntegrityError, StoreError, UsageError
 from airlift.progress import Silent
 from airlift.site.deploy import k3s, node, prechecks, program
 from airlift.site.deploy.blobs import StoreBlobs
+from airlift.site.deploy.machine import Ran
 from airlift.site.deploy.node import NodePlan
 from airlift.site.deploy.prechecks import Role
 from airlift.site.deploy.registries import site_endpoint
@@ -127,6 +129,44 @@ def test_registries_that_change_restart_k3s_and_images_alone_do_not(
     apply(make(whole), machine)
 
     assert machine.calls == [INSTALL, INSTALL]
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_a_dry_run_prints_the_commands_and_files_that_a_run_then_runs_and_writes(
+    whole: Drops, machine: DirectoryMachine, make: Maker, monkeypatch: pytest.MonkeyPatch, prune: bool
+) -> None:
+    """An upgrade in which a release goes, so that there is something of each kind."""
+    whole.chart("goes", "1.0.0", [REDIS])
+    whole.release("goes")
+    apply(make(whole), machine)
+    whole.deploy.pop()
+    later(whole)
+    machine.put("var/lib/rancher/k3s/server/token", "t", 0o600)
+    before = tree(machine.root)
+    made = make(whole, prune=prune)
+    lines = node_lines(made, dry_run=True)
+    assert tree(machine.root) == before
+    ran: list[str] = []
+    real = machine.run
+
+    def run(command: Sequence[str], environment: Mapping[str, str], *, timeout: float) -> Ran:
+        if "get" not in command:
+            ran.append(" ".join([*(f"{key}={value}" for key, value in environment.items()), *command]))
+        return real(command, environment, timeout=timeout)
+
+    monkeypatch.setattr(machine, "run", run)
+    apply(made, machine)
+
+    assert [line.removeprefix("run ").rpartition(" (")[0] for line in lines if line.startswith("run ")] == ran
+    assert any("delete" in command for command in ran) == prune
+    after = tree(machine.root)
+    own = ("calls", "run/", "var/lib/rancher/k3s/airlift-node.json", "var/lib/rancher/k3s/server/db/")
+    changed = {path for path in after if before.get(path) != after[path] and not path.startswith(own)}
+    gone = {path for path in before if path not in after and not path.startswith(own)}
+    printed = {line.split()[1][1:] for line in lines if line.startswith(("create ", "replace "))}
+    assert (printed, {line.split()[1][1:] for line in lines if line.startswith("remove ")}) == (changed, gone)
+    for path in changed:
+        assert any(f"/{path} (" in line and digest_of(after[path][1]) in line for line in lines)
 
 
 def later(drops: Drops) -> None:
