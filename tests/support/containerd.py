@@ -111,6 +111,19 @@ class Containerd:
 
 
 @dataclass
+class Sandbox:
+    """A pod that runs."""
+
+    id: str
+    config: cri.PodSandboxConfig
+    logs: Path
+
+    def output(self, name: str) -> str:
+        """What a container printed so far."""
+        return "\n".join(line.split(" ", 3)[3] for line in (self.logs / f"{name}.log").read_text().splitlines())
+
+
+@dataclass
 class Cri:
     """What the kubelet says to a containerd."""
 
@@ -126,11 +139,11 @@ class Cri:
         answer = self.images.ImageStatus(cri.ImageStatusRequest(image=cri.ImageSpec(image=image)), timeout=20)
         return answer.image if answer.image.id else None
 
-    def run(self, image: str, command: Sequence[str], *, seconds: float = 30) -> tuple[int, str]:
-        """Run a pod of one container to its end, and return exit code and output."""
+    def start_sandbox(self) -> Sandbox:
+        """Start a pod that uses the host's network."""
         logs = Path(tempfile.mkdtemp(dir=self.containerd.home, prefix="logs-"))
         options = cri.NamespaceOption(network=cri.NODE, pid=cri.CONTAINER, ipc=cri.POD)
-        pod = cri.PodSandboxConfig(
+        config = cri.PodSandboxConfig(
             metadata=cri.PodSandboxMetadata(name="p", uid=f"u{time.monotonic_ns()}", namespace="default", attempt=0),
             log_directory=str(logs),
             linux=cri.LinuxPodSandboxConfig(
@@ -138,33 +151,61 @@ class Cri:
                 security_context=cri.LinuxSandboxSecurityContext(namespace_options=options),
             ),
         )
-        sandbox = self.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=pod), timeout=60).pod_sandbox_id
+        made = self.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=config), timeout=60).pod_sandbox_id
+        return Sandbox(str(made), config, logs)
+
+    def stop_sandbox(self, sandbox: Sandbox) -> None:
+        self.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox.id), timeout=60)
+        self.runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox.id), timeout=60)
+
+    def start(
+        self,
+        sandbox: Sandbox,
+        image: str,
+        command: Sequence[str],
+        *,
+        name: str = "c",
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        mounts: Sequence[cri.Mount] = (),
+    ) -> str:
+        """Start a container in a pod and return its id."""
+        options = sandbox.config.linux.security_context.namespace_options
+        config = cri.ContainerConfig(
+            metadata=cri.ContainerMetadata(name=name),
+            image=cri.ImageSpec(image=image),
+            command=list(command),
+            args=list(arguments),
+            envs=[cri.KeyValue(key=key, value=value) for key, value in (environment or {}).items()],
+            mounts=list(mounts),
+            log_path=f"{name}.log",
+            linux=cri.LinuxContainerConfig(
+                security_context=cri.LinuxContainerSecurityContext(namespace_options=options)
+            ),
+        )
+        request = cri.CreateContainerRequest(pod_sandbox_id=sandbox.id, config=config, sandbox_config=sandbox.config)
+        made = str(self.runtime.CreateContainer(request, timeout=60).container_id)
+        self.runtime.StartContainer(cri.StartContainerRequest(container_id=made), timeout=60)
+        return made
+
+    def container(self, made: str) -> cri.ContainerStatus:
+        return self.runtime.ContainerStatus(cri.ContainerStatusRequest(container_id=made), timeout=20).status
+
+    def wait(self, made: str, *, seconds: float = 30) -> int:
+        """Wait for the end of a container and return its exit code."""
+        deadline = time.monotonic() + seconds
+        while (status := self.container(made)).state != cri.CONTAINER_EXITED:
+            assert time.monotonic() < deadline, f"still running: {status}"
+            time.sleep(0.05)
+        return int(status.exit_code)
+
+    def run(self, image: str, command: Sequence[str], *, seconds: float = 30) -> tuple[int, str]:
+        """Run a pod of one container to its end, and return exit code and output."""
+        sandbox = self.start_sandbox()
         try:
-            config = cri.ContainerConfig(
-                metadata=cri.ContainerMetadata(name="c"),
-                image=cri.ImageSpec(image=image),
-                command=list(command),
-                log_path="c.log",
-                linux=cri.LinuxContainerConfig(
-                    security_context=cri.LinuxContainerSecurityContext(namespace_options=options)
-                ),
-            )
-            made = self.runtime.CreateContainer(
-                cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=config, sandbox_config=pod), timeout=60
-            ).container_id
-            self.runtime.StartContainer(cri.StartContainerRequest(container_id=made), timeout=60)
-            deadline = time.monotonic() + seconds
-            while True:
-                status = self.runtime.ContainerStatus(cri.ContainerStatusRequest(container_id=made), timeout=20).status
-                if status.state == cri.CONTAINER_EXITED:
-                    break
-                assert time.monotonic() < deadline, f"still running: {status}"
-                time.sleep(0.05)
-            lines = (logs / "c.log").read_text().splitlines()
-            return int(status.exit_code), "\n".join(line.split(" ", 3)[3] for line in lines)
+            return self.wait(self.start(sandbox, image, command), seconds=seconds), sandbox.output("c")
         finally:
-            self.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox), timeout=60)
-            self.runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox), timeout=60)
+            self.stop_sandbox(sandbox)
 
 
 def _programs() -> tuple[Path, Path, str]:

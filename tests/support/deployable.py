@@ -10,6 +10,7 @@ from airlift.oci import Descriptor
 from airlift.site.config import RegistryConfig, Site, SiteConfig, init_site
 from airlift.site.journal import STAGING, Drop, Journal
 from airlift.site.listing import Listing
+from airlift.site.mirrors import models
 from airlift.site.oci_listing import oci_listing
 from airlift.trust import keys
 from airlift.trust.roots import dump_trust, make_trust
@@ -26,15 +27,15 @@ def make_site(folder: Path, *, url: str = "http://10.0.0.1:8080", registry: Regi
 
 
 def activate(site: Site, drops: Drops, *, sequence: int = 1, channel: str = "stable", listed: bool = True) -> Drop:
-    """Make a drop the active one; with `listed` its images, whose blobs are in the site's store, are served."""
+    """Make a drop the active one; with `listed` its images and models, which are in the site's store, are served."""
     config = drops.config(channel=channel)
     own = site.store.put_bytes(config.encode())
     release = digest.of(f"{channel} {sequence}".encode())
     drop = Drop(
         release, channel, sequence, STAGING, own, config.name, own, len(config.artifacts), "2026-11-25T12:00:00Z", False
     )
-    images = [item for item in config.artifacts if item.kind is Kind.IMAGE and listed]
-    listings = [_listing(item, site) for item in images]
+    shown = [item for item in config.artifacts if item.kind in (Kind.IMAGE, Kind.MODEL) and listed]
+    listings = [_listing(item, site) for item in shown]
     with Journal(site.journal_path) as journal:
         journal.stage(drop)
         with journal.transaction():
@@ -47,6 +48,8 @@ def activate(site: Site, drops: Drops, *, sequence: int = 1, channel: str = "sta
 
 
 def _listing(artifact: Artifact, site: Site) -> Listing:
+    if artifact.kind is Kind.MODEL:
+        return models.listing(artifact, site.store)
     repository, _, tag = artifact.name.rpartition(":")
     registry, _, path = repository.partition("/")
     root: Descriptor = artifact.root

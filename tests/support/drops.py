@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from airlift import oci
-from airlift.artifact import HELM_CONFIG, Artifact, DropConfig, Kind
+from airlift.artifact import HELM_CONFIG, MODEL_TYPE, Artifact, DropConfig, Kind
 from airlift.digest import of as digest_of
+from airlift.kinds import models
+from airlift.kinds.models import ModelFile
 from airlift.oci import Descriptor, Platform
 from airlift.store import Store
 
@@ -115,6 +117,19 @@ class Drops:
         root = self.put(compact(body), oci.MANIFEST)
         facts = {"name": name, "version": version, "images": shown, "dependencies": []}
         artifact = Artifact(Kind.CHART, at or f"charts/{name}:{version.replace('+', '_')}", root, facts)
+        self.artifacts.append(artifact)
+        return artifact
+
+    def model(self, name: str, files: Mapping[str, bytes], *, revision: str = "a" * 40) -> Artifact:
+        """A model of these files, on branch main."""
+        held = [ModelFile(path, self.store.put_bytes(data), len(data)) for path, data in files.items()]
+        packed = models.pack(name, held, revision=revision)
+        self.store.put_bytes(packed.config)
+        root = Descriptor(
+            oci.MANIFEST, self.store.put_bytes(packed.manifest), len(packed.manifest), artifact_type=MODEL_TYPE
+        )
+        facts = {"id": name, "revision": revision, "branch": "main", "licence": None, "source": "local"}
+        artifact = Artifact(Kind.MODEL, f"models/{name}:{revision[:12]}", root, facts)
         self.artifacts.append(artifact)
         return artifact
 

@@ -1,17 +1,16 @@
 """A node that runs what `airlift deploy` wrote: a real K3s where one is named, else its parts put together.
 
-With AIRLIFT_TEST_KUBECONFIG, AIRLIFT_TEST_K3S_ROOT (the directory that stands for ``/`` of that node) and
-AIRLIFT_TEST_K3S_RESTART (a command) it is a real one. Else containerd imports the tarballs, helm renders the written
-charts, every container is started once over CRI, and what a cluster would say of them is put into an API of kmock.
+The parts are containerd, helm and an API without a cluster behind it. Between them stands what K3s was seen to do:
+registries.yaml becomes hosts.toml at a start, tarballs are imported once by their name and named by digest, too, a
+manifest is applied unless its AddOn has its digest, pods are run over CRI as a kubelet does, and what the node reports of
+them is put into the API.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import shlex
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,20 +18,36 @@ from typing import Any, Protocol
 
 import yaml
 
+from airlift import digest
 from airlift.site.deploy.helmchart import CHARTS, MANIFESTS
+from airlift.site.deploy.registries import PATH as REGISTRIES
 from airlift.site.deploy.tarball import FOLDER
 from tests import components
 from tests.support.cluster_api import Api, running_api
-from tests.support.containerd import Containerd, Cri, containerd
+from tests.support.containerd import Containerd, containerd
+from tests.support.helm_records import record
+from tests.support.kubelet import Kubelet
+from tests.support.real_node import VARIABLES, real_node
 
-VARIABLES = ("AIRLIFT_TEST_KUBECONFIG", "AIRLIFT_TEST_K3S_ROOT", "AIRLIFT_TEST_K3S_RESTART")
+PAUSE = "docker.io/airlift/pause:1"
 
 
 class Node(Protocol):
-    """What tests need of a node."""
+    """What tests need of a node.
+
+    Attributes:
+        root: what stands for its ``/``.
+        kubeconfig: of its server.
+        address: of this machine, as the node and its pods reach it.
+        namespace: for what the tests deploy; no other run on the same node has it.
+        preload: images that it needs in a tarball before anything runs.
+    """
 
     root: Path
     kubeconfig: Path
+    address: str
+    namespace: str
+    preload: tuple[str, ...]
 
     def restart(self) -> None:
         """Start K3s again, so that it reads registries.yaml."""
@@ -40,54 +55,36 @@ class Node(Protocol):
     def settle(self) -> None:
         """Let the node take what lies in its directories now."""
 
-    def recreate_pods(self, namespace: str) -> None:
+    def recreate_pods(self) -> None:
         """Delete the pods, so that new ones are made."""
 
-    def forget(self, release: str, namespace: str) -> None:
-        """Remove a release and its files."""
-
-
-@dataclass
-class RealNode:
-    """A K3s that somebody started."""
-
-    root: Path
-    kubeconfig: Path
-    command: list[str]
-
-    def restart(self) -> None:
-        subprocess.run(self.command, check=True, timeout=300)
-
-    def settle(self) -> None:
-        """K3s looks by itself, every 15 s at manifests and every few at images."""
-        time.sleep(20)
-
-    def kubectl(self, *arguments: str) -> None:
-        program = [str(components.require("kubectl")), f"--kubeconfig={self.kubeconfig}"]
-        subprocess.run([*program, *arguments], check=True, timeout=300)
-
-    def recreate_pods(self, namespace: str) -> None:
-        self.kubectl("-n", namespace, "delete", "pods", "--all", "--wait=true")
-
-    def forget(self, release: str, namespace: str) -> None:
-        (self.root / MANIFESTS / f"airlift-{release}.yaml").unlink(missing_ok=True)
-        self.kubectl("-n", "kube-system", "delete", "helmchart", release, "--ignore-not-found", "--wait=true")
-        self.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=true")
+    def output(self, deployment: str, container: str) -> str:
+        """Return what a container of a deployment printed."""
 
 
 @dataclass
 class PartsOfANode:
-    """Containerd, helm and an API, without what K3s puts between them."""
+    """See the module."""
 
     root: Path
     kubeconfig: Path
     api: Api
     runtime: Containerd
-    revisions: dict[str, tuple[int, str]] = field(default_factory=dict)
+    kubelet: Kubelet
+    address: str = "127.0.0.1"
+    namespace: str = "airlift-test"
+    preload: tuple[str, ...] = (PAUSE,)
+    revisions: dict[str, int] = field(default_factory=dict)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
     def restart(self) -> None:
-        """Nothing here reads registries.yaml."""
+        registries = yaml.safe_load((self.root / REGISTRIES).read_text())
+        for host, mirror in registries["mirrors"].items():
+            (endpoint,) = mirror["endpoint"]
+            self.runtime.hosts(host, endpoint, override_path=True)
+        self.checksums.clear()
 
     def settle(self) -> None:
         for path in sorted((self.root / FOLDER).glob("*.tar"), key=lambda item: item.stat().st_mtime_ns):
@@ -95,63 +92,62 @@ class PartsOfANode:
                 self.runtime.ctr("images", "import", str(path))
                 self.seen.add(path.name)
         self._name_by_digest()
-        with self.runtime.cri() as cri:
-            for path in sorted((self.root / MANIFESTS).glob("airlift-*.yaml")):
-                self._install(cri, yaml.safe_load(path.read_text()))
+        for path in sorted((self.root / MANIFESTS).glob("[!.]*.yaml")):
+            checksum = digest.of(path.read_bytes())
+            if self.checksums.get(path.name) != checksum:
+                self._install(yaml.safe_load(path.read_text()))
+                self.checksums[path.name] = checksum
 
     def _name_by_digest(self) -> None:
-        """K3s names every image of a tarball by its digest, too."""
         for line in self.runtime.ctr("images", "ls").splitlines()[1:]:
-            name, _, digest = line.split()[:3]
+            name, _, target = line.split()[:3]
             if "@" not in name and not name.startswith("sha256:"):
-                self.runtime.ctr("images", "tag", "--force", name, f"{name.rpartition(':')[0]}@{digest}")
+                self.runtime.ctr("images", "tag", "--force", name, f"{name.rpartition(':')[0]}@{target}")
 
-    def _install(self, cri: Cri, chart: dict[str, Any]) -> None:
+    def _install(self, chart: dict[str, Any]) -> None:
         name, spec = chart["metadata"]["name"], chart["spec"]
-        (self.root.parent / "values.yaml").write_text(spec.get("valuesContent", ""))
-        file = self.root / CHARTS / spec["chart"].rpartition("/")[2]
-        command = [str(components.require("helm")), "template", name, str(file), "--namespace", spec["targetNamespace"]]
-        command += ["-f", str(self.root.parent / "values.yaml")]
-        text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-        documents = [item for item in yaml.safe_load_all(text) if item]
-        number, before = self.revisions.get(name, (0, ""))
-        if text != before:
-            number += 1
-            self.revisions[name] = number, text
-        version = file.name.removesuffix(".tgz").split("-")[-2]
-        self.api.helm_release(name, number, "deployed", version, documents, namespace=spec["targetNamespace"])
-        for item in documents:
-            if item["kind"] == "Deployment":
-                self._run(cri, item, spec["targetNamespace"])
+        archive = (self.root / CHARTS / spec["chart"].rpartition("/")[2]).read_bytes()
+        values = spec.get("valuesContent", "")
+        before = self.records.get(name)
+        if not values and before is not None:
+            values = json.dumps(before.get("config", {}))  # an upgrade without values keeps those of before
+        made = record(archive, values, release=name, namespace=spec["targetNamespace"])
+        if made["chart"] == (before or {}).get("chart") and made.get("config") == (before or {}).get("config"):
+            return  # its job is the same as before
+        self.revisions[name] = self.revisions.get(name, 0) + 1
+        self.records[name] = made
+        self.api.helm_release(self.revisions[name], "deployed", made)
+        self._run_pods(name)
 
-    def _run(self, cri: Cri, item: dict[str, Any], namespace: str) -> None:
-        found = {}
-        for container in item["spec"]["template"]["spec"]["containers"]:
-            image = container["image"]
-            code, said = cri.run(image, ["/bin/true"])
-            assert code == 0, said
-            status = cri.status(image)
-            assert status is not None
-            found[container["name"]] = (image, status.repo_digests[0])
-        self.api.deployment(item["metadata"]["name"], found, namespace=namespace)
+    def _run_pods(self, release: str) -> None:
+        for item in yaml.safe_load_all(self.records[release]["manifest"]):
+            if item and item["kind"] == "Deployment":
+                name, spec = item["metadata"]["name"], item["spec"]["template"]["spec"]
+                status = self.kubelet.run(name, spec)
+                self.api.rolled_out(name, spec, status, ready=True, namespace=self.namespace)
 
-    def recreate_pods(self, namespace: str) -> None:
-        del namespace
-        self.settle()
+    def recreate_pods(self) -> None:
+        for name in self.records:
+            self._run_pods(name)
 
-    def forget(self, release: str, namespace: str) -> None:
-        """All of it ends with the test."""
+    def output(self, deployment: str, container: str) -> str:
+        return self.kubelet.output(deployment, container)
 
 
 @contextlib.contextmanager
-def running_node(folder: Path, *, pause: str) -> Iterator[Node]:
+def running_node(folder: Path) -> Iterator[Node]:
     """A real node where all three variables are set, else the parts of one."""
     given = [os.environ.get(name, "") for name in VARIABLES]
     if all(given):
-        yield RealNode(Path(given[1]), Path(given[0]), shlex.split(given[2]))
+        with real_node(Path(given[0]), Path(given[1]), given[2]) as real:
+            yield real
         return
     components.require("helm")
     components.require("kubectl")
     (folder / "root").mkdir()
-    with containerd(pause=pause) as runtime, running_api(folder) as api:
-        yield PartsOfANode(folder / "root", api.kubeconfig, api, runtime)
+    with containerd(pause=PAUSE) as runtime, running_api(folder) as api, runtime.cri() as cri:
+        kubelet = Kubelet(cri)
+        try:
+            yield PartsOfANode(folder / "root", api.kubeconfig, api, runtime, kubelet)
+        finally:
+            kubelet.stop_all()

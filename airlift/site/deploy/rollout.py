@@ -22,6 +22,7 @@ SOURCES: Final = (
 
 Object = Mapping[str, Any]
 _ENDS: Final = frozenset({"Job", "Pod"})
+_MAKERS: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
 _ENDED: Final = frozenset({"Succeeded", "Failed"})
 
 
@@ -61,6 +62,9 @@ class Objects:
         if item is None:
             return f"{workload} is not there"
         said = _MISSING[workload.kind](item)
+        if said is None and workload.kind in _MAKERS and _wanted(item) and not self.containers([workload]):
+            # Lists are read one after the other: its status may be from before its pods were deleted.
+            said = "its pods are not there"
         return None if said is None else f"{workload}: {said}"
 
     def containers(self, workloads: Sequence[Workload]) -> tuple[Container, ...]:
@@ -99,6 +103,10 @@ def _unseen(item: Object) -> str | None:
     if _number(item, "status", "observedGeneration") < _number(item, "metadata", "generation"):
         return "its controller has not seen it yet"
     return None
+
+
+def _wanted(item: Object) -> int:
+    return _number(item, "status", "desiredNumberScheduled", default=_number(item, "spec", "replicas", default=1))
 
 
 def _deployment(item: Object) -> str | None:

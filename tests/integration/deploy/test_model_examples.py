@@ -13,24 +13,16 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from airlift import digest, helm, oci
-from airlift.artifact import MODEL_TYPE, Artifact, Kind
-from airlift.kinds import models
-from airlift.kinds.models import ModelFile
-from airlift.oci import Descriptor
+from airlift import helm
 from airlift.site.config import Site
 from airlift.site.deploy import k3s
 from airlift.site.deploy.blobs import StoreBlobs
 from airlift.site.deploy.helmchart import MANIFESTS
 from airlift.site.deploy.registries import site_endpoint
 from airlift.site.deploy.rendered import Renderer
-from airlift.site.deploy.tarball import FOLDER
-from airlift.site.journal import STAGING, Drop, Journal
-from airlift.site.mirrors import models as mirror
 from tests import components
-from tests.support.containerd import containerd
-from tests.support.deployable import make_site
-from tests.support.drops import AMD64, drops_at
+from tests.support.deployable import activate, make_site
+from tests.support.drops import AMD64, Drops, drops_at
 from tests.support.serving import serving
 
 EXAMPLES = components.ROOT / "appliance" / "models"
@@ -95,23 +87,9 @@ def test_it_is_deployed_from_a_drop_that_has_all_its_images(name: str, tmp_path:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A site that has the model acme/fraud."""
     made = make_site(tmp_path_factory.mktemp("hub") / "site")
-    held = [ModelFile(path, made.store.put_bytes(data), len(data)) for path, data in FILES.items()]
-    packed = models.pack("acme/fraud", held, revision="a" * 40)
-    made.store.put_bytes(packed.config)
-    root = Descriptor(
-        oci.MANIFEST, made.store.put_bytes(packed.manifest), len(packed.manifest), artifact_type=MODEL_TYPE
-    )
-    facts = {"id": "acme/fraud", "revision": "a" * 40, "branch": "main", "licence": None, "source": "local"}
-    artifact = Artifact(Kind.MODEL, "models/acme/fraud:aaaaaaaaaaaa", root, facts)
-    listing = mirror.listing(artifact, made.store)
-    release = digest.of(b"one")
-    drop = Drop(release, "stable", 1, STAGING, release, "hub", release, 1, "2026-11-25T12:00:00Z", False)
-    with Journal(made.journal_path) as journal:
-        journal.stage(drop)
-        with journal.transaction():
-            journal.accept(drop)
-            journal.publish(drop, listing.names, listing.held)
-            journal.activate(drop)
+    drops = Drops(made.store)
+    drops.model("acme/fraud", FILES)
+    activate(made, drops)
     return made
 
 
@@ -134,43 +112,3 @@ def test_the_program_of_hf_endpoint_downloads_the_model(url: str, tmp_path: Path
     folder = Path(done.stdout.strip())
     assert {name: (folder / name).read_bytes() for name in FILES} == FILES
     assert json.loads((folder / "config.json").read_text()) == {"model_type": "fraud"}
-
-
-def root_file_system() -> dict[str, bytes | str]:
-    names = ("sh", "wget", "sha256sum", "mkdir", "dirname", "ls", "cat", "echo", "sleep")
-    program = components.require("busybox").read_bytes()
-    return {"bin/": b"", "models/": b"", "bin/busybox": program, **{f"bin/{name}": "busybox" for name in names}}
-
-
-def test_the_init_container_runs_in_containerd_from_the_drop_and_refuses_other_bytes(url: str, tmp_path: Path) -> None:
-    drops = drops_at(tmp_path / "store")
-    drops.image(PAUSE, root_file_system(), command=["/bin/sleep", "1000"])
-    drops.image(BUSYBOX, {**root_file_system(), "etc/x": b"x"})
-    drops.preload = [PAUSE, BUSYBOX]
-    made = k3s.make_plan(
-        [drops.config()],
-        root=tmp_path / "root",
-        endpoint=site_endpoint(url),
-        platform=AMD64,
-        blobs=StoreBlobs(drops.store),
-        values=drops.store.read,
-    )
-    k3s.write(made)
-    files = [{"path": name, "sha256": digest.hex_of(digest.of(data))} for name, data in FILES.items()]
-    with containerd(pause=PAUSE) as node:
-        for path in sorted((tmp_path / "root" / FOLDER).iterdir()):
-            node.ctr("images", "import", str(path))
-        with node.cri() as cri:
-            code, said = cri.run(BUSYBOX, _command({"site": url, "files": files}, tmp_path))
-            assert (code, said.splitlines()) == (0, ["config.json: OK", "weights/part.safetensors: OK"])
-
-            files[0]["sha256"] = "0" * 64
-            code, said = cri.run(BUSYBOX, _command({"site": url, "files": files}, tmp_path))
-            assert code == 1
-            assert "config.json: FAILED" in said
-
-
-def _command(values: dict[str, Any], folder: Path) -> list[str]:
-    (container,) = pod(template("init-container", values, folder))["initContainers"]
-    assert container["image"] == BUSYBOX
-    return [*container["command"], *container["args"]]

@@ -1,16 +1,19 @@
-"""Drops on a node: deployed, compared, upgraded, taken back. See tests/support/node.py for which node."""
+"""Drops on a node: deployed, compared, upgraded, taken back, swapped. See tests/support/node.py for which node."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airlift import digest
 from airlift.cli.main import run
 from airlift.site.config import Site
 from airlift.site.deploy.blobs import StoreBlobs
@@ -19,12 +22,13 @@ from airlift.site.deploy.tarball import FOLDER, ImageTar
 from tests import components
 from tests.support.deployable import activate, make_site
 from tests.support.drops import AMD64, Drops, drops_at
-from tests.support.node import Node, running_node
+from tests.support.node import Node
+from tests.support.registry import free_port
+from tests.support.serving import serving
 
-PAUSE = "docker.io/airlift/pause:1"
-APP = "registry.example.com/airlift-test/app:1"
-SPACE = "airlift-test"
-RELEASE = "airlift-test"
+EXAMPLES = components.ROOT / "appliance" / "models"
+MODEL = {"config.json": b'{"model_type": "fraud"}', "weights/part.safetensors": b"w" * 5000}
+# `app` comes in a tarball, `side` from the site's registry.
 TEMPLATE = """\
 apiVersion: apps/v1
 kind: Deployment
@@ -34,51 +38,122 @@ spec:
   template:
     metadata:
       labels: {app: app}
-      annotations: {version: {{ .Chart.Version | quote }}}
+      annotations: {note: {{ .Values.note | quote }}}
     spec:
       terminationGracePeriodSeconds: 0
-      containers: [{name: app, image: {{ .Values.image }}, command: [/bin/sleep, "100000"]}]
+      containers:
+        - {name: app, image: {{ .Values.app }}, command: [/bin/sh, -c, "cat /says; exec sleep 100000"]}
+        - name: side
+          image: {{ .Values.side }}
+          imagePullPolicy: Always
+          command: [/bin/sh, -c, "cat /says; exec sleep 100000"]
 """
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running_node(tmp_path_factory.mktemp("node"), pause=PAUSE) as made:
-        yield made
-        made.forget(RELEASE, SPACE)
+@dataclass
+class Places:
+    """A site that a node reaches, and the names that only this run has."""
+
+    node: Node
+    site: Site
+    listen: str
+    folder: Path
+    sequences: dict[str, int] = field(default_factory=dict)
+
+    def image(self, name: str) -> str:
+        """A reference of a registry that nobody has."""
+        return f"registry.example.com/{self.node.namespace}/{name}"
+
+    def files(self, says: str) -> dict[str, bytes | str]:
+        """A root file system that runs, with content that no other run has."""
+        program = components.require("busybox").read_bytes()
+        names = ("sh", "sleep", "cat", "wget", "sha256sum", "mkdir", "dirname", "ls", "echo")
+        links = {f"bin/{name}": "busybox" for name in names}
+        folders = {"bin/": b"", "models/": b""}
+        return {**folders, "bin/busybox": program, **links, "says": f"{says} of {self.node.namespace}\n".encode()}
+
+    def begin(self) -> Drops:
+        """A drop that has what the node itself needs."""
+        drops = Drops(self.site.store)
+        for name in self.node.preload:
+            drops.image(name, self.files("pause"), command=["/bin/sleep", "1000"])
+        drops.preload = list(self.node.preload)
+        return drops
+
+    def import_as(self, name: str, drops: Drops) -> None:
+        self.sequences[name] = len(self.sequences) + 1
+        activate(self.site, drops, sequence=self.sequences[name])
+
+    def activate(self, name: str) -> None:
+        assert run(["drops", "activate", "--site", str(self.site.root), f"stable/{self.sequences[name]}"]) == 0
+
+    def deploy(self, capsys: pytest.CaptureFixture[str], verb: str = "k3s") -> dict[str, Any]:
+        where = ["--site", str(self.site.root), "--root", str(self.node.root), "--platform", "linux/amd64", "--json"]
+        capsys.readouterr()
+        code = run(["deploy", verb, *where])
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        found: dict[str, Any] = json.loads(said.out)
+        if found["restart"]:
+            self.node.restart()
+        self.node.settle()
+        return found
+
+    def status(self, capsys: pytest.CaptureFixture[str], seconds: int = 240) -> tuple[int, dict[str, Any], str]:
+        where = ["--site", str(self.site.root), "--kubeconfig", str(self.node.kubeconfig), "--json"]
+        capsys.readouterr()
+        code = run(["deploy", "status", *where, "--timeout", str(seconds)])
+        said = capsys.readouterr()
+        assert said.out, said.err
+        return code, json.loads(said.out)["releases"][0], said.err
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        with serving(self.site.root, listen=self.listen):
+            yield
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    made = make_site(tmp_path_factory.mktemp("site") / "s", url="http://127.0.0.1:1")
-    folder = tmp_path_factory.mktemp("charts")
-    for sequence, version in enumerate(("1.0.0", "1.1.0"), 1):
-        drops = Drops(made.store)
-        drops.image(PAUSE, files(b"pause"), command=["/bin/sleep", "1000"])
-        drops.image(f"{APP.rpartition(':')[0]}:{sequence}", files(version.encode()))
-        drops.chart("app", version, None, archive=chart(folder, version))
-        values = f"image: {APP.rpartition(':')[0]}:{sequence}\n".encode()
-        drops.release("app", namespace=SPACE, release=RELEASE, v=values)
-        drops.preload = [item.name for item in drops.artifacts[:2]]
-        activate(made, drops, sequence=sequence)
-    assert run(["drops", "activate", "--site", str(made.root), "stable/1"]) == 0
+def places(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """A site with three drops of one release: 1.0.0, 1.1.0, and 1.1.0 with another value."""
+    folder = tmp_path_factory.mktemp("places")
+    listen = f"{node.address}:{free_port()}"
+    made = Places(node, make_site(folder / "s", url=f"http://{listen}"), listen, folder)
+    charts = {version: package(folder, version) for version in ("1.0.0", "1.1.0")}
+    for name, version, tag, note in (
+        ("first", "1.0.0", 1, "a"),
+        ("second", "1.1.0", 2, "a"),
+        ("note", "1.1.0", 2, "b"),
+    ):
+        drops = made.begin()
+        for image in ("app", "side"):
+            drops.image(f"{made.image(image)}:{tag}", made.files(f"{image} {tag}"))
+        drops.preload.append(f"{made.image('app')}:{tag}")
+        drops.chart("app", version, None, archive=charts[version])
+        values = f"app: {made.image('app')}:{tag}\nside: {made.image('side')}:{tag}\nnote: {note}\n"
+        drops.release("app", namespace=node.namespace, release=node.namespace, v=values.encode())
+        made.import_as(name, drops)
     return made
 
 
-def files(says: bytes) -> dict[str, bytes | str]:
-    program = components.require("busybox").read_bytes()
-    links = {f"bin/{name}": "busybox" for name in ("sh", "true", "sleep", "cat")}
-    return {"bin/": b"", "bin/busybox": program, **links, "says": says}
+@pytest.fixture
+def _served(places: Places) -> Iterator[None]:
+    with places.serving():
+        yield
 
 
-def chart(folder: Path, version: str) -> bytes:
+def package(folder: Path, version: str) -> bytes:
     (folder / "app/templates").mkdir(parents=True, exist_ok=True)
     (folder / "app/Chart.yaml").write_text(f"apiVersion: v2\nname: app\nversion: {version}\n")
     (folder / "app/templates/app.yaml").write_text(TEMPLATE)
-    (folder / "app/values.yaml").write_text(f"image: {APP}\n")
-    command = [str(components.require("helm")), "package", "app"]
+    (folder / "app/values.yaml").write_text("app: a/b:1\nside: a/b:1\nnote: none\n")
+    return helm_package(folder / "app", folder, f"app-{version}.tgz")
+
+
+def helm_package(chart: Path, folder: Path, name: str) -> bytes:
+    command = [str(components.require("helm")), "package", str(chart)]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
-    return (folder / f"app-{version}.tgz").read_bytes()
+    return (folder / name).read_bytes()
 
 
 @pytest.fixture(autouse=True)
@@ -86,73 +161,168 @@ def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{components.search_path()}{os.pathsep}/usr/bin")
 
 
-def deploy(site: Site, node: Node, capsys: pytest.CaptureFixture[str], verb: str = "k3s") -> dict[str, Any]:
-    where = ["--site", str(site.root), "--root", str(node.root), "--platform", "linux/amd64", "--json"]
-    assert run(["deploy", verb, *where]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    if found["restart"]:
-        node.restart()
-    node.settle()
-    return found
-
-
-def status(site: Site, node: Node, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], str]:
-    where = ["--site", str(site.root), "--kubeconfig", str(node.kubeconfig), "--timeout", "240", "--json"]
-    code = run(["deploy", "status", *where])
-    said = capsys.readouterr()
-    return code, json.loads(said.out)["releases"][0], said.err
-
-
+@pytest.mark.usefixtures("_served")
 def test_a_drop_runs_and_its_digests_are_those_that_were_shipped(
-    site: Site, node: Node, capsys: pytest.CaptureFixture[str]
+    places: Places, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = deploy(site, node, capsys)
-    code, release, said = status(site, node, capsys)
+    places.activate("first")
+    made = places.deploy(capsys)
+    code, release, said = places.status(capsys)
 
     assert code == 0, said
     assert (release["phase"], release["version"]) == ("ready", "1.0.0")
-    assert {item["running"] for item in release["containers"]} == {made["images"][APP]}
+    pins = {name: made["images"][f"{places.image(name)}:1"] for name in ("app", "side")}
+    assert {item["container"]: item["running"] for item in release["containers"]} == pins
+    for name in pins:
+        assert places.node.output("app", name).splitlines() == [f"{name} 1 of {places.node.namespace}"]
 
 
+@pytest.mark.usefixtures("_served")
 def test_the_next_drop_is_an_upgrade_and_a_rollback_takes_it_back(
-    site: Site, node: Node, capsys: pytest.CaptureFixture[str]
+    places: Places, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deploy(site, node, capsys)
-    assert run(["drops", "activate", "--site", str(site.root), "stable/2"]) == 0
-    capsys.readouterr()
-    deploy(site, node, capsys)
-    code, release, said = status(site, node, capsys)
+    places.activate("first")
+    places.deploy(capsys)
+    places.activate("second")
+    places.deploy(capsys)
+    code, release, said = places.status(capsys)
     assert (code, release["version"]) == (0, "1.1.0"), said
+    assert places.node.output("app", "side").splitlines() == [f"side 2 of {places.node.namespace}"]
 
-    deploy(site, node, capsys, "rollback")
-    code, release, said = status(site, node, capsys)
+    places.deploy(capsys, "rollback")
+    code, release, said = places.status(capsys)
 
     assert (code, release["version"]) == (0, "1.0.0"), said
-    assert {item["image"] for item in release["containers"]} == {APP}
+    assert {item["image"] for item in release["containers"]} == {f"{places.image(name)}:1" for name in ("app", "side")}
 
 
+@pytest.mark.usefixtures("_served")
+def test_a_drop_that_changes_a_value_only_is_waited_for(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    places.activate("second")
+    places.deploy(capsys)
+    code, before, said = places.status(capsys)
+    assert code == 0, said
+    places.activate("note")
+
+    code, release, said = places.status(capsys, seconds=0)
+    assert (code, release["phase"]) == (18, "outdated"), said
+    assert "has other values: note" in said
+
+    places.deploy(capsys)
+    code, release, said = places.status(capsys)
+    assert (code, release["phase"], release["version"]) == (0, "ready", "1.1.0"), said
+    assert release["revision"] == before["revision"] + 1
+
+
+@pytest.mark.usefixtures("_served")
 def test_an_image_that_was_swapped_on_the_node_is_found(
-    site: Site, node: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deploy(site, node, capsys)
+    places.activate("first")
+    places.deploy(capsys)
     other = drops_at(tmp_path / "other")
-    image = other.image(APP, files(b"swapped"))
-    source = StoreBlobs(other.store)
-    on_node = Images([other.config()], source).on_node(image, AMD64)
-    place = node.root / FOLDER / "somebody-elses.tar"
+    image = other.image(f"{places.image('app')}:1", places.files("swapped"))
+    put_tarball(places, "swapped", other)
+    try:
+        places.node.settle()
+        places.node.recreate_pods()
+        code, release, said = places.status(capsys)
+    finally:
+        put_tarball(places, "whole", places_drops(places, "app", 1))
+        places.node.settle()
+        places.node.recreate_pods()
+
+    assert (code, release["phase"]) == (18, "differs"), said
+    assert f"app: {image.root.digest} runs, " in said
+
+
+def places_drops(places: Places, name: str, tag: int) -> Drops:
+    drops = Drops(places.site.store)
+    drops.image(f"{places.image(name)}:{tag}", places.files(f"{name} {tag}"))
+    return drops
+
+
+def put_tarball(places: Places, name: str, drops: Drops) -> None:
+    """Put an image on the node as somebody else would."""
+    source = StoreBlobs(drops.store)
+    (artifact,) = drops.artifacts
+    on_node = Images([drops.config()], source).on_node(artifact, AMD64)
+    place = places.node.root / FOLDER / f"{name}-{places.node.namespace}.tar"
     part = place.with_suffix(".part")
     with part.open("wb") as stream:
         ImageTar([on_node], source).write(_Sink(stream))
     part.rename(place)
-    try:
-        node.settle()
-        node.recreate_pods(SPACE)
-        code, release, said = status(site, node, capsys)
-    finally:
-        place.unlink()
+
+
+def test_an_image_that_was_swapped_in_the_registry_behind_our_back_is_found(
+    places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same name answers with other content at the same place, and the pod is made again."""
+    places.activate("first")
+    stranger = make_site(tmp_path / "stranger", url=f"http://{places.listen}")
+    drops = Drops(stranger.store)
+    swapped = drops.image(f"{places.image('side')}:1", places.files("swapped in the registry"))
+    activate(stranger, drops)
+    with places.serving():
+        places.deploy(capsys)
+        code, _, said = places.status(capsys)
+        assert code == 0, said
+    with serving(stranger.root, listen=places.listen):
+        places.node.recreate_pods()
+        code, release, said = places.status(capsys)
+    with places.serving():
+        places.node.recreate_pods()
+        again, _, said_again = places.status(capsys)
 
     assert (code, release["phase"]) == (18, "differs"), said
-    assert f"app: {image.root.digest} runs, " in said
+    assert f"side: {swapped.root.digest} runs, " in said
+    assert again == 0, said_again
+
+
+@pytest.mark.usefixtures("_served")
+def test_a_model_reaches_a_pod_by_an_init_container(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    busybox = f"{places.image('busybox')}:1"
+    files = [{"path": path, "sha256": digest.hex_of(digest.of(data))} for path, data in MODEL.items()]
+    values = {"site": places.site.config.url, "image": busybox, "fetch": busybox, "files": files}
+    drops = places.begin()
+    drops.image(busybox, places.files("busybox"))
+    drops.model("acme/fraud", MODEL)
+    release = deploy_example(places, drops, "init-container", values, capsys)
+
+    assert {item["container"] for item in release["containers"]} == {"model", "inference"}
+    assert "weights" in places.node.output(release["release"], "inference")
+    assert places.node.output(release["release"], "model").splitlines() == [f"{path}: OK" for path in MODEL]
+
+
+@pytest.mark.usefixtures("_served")
+def test_a_model_reaches_a_pod_by_an_image_that_is_its_volume(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busybox = f"{places.image('busybox')}:2"
+    drops = places.begin()
+    drops.image(busybox, places.files("busybox"))
+    folders: dict[str, bytes | str] = {"weights/": b"", "run": places.node.namespace.encode()}
+    model = drops.image(f"{places.image('model')}:1", {**folders, **MODEL})
+    values = {"image": busybox, "model": f"{places.image('model')}@{model.root.digest}"}
+    release = deploy_example(places, drops, "image-volume", values, capsys)
+
+    running = {item["container"]: item["running"] for item in release["containers"]}
+    assert running["volume models"] == model.root.digest
+    assert "part.safetensors" in places.node.output(release["release"], "inference")
+
+
+def deploy_example(
+    places: Places, drops: Drops, name: str, values: Mapping[str, Any], capsys: pytest.CaptureFixture[str]
+) -> dict[str, Any]:
+    archive = helm_package(EXAMPLES / name, places.folder, f"{name}-1.0.0.tgz")
+    drops.chart(name, "1.0.0", None, archive=archive)
+    release = f"{places.node.namespace}-{name}"
+    drops.release(name, namespace=places.node.namespace, release=release, v=json.dumps(values).encode())
+    places.import_as(name, drops)
+    places.deploy(capsys)
+    code, found, said = places.status(capsys)
+    assert code == 0, said
+    return found
 
 
 class _Sink:

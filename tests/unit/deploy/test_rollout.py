@@ -63,6 +63,17 @@ def test_pods_that_go_away_or_ended_long_ago_do_not_count() -> None:
     assert {item.pod for item in objects.containers([WEB, cron, job])} == {"v/tonight", "v/done"}
 
 
+def owned_pods(owner: Workload) -> dict[str, list[dict[str, Any]]]:
+    return {} if owner.kind == "Pod" else {"Pod": [pod("p", (owner.kind, owner.name))]}
+
+
+def test_a_status_from_before_the_pods_were_deleted_does_not_count() -> None:
+    status = {"updatedReplicas": 1, "availableReplicas": 1}
+    objects = Objects({"Deployment": [thing("web", spec={"replicas": 1}, status=status)]})
+
+    assert objects.missing_for(WEB) == "Deployment v/web: its pods are not there"
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "said"),
     [
@@ -107,7 +118,7 @@ def test_pods_that_go_away_or_ended_long_ago_do_not_count() -> None:
 def test_a_workload_says_what_it_waits_for(kind: str, fields: dict[str, Any], said: str | None) -> None:
     key = Workload(kind, "v", "x")
 
-    found = Objects({kind: [thing("x", **fields)]}).missing_for(key)
+    found = Objects({kind: [thing("x", **fields)], **owned_pods(key)}).missing_for(key)
 
     assert found == (None if said is None else f"{kind} v/x: {said}")
 

@@ -1,0 +1,151 @@
+"""A K3s that somebody started, lent to the tests: what they put there goes again, what was there before comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from airlift.site.deploy.helmchart import CHARTS, MANIFESTS, PREFIX, SYSTEM
+from airlift.site.deploy.registries import PATH as REGISTRIES
+from airlift.site.deploy.tarball import FOLDER
+from tests import components
+
+VARIABLES = ("AIRLIFT_TEST_KUBECONFIG", "AIRLIFT_TEST_K3S_ROOT", "AIRLIFT_TEST_K3S_RESTART")
+_READY_S = 300.0
+_IMPORT_S = 8.0
+
+
+@dataclass
+class RealNode:
+    """See `tests.support.node.Node`."""
+
+    root: Path
+    kubeconfig: Path
+    command: str
+    address: str
+    namespace: str = field(default_factory=lambda: f"airlift-test-{secrets.token_hex(3)}")
+    preload: tuple[str, ...] = ()
+
+    def restart(self) -> None:
+        """Start K3s again, and wait until its API answers and every node is ready."""
+        done = subprocess.run(
+            ["/bin/sh", "-c", self.command], capture_output=True, text=True, timeout=_READY_S, check=False
+        )
+        assert done.returncode == 0, f"{self.command} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        deadline = time.monotonic() + _READY_S
+        while not self._is_ready():
+            assert time.monotonic() < deadline, f"K3s is not ready {_READY_S:.0f} s after {self.command}"
+            time.sleep(1)
+
+    def _is_ready(self) -> bool:
+        done = self._kubectl("get", "--raw", "/readyz")
+        if done.returncode:
+            return False
+        done = self._kubectl("get", "nodes", "-o", "json")
+        items = json.loads(done.stdout)["items"] if done.returncode == 0 else []
+        return bool(items) and all(
+            any(entry["type"] == "Ready" and entry["status"] == "True" for entry in item["status"]["conditions"])
+            for item in items
+        )
+
+    def settle(self) -> None:
+        """K3s imports tarballs some seconds after they appear; releases are waited for by ``deploy status``."""
+        time.sleep(_IMPORT_S)
+
+    def recreate_pods(self) -> None:
+        self._must("-n", self.namespace, "delete", "pods", "--all", "--wait=true")
+
+    def output(self, deployment: str, container: str) -> str:
+        return self._must("-n", self.namespace, "logs", f"deployment/{deployment}", "-c", container)
+
+    def _kubectl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        program = [str(components.require("kubectl")), f"--kubeconfig={self.kubeconfig}", "--request-timeout=60s"]
+        return subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=_READY_S, check=False)
+
+    def _must(self, *arguments: str) -> str:
+        done = self._kubectl(*arguments)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)} ended with {done.returncode}: {done.stderr}"
+        return done.stdout
+
+    def forget(self, before: dict[str, set[str]], registries: bytes | None) -> list[str]:
+        """Remove what came since; return what could not be removed."""
+        said = []
+        manifests = self.root / MANIFESTS
+        ours = [path for path in sorted(manifests.glob(f"{PREFIX}*.yaml")) if self.namespace in path.read_text()]
+        for path in ours:
+            release = yaml.safe_load(path.read_text())["metadata"]["name"]
+            # The release first: it would be made again from a manifest that stayed.
+            for kind, name in (("helmchart", release), ("addon", path.stem)):
+                done = self._kubectl("-n", SYSTEM, "delete", kind, name, "--ignore-not-found", "--timeout=120s")
+                if done.returncode:
+                    said.append(f"{kind} {name}: {done.stderr.strip()}")
+            path.unlink()
+        done = self._kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=120s")
+        if done.returncode:
+            said.append(f"namespace {self.namespace}: {done.stderr.strip()}")
+        for folder, names in before.items():
+            for name in _names(self.root / folder) - names:
+                (self.root / folder / name).unlink()
+        place = self.root / REGISTRIES
+        if registries is None:
+            place.unlink(missing_ok=True)
+        else:
+            place.write_bytes(registries)
+        self.restart()
+        return said
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+
+
+def _address(kubeconfig: Path) -> str:
+    """Return an address of this machine at which pods reach it: the node's own, else the one towards its API server."""
+    program = [str(components.require("kubectl")), f"--kubeconfig={kubeconfig}", "get", "nodes", "-o", "json"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, f"the cluster of {VARIABLES[0]} does not answer: {done.stderr}"
+    (item,) = json.loads(done.stdout)["items"]
+    for entry in item["status"]["addresses"]:
+        if entry["type"] == "InternalIP":
+            with contextlib.suppress(OSError), socket.socket() as listener:
+                listener.bind((entry["address"], 0))
+                return str(entry["address"])
+    server: Any = urlsplit(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((server.hostname, server.port or 443))
+        return str(probe.getsockname()[0])
+
+
+@contextlib.contextmanager
+def real_node(kubeconfig: Path, root: Path, restart: str) -> Iterator[RealNode]:
+    """Lend a node to the tests.
+
+    An own registries.yaml of the node is put aside beside it, and put back also by the next run when this one is killed.
+    """
+    node = RealNode(root, kubeconfig, restart, _address(kubeconfig))
+    place = root / REGISTRIES
+    aside = place.with_name(f"{place.name}.before-airlift-tests")
+    if place.exists() and not aside.exists():
+        place.rename(aside)
+    registries = aside.read_bytes() if aside.exists() else None
+    folders = (str(FOLDER), str(CHARTS))
+    before = {folder: _names(root / folder) for folder in folders}
+    try:
+        yield node
+    finally:
+        said = node.forget(before, registries)
+        aside.unlink(missing_ok=True)
+        if said:
+            pytest.fail("\n".join(["the node keeps:", *said]), pytrace=False)
