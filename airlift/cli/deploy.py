@@ -130,7 +130,7 @@ def _answer(plan: Plan, more: JsonObject, *, dry_run: bool, as_json: bool) -> No
     if as_json:
         console.result_json({**plan.to_json(), **more, "dry_run": dry_run})
     else:
-        console.answer("\n".join(_lines(plan, dry_run=dry_run)))
+        console.answer("\n".join(deploy_node.plan_lines(plan, dry_run=dry_run)))
 
 
 command.add_command(deploy_status.status)
@@ -144,10 +144,3 @@ def _platform(wanted: str | None) -> Platform:
         return parse_platform(wanted)
     except ValueError as error:
         raise UsageError(f"--platform: {error}") from None
-
-
-def _lines(plan: Plan, *, dry_run: bool) -> list[str]:
-    lines = [*deploy_node.file_lines(plan.files, dry_run=dry_run), *deploy_node.rest_lines(plan)]
-    if not plan.changes:
-        lines.append("nothing to change")
-    return lines

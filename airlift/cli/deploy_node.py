@@ -121,6 +121,12 @@ def file_lines(planned: Iterable[PlannedFile], *, dry_run: bool) -> list[str]:
     return lines
 
 
+def plan_lines(plan: Plan, *, dry_run: bool) -> list[str]:
+    """Return for people what is to be written, or was."""
+    lines = [*file_lines(plan.files, dry_run=dry_run), *rest_lines(plan)]
+    return lines if plan.changes else [*lines, "nothing to change"]
+
+
 def rest_lines(plan: Plan) -> list[str]:
     """Return what earlier drops left, and what runs by which digest."""
     lines = [f"kept /{path} (of an earlier drop)" for path in plan.kept]

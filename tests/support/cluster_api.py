@@ -30,6 +30,7 @@ PLURALS = {
     "CronJob": ("batch/v1", "cronjobs"),
     "HelmChart": ("helm.cattle.io/v1", "helmcharts"),
     "HelmChartConfig": ("helm.cattle.io/v1", "helmchartconfigs"),
+    "Addon": ("k3s.cattle.io/v1", "addons"),
 }
 
 
@@ -46,6 +47,21 @@ class Api:
         metadata = {"name": name, "namespace": namespace, **fields.pop("metadata", {})}
         body = {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
         self.emulator.objects[kmock.resource(f"{version}/{plural}"), namespace, name] = body
+
+    def put_node(self, name: str, status: Mapping[str, Any]) -> None:
+        """Set a node of the cluster."""
+        body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status}
+        self.emulator.objects[kmock.resource("v1/nodes"), None, name] = body
+
+    def names(self, kind: str, namespace: str) -> set[str]:
+        """Return the objects that are there."""
+        version, plural = PLURALS[kind]
+        wanted = kmock.resource(f"{version}/{plural}")
+        return {
+            name
+            for (resource, space, name), history in self.emulator.objects.items()
+            if (resource, space) == (wanted, namespace) and not history.deleted
+        }
 
     def helm_release(self, number: int, status: str, record: Mapping[str, Any], description: str = "") -> None:
         """Set the Secret that Helm writes for a revision, from its record (tests/support/helm_records.py)."""
@@ -115,8 +131,16 @@ def running_api(folder: Path, *, port: int | None = None) -> Iterator[Api]:
     emulator = kmock.KubernetesEmulator()
     for kind, (version, plural) in PLURALS.items():
         emulator.resources[f"{version}/{plural}"] = kmock.ResourceInfo(
-            kind=kind, singular=kind.lower(), namespaced=True, verbs={"get", "list", "create", "patch"}
+            kind=kind,
+            singular=kind.lower(),
+            namespaced=True,
+            verbs={"get", "list", "create", "patch", "delete", "watch"},
         )
+    for kind in ("Node", "Namespace"):
+        emulator.resources[f"v1/{kind.lower()}s"] = kmock.ResourceInfo(
+            kind=kind, singular=kind.lower(), namespaced=False, verbs={"get", "list", "delete", "watch"}
+        )
+    emulator["get /readyz"] << "ok"
     ready = threading.Event()
     held: dict[str, Any] = {}
 

@@ -17,13 +17,15 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from airlift.site.deploy.helmchart import CHARTS, MANIFESTS, PREFIX, SYSTEM
+from airlift.site.deploy.helmchart import CHARTS, GROUP, MANIFESTS, PREFIX, SYSTEM
 from airlift.site.deploy.registries import PATH as REGISTRIES
 from airlift.site.deploy.tarball import FOLDER
 from tests import components
 
 VARIABLES = ("AIRLIFT_TEST_KUBECONFIG", "AIRLIFT_TEST_K3S_ROOT", "AIRLIFT_TEST_K3S_RESTART")
+_ASIDE = REGISTRIES.with_name(f"{REGISTRIES.name}.before-airlift-tests")
 _READY_S = 300.0
+_GONE_S = 180.0
 _IMPORT_S = 8.0
 
 
@@ -53,11 +55,9 @@ class RealNode:
         done = self._kubectl("get", "--raw", "/readyz")
         if done.returncode:
             return False
-        done = self._kubectl("get", "nodes", "-o", "json")
-        items = json.loads(done.stdout)["items"] if done.returncode == 0 else []
-        return bool(items) and all(
+        return all(
             any(entry["type"] == "Ready" and entry["status"] == "True" for entry in item["status"]["conditions"])
-            for item in items
+            for item in _items(self._kubectl("get", "--raw", "/api/v1/nodes"))
         )
 
     def settle(self) -> None:
@@ -65,46 +65,61 @@ class RealNode:
         time.sleep(_IMPORT_S)
 
     def recreate_pods(self) -> None:
-        self._must("-n", self.namespace, "delete", "pods", "--all", "--wait=true")
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
+        old = {item["metadata"]["uid"] for item in _items(self._kubectl("get", "--raw", path))}
+        done = self._kubectl("delete", "--raw", path)
+        assert done.returncode == 0, done.stderr
+        deadline = time.monotonic() + _READY_S
+        while old & {item["metadata"]["uid"] for item in _items(self._kubectl("get", "--raw", path))}:
+            assert time.monotonic() < deadline, f"pods of {self.namespace} do not go"
+            time.sleep(1)
 
     def output(self, deployment: str, container: str) -> str:
-        return self._must("-n", self.namespace, "logs", f"deployment/{deployment}", "-c", container)
+        done = self._kubectl("-n", self.namespace, "logs", f"deployment/{deployment}", "-c", container)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def _kubectl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         program = [str(components.require("kubectl")), f"--kubeconfig={self.kubeconfig}", "--request-timeout=60s"]
         return subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=_READY_S, check=False)
 
-    def _must(self, *arguments: str) -> str:
-        done = self._kubectl(*arguments)
-        assert done.returncode == 0, f"kubectl {' '.join(arguments)} ended with {done.returncode}: {done.stderr}"
-        return done.stdout
+    def _delete(self, path: str) -> str | None:
+        """Delete an object and wait until it is gone; return what went wrong."""
+        done = self._kubectl("delete", "--raw", path)
+        deadline = time.monotonic() + _GONE_S
+        while done.returncode == 0:
+            if time.monotonic() > deadline:
+                return f"{path} is not gone after {_GONE_S:.0f} s"
+            time.sleep(1)
+            done = self._kubectl("get", "--raw", path)
+        return None if "NotFound" in done.stderr or "not found" in done.stderr else f"{path}: {done.stderr.strip()}"
 
-    def forget(self, before: dict[str, set[str]], registries: bytes | None) -> list[str]:
+    def forget(self, before: dict[str, set[str]]) -> list[str]:
         """Remove what came since; return what could not be removed."""
         said = []
         manifests = self.root / MANIFESTS
-        ours = [path for path in sorted(manifests.glob(f"{PREFIX}*.yaml")) if self.namespace in path.read_text()]
-        for path in ours:
-            release = yaml.safe_load(path.read_text())["metadata"]["name"]
-            # The release first: it would be made again from a manifest that stayed.
-            for kind, name in (("helmchart", release), ("addon", path.stem)):
-                done = self._kubectl("-n", SYSTEM, "delete", kind, name, "--ignore-not-found", "--timeout=120s")
-                if done.returncode:
-                    said.append(f"{kind} {name}: {done.stderr.strip()}")
-            path.unlink()
-        done = self._kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=120s")
-        if done.returncode:
-            said.append(f"namespace {self.namespace}: {done.stderr.strip()}")
+        for path in sorted(manifests.glob(f"{PREFIX}*.yaml")):
+            if self.namespace in path.read_text():
+                # The release first: it would be made again from a manifest that stayed.
+                release = yaml.safe_load(path.read_text())["metadata"]["name"]
+                said.append(self._delete(f"/{GROUP}/namespaces/{SYSTEM}/helmcharts/{release}"))
+                said.append(self._delete(f"/apis/k3s.cattle.io/v1/namespaces/{SYSTEM}/addons/{path.stem}"))
+                path.unlink()
+        said.append(self._delete(f"/api/v1/namespaces/{self.namespace}"))
         for folder, names in before.items():
             for name in _names(self.root / folder) - names:
                 (self.root / folder / name).unlink()
-        place = self.root / REGISTRIES
-        if registries is None:
-            place.unlink(missing_ok=True)
-        else:
-            place.write_bytes(registries)
+        (self.root / REGISTRIES).unlink(missing_ok=True)
+        if (self.root / _ASIDE).exists():
+            (self.root / _ASIDE).rename(self.root / REGISTRIES)
         self.restart()
-        return said
+        return [item for item in said if item is not None]
+
+
+def _items(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    assert done.returncode == 0, f"the cluster of {VARIABLES[0]} does not answer: {done.stderr}"
+    found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+    return found
 
 
 def _names(folder: Path) -> set[str]:
@@ -113,10 +128,8 @@ def _names(folder: Path) -> set[str]:
 
 def _address(kubeconfig: Path) -> str:
     """Return an address of this machine at which pods reach it: the node's own, else the one towards its API server."""
-    program = [str(components.require("kubectl")), f"--kubeconfig={kubeconfig}", "get", "nodes", "-o", "json"]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, f"the cluster of {VARIABLES[0]} does not answer: {done.stderr}"
-    (item,) = json.loads(done.stdout)["items"]
+    program = [str(components.require("kubectl")), f"--kubeconfig={kubeconfig}", "get", "--raw", "/api/v1/nodes"]
+    (item,) = _items(subprocess.run(program, capture_output=True, text=True, timeout=60, check=False))
     for entry in item["status"]["addresses"]:
         if entry["type"] == "InternalIP":
             with contextlib.suppress(OSError), socket.socket() as listener:
@@ -135,17 +148,15 @@ def real_node(kubeconfig: Path, root: Path, restart: str) -> Iterator[RealNode]:
     An own registries.yaml of the node is put aside beside it, and put back also by the next run when this one is killed.
     """
     node = RealNode(root, kubeconfig, restart, _address(kubeconfig))
-    place = root / REGISTRIES
-    aside = place.with_name(f"{place.name}.before-airlift-tests")
-    if place.exists() and not aside.exists():
-        place.rename(aside)
-    registries = aside.read_bytes() if aside.exists() else None
+    if (root / _ASIDE).exists():
+        (root / REGISTRIES).unlink(missing_ok=True)
+    elif (root / REGISTRIES).exists():
+        (root / REGISTRIES).rename(root / _ASIDE)
     folders = (str(FOLDER), str(CHARTS))
     before = {folder: _names(root / folder) for folder in folders}
     try:
         yield node
     finally:
-        said = node.forget(before, registries)
-        aside.unlink(missing_ok=True)
+        said = node.forget(before)
         if said:
             pytest.fail("\n".join(["the node keeps:", *said]), pytrace=False)

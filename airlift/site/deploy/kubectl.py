@@ -1,7 +1,7 @@
-"""Drives ``kubectl``, or ``k3s kubectl``: what a cluster says about its objects. It only reads.
+"""Drives ``kubectl``, or ``k3s kubectl``: what a cluster says about its objects, and what a node is told to run.
 
-Lists are asked for by their path on the API (``get --raw``): no discovery, no cache on the disk, and JSON as the server
-gave it.
+Objects are asked for by their path on the API (``get --raw``): no discovery, no cache on the disk, and JSON as the
+server gave it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from urllib.parse import quote
 from airlift import fs, limits
 from airlift.errors import DeployError, UsageError
 from airlift.site.deploy.cluster import AwayError
+from airlift.site.deploy.program import BINARY
 
 K3S_KUBECONFIG: Final = Path("/etc/rancher/k3s/k3s.yaml")
+_ON_NODE: Final = (f"/{BINARY}", "kubectl")
+_OF_AGENT: Final = "--kubeconfig=/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
 _TIMEOUT_S: Final = 60
 _OUTPUT: Final = 256 * limits.MIB
 # What kubectl says while an API server starts, is busy or cannot be reached.
@@ -109,3 +112,13 @@ def find(environment: Mapping[str, str], kubeconfig: Path | None) -> Kubectl:
         kubeconfig = K3S_KUBECONFIG
     program = (kubectl,) if kubectl is not None else (str(k3s), "kubectl")
     return Kubectl((*program, *(() if kubeconfig is None else (f"--kubeconfig={kubeconfig}",))), environment)
+
+
+def ask_for_node(name: str, *, is_agent: bool) -> tuple[str, ...]:
+    """Return the command that a node is asked with about itself; an agent may ask for nothing else."""
+    return (*_ON_NODE, *((_OF_AGENT,) if is_agent else ()), "get", "--raw", f"/api/v1/nodes/{name}")
+
+
+def delete(namespace: str, kind: str, name: str) -> tuple[str, ...]:
+    """Return the command that takes an object out of a server's cluster, if it is there."""
+    return (*_ON_NODE, "-n", namespace, "delete", "--ignore-not-found", kind, name)

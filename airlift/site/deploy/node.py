@@ -18,7 +18,7 @@ from airlift import canonical, fs, limits
 from airlift.canonical import JsonObject
 from airlift.errors import DeployError
 from airlift.progress import Progress
-from airlift.site.deploy import datastore, files, k3s, prechecks, program, removal, settings
+from airlift.site.deploy import datastore, files, k3s, kubectl, prechecks, program, removal, settings
 from airlift.site.deploy.files import Action, PlannedFile
 from airlift.site.deploy.helmchart import PREFIX, SYSTEM
 from airlift.site.deploy.k3s import Plan
@@ -31,7 +31,6 @@ from airlift.site.deploy.settings import Wish
 
 NOTE: Final = PurePosixPath("var/lib/rancher/k3s/airlift-node.json")
 SERVER_ONLY: Final = PurePosixPath("var/lib/rancher/k3s/server")
-_AGENT_CONFIG: Final = "/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
 _INSTALL_S: Final = 600
 _COMMAND_S: Final = 300
 _ASK_S: Final = 30
@@ -92,12 +91,13 @@ class NodePlan:
     @property
     def uninstalls(self) -> tuple[Step, ...]:
         """The commands that take releases of earlier drops out of the cluster."""
-        delete = (f"/{program.BINARY}", "kubectl", "-n", SYSTEM, "delete", "--ignore-not-found")
         steps = []
         for name in self.removal.releases:
-            steps.append(Step((*delete, "helmchart", name), "no active drop deploys it", {}))
+            steps.append(Step(kubectl.delete(SYSTEM, "helmchart", name), "no active drop deploys it", {}))
             # K3s skips a manifest whose digest its AddOn still has, also when it comes back with a later drop.
-            steps.append(Step((*delete, "addon", f"{PREFIX}{name}"), "so that it can be deployed again", {}))
+            steps.append(
+                Step(kubectl.delete(SYSTEM, "addon", f"{PREFIX}{name}"), "so that it can be deployed again", {})
+            )
         return tuple(steps)
 
     @property
@@ -322,10 +322,7 @@ def _wait(
 ) -> None:
     place = machine.root / "proc/sys/kernel/hostname"
     name = fs.read_bounded(place, limits.NAME).decode("utf-8", "replace").strip().lower()
-    command = [f"/{program.BINARY}", "kubectl"]
-    if wish.role is Role.AGENT:
-        command.append(f"--kubeconfig={_AGENT_CONFIG}")
-    command += ["get", "--raw", f"/api/v1/nodes/{name}"]
+    command = kubectl.ask_for_node(name, is_agent=wish.role is Role.AGENT)
     end = clock() + timeout
     progress.note(f"waiting for node {name} to be ready")
     while True:
