@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,20 +18,22 @@ from airlift.connected.sources.charts import ChartSource
 from airlift.errors import UsageError
 from airlift.manifest import Chart, Target
 from airlift.progress import Silent
+from airlift.site import drops
 from airlift.site.config import Site
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.site.mirrors import charts, wheels
 from airlift.site.static_tree import export
-from tests.components import ROOT, require
+from tests.components import require
 from tests.support.catalog import carry as carry_chart
-from tests.support.chart_servers import free_port, helm, nginx_with
+from tests.support.chart_servers import helm
 from tests.support.charts import chart
 from tests.support.cli import environment
 from tests.support.indexes import running_index
 from tests.support.package_site import carry
-from tests.support.site_bundles import make_site
+from tests.support.site_bundles import Cargo, make_site, ship, take
 from tests.support.sites import drop, publish
 from tests.support.sources import settings
+from tests.support.static_nginx import appliance_nginx
 from tests.support.wheel_source import Bench
 
 HERE = Target(python=f"3.{sys.version_info.minor}", platform="linux/amd64", libc="glibc-2.28")
@@ -66,18 +68,6 @@ def site(tmp_path: Path) -> Site:
 
 def content_of(tree: Path) -> dict[str, bytes]:
     return {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
-
-
-@contextlib.contextmanager
-def appliance_nginx(tree: Path, work: Path) -> Iterator[str]:
-    """The example as it is delivered, with another address and another tree."""
-    text = (ROOT / "appliance" / "nginx.conf").read_text()
-    port = free_port()
-    for delivered, here in (("127.0.0.1:8081", f"127.0.0.1:{port}"), ("root /srv/airlift/tree;", f"root {tree};")):
-        assert text.count(delivered) == 1
-        text = text.replace(delivered, here)
-    with nginx_with(text, port, work):
-        yield f"http://127.0.0.1:{port}"
 
 
 def test_pip_uv_helm_and_plain_clients_take_from_nginx(site: Site, tmp_path: Path) -> None:
@@ -130,6 +120,46 @@ def test_a_new_drop_is_switched_to_and_the_older_generation_goes(site: Site, tmp
     assert (tmp_path / "tree" / "files" / old / "docs" / "a b.txt").read_bytes() == b"one"
     assert not first.generation.exists()
     assert second.generation.is_dir()
+
+
+def test_a_client_that_asks_while_the_tree_is_switched_gets_one_drop_or_the_other(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    shown: dict[str, bytes] = {}
+    for sequence, word in ((1, b"first"), (2, b"second")):
+        cargo = Cargo()
+        model = cargo.model(
+            "acme/fraud", {"config.json": word, "sub dir/model.bin": word * 1000}, lfs={"sub dir/model.bin"}
+        )
+        shown[model.facts["revision"]] = word
+        take(site, ship(cargo, tmp_path / str(sequence), sequence=sequence))
+        export(site, tmp_path / "tree", Silent())
+    wrong: list[str] = []
+    seen: set[str] = set()
+    over = threading.Event()
+    with appliance_nginx(tmp_path / "tree", tmp_path / "nginx") as url:
+
+        def ask(revisions: Sequence[str]) -> None:
+            session = requests.Session()
+            while not over.is_set():
+                for revision in revisions:
+                    for path, times in (("config.json", 1), ("sub%20dir/model.bin", 1000)):
+                        answer = session.get(f"{url}/hf/acme/fraud/resolve/{revision}/{path}", timeout=30)
+                        commit = answer.headers.get("X-Repo-Commit", "none")
+                        if answer.status_code != 200 or answer.content != shown.get(commit, b"none") * times:
+                            wrong.append(f"{revision} {path}: {answer.status_code} {answer.headers}")
+                        seen.add(commit)
+
+        readers = [threading.Thread(target=ask, args=(given,)) for given in (["main"], ["main"], list(shown))]
+        for reader in readers:
+            reader.start()
+        for number in range(60):
+            drops.activate(site, f"stable/{1 + number % 2}")
+            export(site, tmp_path / "tree", Silent())
+        over.set()
+        for reader in readers:
+            reader.join()
+    assert wrong == []
+    assert seen == set(shown)
 
 
 def test_what_is_no_export_is_left_alone(site: Site, tmp_path: Path) -> None:
