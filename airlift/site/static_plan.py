@@ -19,7 +19,7 @@ from airlift import digest as digests
 from airlift.digest import Digest
 from airlift.errors import StoreError
 from airlift.kinds.models import ModelFile
-from airlift.site import model_hub, simple_pages
+from airlift.site import file_index, model_hub, simple_pages
 from airlift.site.catalog import Catalog
 from airlift.site.chart_index import index_of
 from airlift.site.listing import Held, Service
@@ -145,14 +145,10 @@ def _told(snapshot: Snapshot, file: ModelFile) -> str:
 def _plan_files(plan: Plan, catalog: Catalog) -> None:
     for held in _held(catalog, Service.FILES):
         _add(plan, f"files/{digests.hex_of(held.digest)}/{held.scope}", Blob(held.digest, held.size))
-    listed = []
-    for name in catalog.keys(Service.FILES):
-        value = catalog.names(Service.FILES, name)[0]
+    names = catalog.all_names(Service.FILES)
+    for name, value in names:
         _add(plan, f"files/{name}", Blob(digests.parse(value["digest"]), value["size"]))
-        listed.append(
-            {"name": name, "size": value["size"], "sha256": digests.hex_of(value["digest"]), "url": f"files/{name}"}
-        )
-    _add(plan, "files.json", canonical.encode({"files": listed}))
+    _add_json(plan, "files.json", {"files": file_index.index_of(names)})
 
 
 def _held(catalog: Catalog, service: Service) -> Iterator[Held]:
