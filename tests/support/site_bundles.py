@@ -112,9 +112,15 @@ class Cargo:
         return self.add(Kind.CHART, charts.artifact_name(chart), root, facts)
 
     def model(
-        self, model_id: str, files: Mapping[str, bytes], *, lfs: Container[str] = (), branch: str = "main"
+        self,
+        model_id: str,
+        files: Mapping[str, bytes],
+        *,
+        lfs: Container[str] = (),
+        branch: str = "main",
+        commit: str | None = None,
     ) -> Artifact:
-        """A model: path to bytes; its commit is the one that a model without a hub has."""
+        """A model: path to bytes; without a commit it gets the one that a model without a hub has."""
         listed = []
         for path, data in files.items():
             blob = models.git_blob(len(data))
@@ -122,11 +128,12 @@ class Cargo:
             file = ModelFile(path, digest_of(data), len(data), None if path in lfs else blob.hexdigest())
             self.put(data, file.media_type, large=True)
             listed.append(file)
-        packed = models.pack(model_id, listed)
+        packed = models.pack(model_id, listed, revision=commit)
         self.put(packed.config, models.CONFIG_TYPE)
         self.put(packed.manifest, oci.MANIFEST)
-        facts = {"id": model_id, "revision": packed.revision, "branch": branch, "licence": "mit", "source": None}
-        return self.add(Kind.MODEL, f"models/{model_id}:{packed.revision[:12]}", packed.root, facts)
+        revision = commit or packed.revision
+        facts = {"id": model_id, "revision": revision, "branch": branch, "licence": "mit", "source": None}
+        return self.add(Kind.MODEL, f"models/{model_id}:{revision[:12]}", packed.root, facts)
 
     def add(self, kind: Kind, name: str, root: Descriptor, facts: Mapping[str, Any] | None = None) -> Artifact:
         item = Artifact(kind, name, root, facts or {})
