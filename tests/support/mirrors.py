@@ -32,14 +32,14 @@ class Mirror:
         url: where clients ask.
         folder: for bundles and clients.
         settle: what an administrator runs after every change, so that clients see it.
-        takes_names_back: whether a name that only a later drop has goes away with it.
+        loses_names: whether a name that only a later drop has goes away with it.
     """
 
     site: Site
     url: str
     folder: Path
     settle: Callable[[], object] = nothing
-    takes_names_back: bool = True
+    loses_names: bool = True
     _sequence: int = field(default=0, init=False)
 
     @property
@@ -55,10 +55,10 @@ class Mirror:
         return self.folder / f"{sequence}.airlift"
 
     def import_again(self, bundle: Path) -> Imported:
+        """Import a bundle that is there, and then do the rest, also after a failure."""
         try:
             return take(self.site, bundle)
         finally:
-            # Whoever exports after a failure exports what there is.
             self.settle()
 
     def roll_back(self, channel: str = "stable") -> None:

@@ -103,11 +103,12 @@ class Cargo:
         root = self.put(wheels.set_index(manifests), oci.INDEX)
         return self.add(Kind.WHEELS, f"python/{name}:set", root, {"name": name, "targets": []})
 
-    def chart(self, archive: bytes) -> Artifact:
+    def chart(self, archive: bytes, provenance: bytes | None = None) -> Artifact:
         chart = charts.read_archive(archive, subject="chart")
         layer = self.put(archive, charts.CHART_LAYER, large=True)
+        signed = None if provenance is None else self.put(provenance, charts.PROVENANCE_LAYER, large=True)
         self.put(charts.config_blob(chart), artifact.HELM_CONFIG)
-        root = self.put(charts.wrap(chart, layer, None), oci.MANIFEST)
+        root = self.put(charts.wrap(chart, layer, signed), oci.MANIFEST)
         facts = {"name": chart.name, "version": chart.version, "images": [], "dependencies": []}
         return self.add(Kind.CHART, charts.artifact_name(chart), root, facts)
 
