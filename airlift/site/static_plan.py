@@ -30,6 +30,8 @@ _ENTRIES: Final = ".entries.json"
 _ALL_ENTRIES: Final = ".all-entries.json"
 _REFS: Final = ".refs.json"
 _MODELS: Final = ".models.json"
+_COMMIT: Final = ".commit"
+"""A link to the directory of a revision's commit, for what is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ def _plan_snapshot(plan: Plan, snapshot: Snapshot, revision: str) -> None:
         directory = "" if folder == "." else folder
         _add_json(plan, f"{place}/{_ENTRIES}", model_hub.entries(snapshot, directory, is_recursive=False))
         _add_json(plan, f"{place}/{_ALL_ENTRIES}", model_hub.entries(snapshot, directory, is_recursive=True))
+    commit = f"{api}/revision/{revision}/{_COMMIT}"
+    _add(plan, commit, Link("../" * commit.count("/") + f"hf-files/{snapshot.revision}"))
     for file in snapshot.files.values():
         told = _told(snapshot, file)
         _add(plan, f"{told}/content", Blob(file.digest, file.size))

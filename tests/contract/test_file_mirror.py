@@ -71,6 +71,8 @@ def test_what_is_not_there_is_404(mirror: Mirror) -> None:
         f"{sha(BINARY)}/other",
         f"{'0' * 64}/bin/k3s",
         f"{sha(BINARY)[:-1]}/bin/k3s",
+        "bin/",
+        f"{sha(BINARY)}/bin/",
         "bin/k3s/more",
         "%2e%2e%2fstate.db",
     ):
@@ -81,12 +83,23 @@ def test_head_and_ranges_are_answered_and_curl_goes_on(mirror: Mirror, tmp_path:
     mirror.take(cargo(k3s=BINARY))
     head = got(mirror, "k3s", "--head").decode().lower()
     assert f"content-length: {len(BINARY)}" in head
+    assert "content-type: application/octet-stream" in head
     assert got(mirror, "k3s", "-r", "10-99") == BINARY[10:100]
     assert got(mirror, "k3s", "-r", "-5") == BINARY[-5:]
     half = tmp_path / "half"
     half.write_bytes(BINARY[:1234])
     got(mirror, "k3s", "-C", "-", "-o", half)
     assert half.read_bytes() == BINARY
+
+
+def test_a_page_is_a_file_like_any_other(mirror: Mirror) -> None:
+    page = b"<html>" * 1000
+    mirror.take(cargo(**{"docs/page.html": page}))
+    for path in ("docs/page.html", f"{sha(page)}/docs/page.html"):
+        head = got(mirror, path, "--head", "-H", "Accept-Encoding: gzip").decode().lower()
+        assert "content-type: application/octet-stream" in head
+        assert f"content-length: {len(page)}" in head
+        assert "content-encoding" not in head
 
 
 def test_the_list_has_the_files_of_the_active_drops_and_leads_to_them(mirror: Mirror) -> None:

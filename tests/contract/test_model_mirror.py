@@ -166,7 +166,8 @@ def test_each_thing_that_is_missing_has_its_own_error(mirror: Mirror) -> None:
 
 
 def test_a_refusal_is_json_with_an_error_code(mirror: Mirror) -> None:
-    mirror.take(drop())
+    cargo = drop()
+    mirror.take(cargo)
     for path, code in (
         ("/api/models/org/none", "RepoNotFound"),
         (f"/api/models/{MODEL}/revision/%0dX-Evil:1", "RevisionNotFound"),
@@ -182,6 +183,9 @@ def test_a_refusal_is_json_with_an_error_code(mirror: Mirror) -> None:
         assert (answer.status_code, answer.headers.get("X-Error-Code")) == (404, code), path
         assert isinstance(answer.json()["error"], str)
         assert "X-Evil" not in answer.headers
+        # By that a client remembers that a commit does not have a file.
+        commit = commit_of(cargo) if code == "EntryNotFound" else None
+        assert answer.headers.get("X-Repo-Commit") == commit, path
 
 
 def test_head_and_range_answer_with_the_hubs_headers(mirror: Mirror) -> None:

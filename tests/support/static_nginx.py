@@ -9,6 +9,11 @@ from pathlib import Path
 from tests.components import ROOT
 from tests.support.chart_servers import free_port, nginx_with
 
+# What Debian's nginx.conf has around it, and would change answers.
+_AROUND = (
+    "sendfile on; tcp_nopush on; gzip on; types { text/html html; application/json json; application/gzip tgz; }\n"
+)
+
 
 @contextlib.contextmanager
 def appliance_nginx(tree: Path, work: Path) -> Iterator[str]:
@@ -22,5 +27,5 @@ def appliance_nginx(tree: Path, work: Path) -> Iterator[str]:
     for delivered, here in changes:
         assert text.count(delivered) == 1
         text = text.replace(delivered, here)
-    with nginx_with(text, port, work):
+    with nginx_with(_AROUND + text, port, work):
         yield f"http://127.0.0.1:{port}"

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,13 @@ import requests
 
 from airlift import digest as digests
 from airlift.connected.sources.charts import ChartSource
-from airlift.errors import UsageError
+from airlift.errors import StoreError, UsageError
 from airlift.manifest import Chart, Target
 from airlift.progress import Silent
 from airlift.site import drops
-from airlift.site.config import Site
+from airlift.site.config import RegistryConfig, Site
 from airlift.site.listing import Held, Listing, Name, Service
-from airlift.site.mirrors import charts, wheels
+from airlift.site.mirrors import charts, models, wheels
 from airlift.site.static_tree import export
 from tests.support.catalog import carry as carry_chart
 from tests.support.charts import chart
@@ -44,6 +44,14 @@ def file_listing(site: Site, name: str, data: bytes) -> Listing:
     return Listing((Name(Service.FILES, name, value),), (held,))
 
 
+def model_listing(site: Site, model_id: str, files: Mapping[str, bytes]) -> Listing:
+    cargo = Cargo()
+    model = cargo.model(model_id, files)
+    for data in (*cargo.small.values(), *cargo.large.values()):
+        site.store.put_bytes(data)
+    return models.listing(model, site.store)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     made = make_site(tmp_path / "site")
@@ -60,12 +68,17 @@ def site(tmp_path: Path) -> Site:
     carry_chart(signed, made.store, source.fetch)
     listings = [wheels.listing(item.artifact, made.store) for item in entry.artifacts]
     listings += [charts.listing(item.artifact, made.store) for item in signed.artifacts]
+    listings.append(model_listing(made, "acme/fraud", {"config.json": b"{}", "sub/model.bin": b"m"}))
     publish(made.journal_path, [*listings, file_listing(made, "docs/a b.txt", b"one")])
     return made
 
 
 def content_of(tree: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(tree)): str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+        for path in tree.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
 
 
 def test_nginx_says_what_a_page_is_and_that_it_is_asked_for_again(site: Site, tmp_path: Path) -> None:
@@ -94,6 +107,7 @@ def test_two_exports_of_one_state_are_identical_and_the_second_does_nothing(site
     assert content_of(tmp_path / "a") == content_of(tmp_path / "b")
     assert first.files == len(content_of(tmp_path / "a"))
     blob = next((tmp_path / "a" / "charts").rglob("*.tgz"))
+    assert (tmp_path / "a/hf/acme/fraud/resolve/main/sub/model.bin/content").read_bytes() == b"m"
     assert blob.samefile(site.store.path(digests.of(blob.read_bytes())))
 
 
@@ -146,6 +160,42 @@ def test_a_client_that_asks_while_the_tree_is_switched_gets_one_drop_or_the_othe
             reader.join()
     assert wrong == []
     assert seen == set(shown)
+
+
+def test_a_link_or_file_that_somebody_changed_is_written_again(site: Site, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    whole = export(site, tree, Silent())
+    before = content_of(tree)
+    link = tree / "hf/acme/fraud/resolve/main/config.json"
+    elsewhere = link.readlink()
+    link.unlink()
+    link.symlink_to("elsewhere")
+    again = export(site, tree, Silent())
+    assert (again.changed, again.state) == (True, whole.state)
+    assert link.readlink() == elsewhere
+    (tree / "simple/index.html").write_bytes(b"")
+    assert export(site, tree, Silent()).changed
+    assert content_of(tree) == before
+
+
+def test_charts_that_are_in_a_registry_are_left_out_and_named(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site", registry=RegistryConfig(url="https://registry.example"))
+    publish(site.journal_path, [model_listing(site, "acme/fraud", {"config.json": b"{}"})])
+    done = export(site, tmp_path / "tree", Silent())
+    assert done.skipped == {"charts": "they are in the registry https://registry.example"}
+    assert not (tmp_path / "tree/charts").exists()
+    assert (tmp_path / "tree/hf/acme/fraud/resolve/main/config.json/content").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize("branch", ["../../../x", "a//b", "x/.."])
+def test_a_branch_that_is_no_path_below_the_tree_ends_the_export(tmp_path: Path, branch: str) -> None:
+    site = make_site(tmp_path / "site")
+    cargo = Cargo()
+    cargo.model("acme/fraud", {"config.json": b"{}"}, branch=branch)
+    take(site, ship(cargo, tmp_path / "1"))
+    with pytest.raises(StoreError, match="expected a path below the tree"):
+        export(site, tmp_path / "tree", Silent())
+    assert not (tmp_path / "tree").is_symlink()
 
 
 def test_what_is_no_export_is_left_alone(site: Site, tmp_path: Path) -> None:
