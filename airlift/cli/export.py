@@ -16,7 +16,7 @@ from airlift.site.config import load_site
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
 @options.as_json
 def command(target: Path, folder: Path, as_json: bool) -> None:
-    """Write package index, charts and files as a static tree, and switch to it in one step."""
+    """Write package index, charts, models and files as a static tree, and switch to it in one step."""
     done = static_tree.export(load_site(folder), target.absolute(), console.progress())
     for mirror, reason in done.skipped.items():
         console.warn(f"{mirror} are not in the tree: {reason}")

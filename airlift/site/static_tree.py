@@ -14,21 +14,18 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 from airlift import canonical, fs, limits
 from airlift import digest as digests
-from airlift.digest import Digest, Verifier
+from airlift.digest import Verifier
 from airlift.errors import StoreError, UsageError
 from airlift.progress import Progress
-from airlift.site import simple_pages
 from airlift.site.catalog import Catalog
-from airlift.site.chart_index import index_of
 from airlift.site.config import Site
-from airlift.site.listing import Held, Service
+from airlift.site.static_plan import Blob, Item, Link, Plan, plan_of
 from airlift.store import Store
 
 _GENERATION: Final = re.compile(r"\.[0-9a-f]{32}\.[0-9a-f]{8}")
@@ -42,7 +39,7 @@ class Export:
     Attributes:
         state: names the content; equal states are equal trees.
         generation: the directory that the link points to.
-        files: how many files it has.
+        files: how many files and links it has.
         changed: whether the link was moved.
         skipped: mirror to the reason why it is not in the tree.
     """
@@ -54,15 +51,6 @@ class Export:
     skipped: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Blob:
-    digest: Digest
-    size: int
-
-
-_Plan = dict[str, "bytes | _Blob"]
-
-
 def export(site: Site, target: Path, progress: Progress) -> Export:
     """Let `target` show the active drops of a site.
 
@@ -72,13 +60,15 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
         IntegrityError: a blob that has to be copied is damaged.
     """
     current = _current(target)
+    registry = site.config.registry
+    skipped = {} if registry is None else {"charts": f"they are in the registry {registry.url}"}
     with site.locked("exporting", progress):
         catalog = Catalog(site.journal_path, site.store)
         try:
-            plan, skipped = _plan(site, catalog)
+            plan = plan_of(catalog, with_charts=registry is None)
         finally:
             catalog.close()
-        described = {path: digests.of(item) if isinstance(item, bytes) else item.digest for path, item in plan.items()}
+        described = {path: _described(item) for path, item in plan.items()}
         state = digests.hex_of(digests.of(canonical.encode(described)))[:32]
         with fs.guarded("exporting"):
             is_same = current is not None and current.name.startswith(f"{target.name}.{state}.")
@@ -106,81 +96,24 @@ def _current(target: Path) -> Path | None:
     return target.with_name(pointed)
 
 
-def _plan(site: Site, catalog: Catalog) -> tuple[_Plan, dict[str, str]]:
-    plan: _Plan = {"generation.json": canonical.encode({"generation": catalog.generation()})}
-    skipped = {}
-    _plan_wheels(plan, catalog)
-    if site.config.registry is None:
-        _plan_charts(plan, catalog)
-    else:
-        skipped["charts"] = f"they are in the registry {site.config.registry.url}"
-    _plan_files(plan, catalog)
-    if catalog.keys(Service.HUB):
-        skipped["models"] = "a model hub answers with headers that files do not have; use airlift serve"
-    return plan, skipped
+def _described(item: Item) -> str:
+    match item:
+        case Blob(digest=digest):
+            return digest
+        case Link(target=target):
+            return f"-> {target}"
+    return digests.of(item)
 
 
-def _plan_wheels(plan: _Plan, catalog: Catalog) -> None:
-    projects: dict[str, list[Any]] = {}
-    for name, value in catalog.all_names(Service.SIMPLE):
-        projects.setdefault(name, []).append(value)
-    for suffix, kind in (("html", simple_pages.TEXT_HTML), ("json", simple_pages.JSON)):
-        _add(plan, f"simple/index.{suffix}", simple_pages.projects(list(projects), kind))
-        for name, values in projects.items():
-            _add(plan, f"simple/{name}/index.{suffix}", simple_pages.project(name, values, kind))
-    for held in _held(catalog, Service.SIMPLE):
-        if "filename" not in held.facts:
-            continue
-        path = f"simple/{held.scope}/{digests.hex_of(held.digest)}/{held.facts['filename']}"
-        _add(plan, path, _Blob(held.digest, held.size))
-        metadata = catalog.held(Service.SIMPLE, held.scope, digests.parse(held.facts["metadata"]))
-        if metadata is not None:
-            _add(plan, f"{path}.metadata", _Blob(metadata.digest, metadata.size))
-
-
-def _plan_charts(plan: _Plan, catalog: Catalog) -> None:
-    _add(plan, "charts/index.yaml", canonical.encode(index_of(catalog.all_names(Service.CHARTS))))
-    for held in _held(catalog, Service.CHARTS):
-        if held.scope.endswith(".prov"):
-            continue
-        path = f"charts/{digests.hex_of(held.digest)}/{held.scope}"
-        _add(plan, path, _Blob(held.digest, held.size))
-        signed = held.facts.get("provenance")
-        provenance = catalog.held(Service.CHARTS, f"{held.scope}.prov", digests.parse(signed)) if signed else None
-        if provenance is not None:
-            _add(plan, f"{path}.prov", _Blob(provenance.digest, provenance.size))
-
-
-def _plan_files(plan: _Plan, catalog: Catalog) -> None:
-    for held in _held(catalog, Service.FILES):
-        _add(plan, f"files/{digests.hex_of(held.digest)}/{held.scope}", _Blob(held.digest, held.size))
-    listed = []
-    for name in catalog.keys(Service.FILES):
-        value = catalog.names(Service.FILES, name)[0]
-        _add(plan, f"files/{name}", _Blob(digests.parse(value["digest"]), value["size"]))
-        listed.append(
-            {"name": name, "size": value["size"], "sha256": digests.hex_of(value["digest"]), "url": f"files/{name}"}
-        )
-    _add(plan, "files.json", canonical.encode({"files": listed}))
-
-
-def _held(catalog: Catalog, service: Service) -> Iterator[Held]:
-    for scope in catalog.scopes(service):
-        yield from catalog.held_all(service, scope)
-
-
-def _add(plan: _Plan, path: str, item: bytes | _Blob) -> None:
-    if any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path:
-        raise StoreError(f"exporting {path[:200]!r}: expected a path below the tree")
-    if plan.setdefault(path, item) != item:
-        raise StoreError(f"exporting {path}: two contents have this name")
-
-
-def _is_whole(generation: Path, plan: _Plan, store: Store) -> bool:
+def _is_whole(generation: Path, plan: Plan, store: Store) -> bool:
     """Say whether a generation still is what was written; a blob that was mended in the store has another inode."""
     for path, item in plan.items():
         file = generation / path
         try:
+            if isinstance(item, Link):
+                if str(file.readlink()) != item.target:
+                    return False
+                continue
             found = file.lstat()
             if isinstance(item, bytes):
                 if fs.read_bounded(file, len(item)) != item:
@@ -194,7 +127,7 @@ def _is_whole(generation: Path, plan: _Plan, store: Store) -> bool:
     return True
 
 
-def _switch(target: Path, state: str, plan: _Plan, store: Store) -> Path:
+def _switch(target: Path, state: str, plan: Plan, store: Store) -> Path:
     token = secrets.token_hex(4)
     part = target.with_name(f".{target.name}.part.{token}")
     part.mkdir()
@@ -227,10 +160,13 @@ def _make_parents(root: Path, folder: PurePosixPath, made: set[PurePosixPath]) -
     made.add(folder)
 
 
-def _put(file: Path, item: bytes | _Blob, store: Store) -> None:
+def _put(file: Path, item: Item, store: Store) -> None:
     if isinstance(item, bytes):
         file.write_bytes(item)
         file.chmod(0o644)
+        return
+    if isinstance(item, Link):
+        file.symlink_to(item.target)
         return
     source = store.path(item.digest)
     if source.lstat().st_size != item.size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from airlift.bundle.layout import Member, PayloadPlan
 from airlift.bundle.writer import BundleWriter
 from airlift.digest import Digest
 from airlift.digest import of as digest_of
-from airlift.kinds import wheels
+from airlift.kinds import charts, models, wheels
+from airlift.kinds.models import ModelFile
 from airlift.oci import Descriptor
 from airlift.progress import Progress, Silent
 from airlift.site.config import IndexConfig, RegistryConfig, Site, SiteConfig, init_site
@@ -101,6 +102,39 @@ class Cargo:
             self.put(data, oci.MANIFEST)
         root = self.put(wheels.set_index(manifests), oci.INDEX)
         return self.add(Kind.WHEELS, f"python/{name}:set", root, {"name": name, "targets": []})
+
+    def chart(self, archive: bytes, provenance: bytes | None = None) -> Artifact:
+        chart = charts.read_archive(archive, subject="chart")
+        layer = self.put(archive, charts.CHART_LAYER, large=True)
+        signed = None if provenance is None else self.put(provenance, charts.PROVENANCE_LAYER, large=True)
+        self.put(charts.config_blob(chart), artifact.HELM_CONFIG)
+        root = self.put(charts.wrap(chart, layer, signed), oci.MANIFEST)
+        facts = {"name": chart.name, "version": chart.version, "images": [], "dependencies": []}
+        return self.add(Kind.CHART, charts.artifact_name(chart), root, facts)
+
+    def model(
+        self,
+        model_id: str,
+        files: Mapping[str, bytes],
+        *,
+        lfs: Container[str] = (),
+        branch: str = "main",
+        commit: str | None = None,
+    ) -> Artifact:
+        """A model: path to bytes; without a commit it gets the one that a model without a hub has."""
+        listed = []
+        for path, data in files.items():
+            blob = models.git_blob(len(data))
+            blob.update(data)
+            file = ModelFile(path, digest_of(data), len(data), None if path in lfs else blob.hexdigest())
+            self.put(data, file.media_type, large=True)
+            listed.append(file)
+        packed = models.pack(model_id, listed, revision=commit)
+        self.put(packed.config, models.CONFIG_TYPE)
+        self.put(packed.manifest, oci.MANIFEST)
+        revision = commit or packed.revision
+        facts = {"id": model_id, "revision": revision, "branch": branch, "licence": "mit", "source": None}
+        return self.add(Kind.MODEL, f"models/{model_id}:{revision[:12]}", packed.root, facts)
 
     def add(self, kind: Kind, name: str, root: Descriptor, facts: Mapping[str, Any] | None = None) -> Artifact:
         item = Artifact(kind, name, root, facts or {})

@@ -10,6 +10,7 @@ from aiohttp import web
 from jinja2 import Environment
 
 from airlift import digest as digests
+from airlift.site.file_index import index_of
 from airlift.site.listing import Service
 from airlift.site.server import content
 
@@ -43,10 +44,7 @@ class _Files:
         """Answer the list of all names: JSON, or HTML for a browser."""
         # Thousands of files take longer than other readers should wait.
         names = await asyncio.to_thread(self._catalog.all_names, Service.FILES)
-        files = [
-            {"name": name, "size": value["size"], "sha256": digests.hex_of(value["digest"]), "url": name}
-            for name, value in sorted(names, key=lambda pair: pair[0])
-        ]
+        files = index_of(names)
         headers = {"Vary": "Accept"}
         if "text/html" in request.headers.get("Accept", ""):
             return web.Response(text=_PAGE.render(files=files), content_type="text/html", headers=headers)

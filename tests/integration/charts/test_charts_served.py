@@ -9,7 +9,6 @@ from typing import cast
 import pytest
 import requests
 
-from airlift import digest
 from airlift.connected.sources.charts import ChartSource
 from airlift.lock import LockedEntry
 from airlift.manifest import Chart
@@ -20,7 +19,7 @@ from airlift.store import Store
 from tests.components import require
 from tests.support.catalog import Routes, Shelf, carry, served
 from tests.support.chart_servers import docker_registry, helm, nginx
-from tests.support.charts import archive, chart, pod
+from tests.support.charts import archive, chart
 from tests.support.sources import settings
 
 
@@ -45,32 +44,6 @@ def _publish(shelf: Shelf, *entries: LockedEntry, active: bool = True) -> None:
     listings = [mirror.listing(entry.artifacts[0].artifact, shelf.store) for entry in entries]
     whole = Listing(tuple(n for item in listings for n in item.names), tuple(h for item in listings for h in item.held))
     shelf.publish(whole, active=active)
-
-
-def test_helm_takes_the_index_and_pulls_the_exact_bytes(tmp_path: Path, shelf: Shelf) -> None:
-    require("helm")
-    rich = (
-        "description: 'a: chart'\nkeywords: [a, b]\nmaintainers: [{name: Ann, email: a@example.com}]\nappVersion: 1.10\n"
-        "kubeVersion: '>=1.20-0'\nicon: https://example.com/i.png\nannotations: {x/y: 'true', images: '- a'}\n"
-        "type: application\nhome: https://example.com\nsources: [https://example.com/s]\ndeprecated: false\n"
-        "unknownField: 7\n"
-    )
-    old, new = chart("app", "1.9.0"), chart("app", "1.10.0+b1", {"templates/p.yaml": pod("a:1")}, more=rich)
-    made = (("old.tgz", old), ("new.tgz", new), ("other.tgz", chart("other", "v0.1.0")))
-    _publish(shelf, *(_entry(tmp_path, shelf.store, name, data) for name, data in made))
-    with served(shelf.catalog, server.routes) as url:
-        helm("repo", "add", "site", f"{url}/charts", "--force-update")
-        listed = helm("search", "repo", "site/", "--versions")
-        assert [line.split()[:2] for line in listed.splitlines()[1:4]] == [
-            ["site/app", "1.10.0+b1"],
-            ["site/app", "1.9.0"],
-            ["site/other", "v0.1.0"],
-        ]
-        helm("pull", "app", "--repo", f"{url}/charts", "-d", tmp_path)
-        assert (tmp_path / "app-1.10.0+b1.tgz").read_bytes() == new
-        helm("pull", "app", "--repo", f"{url}/charts/", "--version", "1.9.0", "-d", tmp_path)
-        assert (tmp_path / "app-1.9.0.tgz").read_bytes() == old
-        assert "image: a:1" in helm("template", "r", "app", "--repo", f"{url}/charts", "--version", "^1.10.0")
 
 
 def test_helms_strict_parser_reads_every_field_that_a_chart_may_have(tmp_path: Path, shelf: Shelf) -> None:
@@ -136,13 +109,6 @@ def test_the_index_is_the_same_every_time_and_has_exact_digests_and_relative_lin
     }
 
 
-def test_helm_reads_an_empty_repository(tmp_path: Path, shelf: Shelf) -> None:
-    require("helm")
-    with served(shelf.catalog, server.routes) as url:
-        assert requests.get(f"{url}/charts/index.yaml", timeout=10).json()["entries"] == {}
-        helm("repo", "add", "empty", f"{url}/charts", "--force-update")
-
-
 def test_the_repository_works_behind_a_path_prefix(tmp_path: Path, shelf: Shelf) -> None:
     require("helm")
     data = chart("app", "1.0.0")
@@ -153,41 +119,6 @@ def test_the_repository_works_behind_a_path_prefix(tmp_path: Path, shelf: Shelf)
         with nginx(tmp_path / "empty", tmp_path / "nginx", more) as front:
             helm("pull", "app", "--repo", f"{front}/deep/er/charts", "-d", tmp_path)
     assert (tmp_path / "app-1.0.0.tgz").read_bytes() == data
-
-
-def test_archives_answer_head_range_and_provenance_and_nothing_else(tmp_path: Path, shelf: Shelf) -> None:
-    data = chart("app", "1.0.0")
-    signed = b"-----BEGIN PGP SIGNED MESSAGE-----\n"
-    one = _entry(tmp_path, shelf.store, "app-1.0.0.tgz", data, signed)
-    _publish(shelf, one, _entry(tmp_path, shelf.store, "b.tgz", chart("b", "1.0.0")))
-    right = digest.hex_of(digest.of(data))
-    with served(shelf.catalog, server.routes) as url:
-        place = f"{url}/charts/{right}/app-1.0.0.tgz"
-        head = requests.head(place, timeout=10)
-        assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(data)))
-        assert "Content-Encoding" not in head.headers
-        part = requests.get(place, headers={"Range": "bytes=10-19"}, timeout=10)
-        assert (part.status_code, part.content) == (206, data[10:20])
-        assert requests.get(f"{place}.prov", timeout=10).content == signed
-        for wrong in (
-            f"{right}/b-1.0.0.tgz",
-            f"{'0' * 64}/app-1.0.0.tgz",
-            f"{right[:-1]}/app-1.0.0.tgz",
-            f"{right}/app-1.0.0.tgz/x",
-            f"{right}/..%2f..%2fetc%2fpasswd",
-            f"{digest.hex_of(digest.of(chart('b', '1.0.0')))}/b-1.0.0.tgz.prov",
-            "",
-        ):
-            assert requests.get(f"{url}/charts/{wrong}", timeout=10).status_code == 404, wrong
-
-
-def test_a_chart_of_a_drop_that_is_only_kept_is_served_and_not_listed(tmp_path: Path, shelf: Shelf) -> None:
-    data = chart("app", "1.0.0")
-    _publish(shelf, _entry(tmp_path, shelf.store, "a.tgz", data), active=False)
-    with served(shelf.catalog, server.routes) as url:
-        assert requests.get(f"{url}/charts/index.yaml", timeout=10).json()["entries"] == {}
-        place = f"{url}/charts/{digest.hex_of(digest.of(data))}/app-1.0.0.tgz"
-        assert requests.get(place, timeout=10).content == data
 
 
 @pytest.fixture

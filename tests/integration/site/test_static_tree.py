@@ -1,13 +1,13 @@
-"""The static tree of a site: under nginx with the stock clients, the same twice, whole after a kill at any step."""
+"""The static tree of a site: the same twice, switched under readers, whole after a kill at any step."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,23 +15,23 @@ import requests
 
 from airlift import digest as digests
 from airlift.connected.sources.charts import ChartSource
-from airlift.errors import UsageError
+from airlift.errors import StoreError, UsageError
 from airlift.manifest import Chart, Target
 from airlift.progress import Silent
-from airlift.site.config import Site
+from airlift.site import drops
+from airlift.site.config import RegistryConfig, Site
 from airlift.site.listing import Held, Listing, Name, Service
-from airlift.site.mirrors import charts, wheels
+from airlift.site.mirrors import charts, models, wheels
 from airlift.site.static_tree import export
-from tests.components import ROOT, require
 from tests.support.catalog import carry as carry_chart
-from tests.support.chart_servers import free_port, helm, nginx_with
 from tests.support.charts import chart
 from tests.support.cli import environment
 from tests.support.indexes import running_index
 from tests.support.package_site import carry
-from tests.support.site_bundles import make_site
+from tests.support.site_bundles import Cargo, make_site, ship, take
 from tests.support.sites import drop, publish
 from tests.support.sources import settings
+from tests.support.static_nginx import appliance_nginx
 from tests.support.wheel_source import Bench
 
 HERE = Target(python=f"3.{sys.version_info.minor}", platform="linux/amd64", libc="glibc-2.28")
@@ -42,6 +42,14 @@ def file_listing(site: Site, name: str, data: bytes) -> Listing:
     value = {"digest": digest, "size": len(data)}
     held = Held(Service.FILES, name, digest, len(data), "application/octet-stream")
     return Listing((Name(Service.FILES, name, value),), (held,))
+
+
+def model_listing(site: Site, model_id: str, files: Mapping[str, bytes]) -> Listing:
+    cargo = Cargo()
+    model = cargo.model(model_id, files)
+    for data in (*cargo.small.values(), *cargo.large.values()):
+        site.store.put_bytes(data)
+    return models.listing(model, site.store)
 
 
 @pytest.fixture
@@ -60,54 +68,35 @@ def site(tmp_path: Path) -> Site:
     carry_chart(signed, made.store, source.fetch)
     listings = [wheels.listing(item.artifact, made.store) for item in entry.artifacts]
     listings += [charts.listing(item.artifact, made.store) for item in signed.artifacts]
+    listings.append(model_listing(made, "acme/fraud", {"config.json": b"{}", "sub/model.bin": b"m"}))
     publish(made.journal_path, [*listings, file_listing(made, "docs/a b.txt", b"one")])
     return made
 
 
 def content_of(tree: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(tree)): str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+        for path in tree.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
 
 
-@contextlib.contextmanager
-def appliance_nginx(tree: Path, work: Path) -> Iterator[str]:
-    """The example as it is delivered, with another address and another tree."""
-    text = (ROOT / "appliance" / "nginx.conf").read_text()
-    port = free_port()
-    for delivered, here in (("127.0.0.1:8081", f"127.0.0.1:{port}"), ("root /srv/airlift/tree;", f"root {tree};")):
-        assert text.count(delivered) == 1
-        text = text.replace(delivered, here)
-    with nginx_with(text, port, work):
-        yield f"http://127.0.0.1:{port}"
-
-
-def test_pip_uv_helm_and_plain_clients_take_from_nginx(site: Site, tmp_path: Path) -> None:
-    uv = require("uv")
-    tree = tmp_path / "tree"
-    export(site, tree, Silent())
-    home = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
-    with appliance_nginx(tree, tmp_path / "nginx") as url:
-        pip = [sys.executable, "-m", "pip", "install", "--isolated", "--no-cache-dir", "--disable-pip-version-check"]
-        for command, into in (
-            ([*pip, "--index-url", f"{url}/simple/"], "p"),
-            ([str(uv), "pip", "install", "--no-cache", "--no-config", "--default-index", f"{url}/simple/"], "u"),
+def test_nginx_says_what_a_page_is_and_that_it_is_asked_for_again(site: Site, tmp_path: Path) -> None:
+    export(site, tmp_path / "tree", Silent())
+    json_type = "application/vnd.pypi.simple.v1+json"
+    with appliance_nginx(tmp_path / "tree", tmp_path / "nginx") as url:
+        for path, accept, kind in (
+            ("simple/", "text/html", "text/html"),
+            ("simple/acme-torch/", json_type, json_type),
+            ("charts/index.yaml", "*/*", "application/yaml"),
+            ("files/", "*/*", "application/json"),
         ):
-            more = ["--python", sys.executable] if into == "u" else []
-            done = subprocess.run(
-                [*command, *more, "--target", str(tmp_path / into), "acme-plug-in"],
-                env=home, capture_output=True, text=True, timeout=120, check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            assert (tmp_path / into / "acme_torch").is_dir()
-        (tmp_path / "helm").mkdir()
-        helm("pull", "app", "--repo", f"{url}/charts", "-d", tmp_path / "helm")
-        assert (tmp_path / "helm" / "app-1.0.0.tgz").read_bytes() == (tmp_path / "app.tgz").read_bytes()
-        json_type = "application/vnd.pypi.simple.v1+json"
-        page = requests.get(f"{url}/simple/acme-torch/", headers={"Accept": json_type}, timeout=5)
-        assert page.headers["Content-Type"] == json_type
-        assert page.headers["Vary"] == "Accept"
-        assert requests.get(f"{url}/simple/", timeout=5).headers["Content-Type"] == "text/html"
-        assert requests.get(f"{url}/files/docs/a%20b.txt", timeout=5).content == b"one"
-        assert requests.get(f"{url}/files/", timeout=5).json()["files"][0]["name"] == "docs/a b.txt"
+            page = requests.get(f"{url}/{path}", headers={"Accept": accept}, timeout=5)
+            assert (page.status_code, page.headers["Content-Type"]) == (200, kind), path
+            # Of a page's second and length nginx would make an ETag that two drops can share.
+            assert "ETag" not in page.headers, path
+            if path.startswith("simple"):
+                assert (page.headers["Vary"], page.headers["Cache-Control"]) == ("Accept", "no-cache")
 
 
 def test_two_exports_of_one_state_are_identical_and_the_second_does_nothing(site: Site, tmp_path: Path) -> None:
@@ -118,6 +107,7 @@ def test_two_exports_of_one_state_are_identical_and_the_second_does_nothing(site
     assert content_of(tmp_path / "a") == content_of(tmp_path / "b")
     assert first.files == len(content_of(tmp_path / "a"))
     blob = next((tmp_path / "a" / "charts").rglob("*.tgz"))
+    assert (tmp_path / "a/hf/acme/fraud/resolve/main/sub/model.bin/content").read_bytes() == b"m"
     assert blob.samefile(site.store.path(digests.of(blob.read_bytes())))
 
 
@@ -130,6 +120,82 @@ def test_a_new_drop_is_switched_to_and_the_older_generation_goes(site: Site, tmp
     assert (tmp_path / "tree" / "files" / old / "docs" / "a b.txt").read_bytes() == b"one"
     assert not first.generation.exists()
     assert second.generation.is_dir()
+
+
+def test_a_client_that_asks_while_the_tree_is_switched_gets_one_drop_or_the_other(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    shown: dict[str, bytes] = {}
+    for sequence, word in ((1, b"first"), (2, b"second")):
+        cargo = Cargo()
+        model = cargo.model(
+            "acme/fraud", {"config.json": word, "sub dir/model.bin": word * 1000}, lfs={"sub dir/model.bin"}
+        )
+        shown[model.facts["revision"]] = word
+        take(site, ship(cargo, tmp_path / str(sequence), sequence=sequence))
+        export(site, tmp_path / "tree", Silent())
+    wrong: list[str] = []
+    seen: set[str] = set()
+    over = threading.Event()
+    with appliance_nginx(tmp_path / "tree", tmp_path / "nginx") as url:
+
+        def ask(revisions: Sequence[str]) -> None:
+            session = requests.Session()
+            while not over.is_set():
+                for revision in revisions:
+                    for path, times in (("config.json", 1), ("sub%20dir/model.bin", 1000)):
+                        answer = session.get(f"{url}/hf/acme/fraud/resolve/{revision}/{path}", timeout=30)
+                        commit = answer.headers.get("X-Repo-Commit", "none")
+                        if answer.status_code != 200 or answer.content != shown.get(commit, b"none") * times:
+                            wrong.append(f"{revision} {path}: {answer.status_code} {answer.headers}")
+                        seen.add(commit)
+
+        readers = [threading.Thread(target=ask, args=(given,)) for given in (["main"], ["main"], list(shown))]
+        for reader in readers:
+            reader.start()
+        for number in range(60):
+            drops.activate(site, f"stable/{1 + number % 2}")
+            export(site, tmp_path / "tree", Silent())
+        over.set()
+        for reader in readers:
+            reader.join()
+    assert wrong == []
+    assert seen == set(shown)
+
+
+def test_a_link_or_file_that_somebody_changed_is_written_again(site: Site, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    whole = export(site, tree, Silent())
+    before = content_of(tree)
+    link = tree / "hf/acme/fraud/resolve/main/config.json"
+    elsewhere = link.readlink()
+    link.unlink()
+    link.symlink_to("elsewhere")
+    again = export(site, tree, Silent())
+    assert (again.changed, again.state) == (True, whole.state)
+    assert link.readlink() == elsewhere
+    (tree / "simple/index.html").write_bytes(b"")
+    assert export(site, tree, Silent()).changed
+    assert content_of(tree) == before
+
+
+def test_charts_that_are_in_a_registry_are_left_out_and_named(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site", registry=RegistryConfig(url="https://registry.example"))
+    publish(site.journal_path, [model_listing(site, "acme/fraud", {"config.json": b"{}"})])
+    done = export(site, tmp_path / "tree", Silent())
+    assert done.skipped == {"charts": "they are in the registry https://registry.example"}
+    assert not (tmp_path / "tree/charts").exists()
+    assert (tmp_path / "tree/hf/acme/fraud/resolve/main/config.json/content").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize("branch", ["../../../x", "a//b", "x/.."])
+def test_a_branch_that_is_no_path_below_the_tree_ends_the_export(tmp_path: Path, branch: str) -> None:
+    site = make_site(tmp_path / "site")
+    cargo = Cargo()
+    cargo.model("acme/fraud", {"config.json": b"{}"}, branch=branch)
+    take(site, ship(cargo, tmp_path / "1"))
+    with pytest.raises(StoreError, match="expected a path below the tree"):
+        export(site, tmp_path / "tree", Silent())
+    assert not (tmp_path / "tree").is_symlink()
 
 
 def test_what_is_no_export_is_left_alone(site: Site, tmp_path: Path) -> None:
