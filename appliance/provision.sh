@@ -178,7 +178,24 @@ check_wishes() {
   [ -z "$identity" ] || [ ! -f "$IDENTITY" ] || same "$identity" "$IDENTITY" ||
     fail 2 "the site has another identity than $identity" "it opens the site's bundles, and is not exchanged from here"
   [ -z "$passphrase" ] || [ -n "$identity" ] || fail 2 "--passphrase-file without --identity"
+  [ -z "$passphrase" ] || check_passphrase "$is_new"
   check_certificate "$is_new"
+}
+
+check_passphrase() {
+  local said
+  if [ -z "$1" ]; then
+    grep -q '^passphrase_file:' "$SITE/site.yaml" || fail 2 "the site does not look for a passphrase" \
+      "add to $SITE/site.yaml: passphrase_file: $STATE/passphrase"
+    [ ! -f "$STATE/passphrase" ] || same "$passphrase" "$STATE/passphrase" ||
+      fail 2 "the site has another passphrase than $passphrase" "it opens the site's identity, and is not exchanged from here"
+    return 0
+  fi
+  # An openssl that knows no ML-KEM decrypts it all the same, and says when it cannot.
+  said=$(sed -n '1s/\r*$//p' "$passphrase" | openssl pkey -in "$identity" -passin stdin -noout 2>&1) || true
+  case $said in
+    *"bad decrypt"*) fail 2 "the first line of $passphrase does not open $identity" ;;
+  esac
 }
 
 check_certificate() {
