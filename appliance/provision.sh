@@ -10,6 +10,8 @@ umask 022
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 readonly USER_NAME=airlift LINK=/opt/airlift COMMAND=/usr/local/bin/airlift
+# Leads to what an earlier kit installed; what is older than that goes.
+readonly PREVIOUS=$LINK.previous
 readonly STATE=/var/lib/airlift UNITS=/etc/systemd/system
 readonly SITE=$STATE/site IDENTITY=$STATE/site.key TLS=$STATE/tls
 # What a killed run still owed to the server that runs.
@@ -83,7 +85,7 @@ done
 
 cd "$(dirname -- "$0")"
 kit=$(pwd)
-changes=0
+changes=0 owed=''
 trap 'exit 130' INT TERM HUP
 
 # ------------------------------------------------------------------------------------------------ looking
@@ -94,6 +96,11 @@ has_user() { id -u "$USER_NAME" >/dev/null 2>&1; }
 # The value of a key of site.yaml, as airlift wrote it.
 setting() { sed -n "s/^$1: //p" "$SITE/site.yaml" | tr -d "'\""; }
 plain_hex() { printf '%s' "$1" | tr -d ' :\n' | tr 'A-F' 'a-f'; }
+# What a link leads to, where that is an airlift and whole.
+installed() {
+  local at
+  at=$(readlink "$1" 2>/dev/null) && [ -f "$at/$VENV_OK" ] && printf '%s' "$at"
+}
 has_systemd() { [ -d /run/systemd/system ]; }
 unit_is() { systemctl "is-$1" --quiet "$2" 2>/dev/null; }
 
@@ -130,7 +137,9 @@ check_machine() {
   [ "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = "$version" ] ||
     fail 18 "$python is of another version than $version, which the kit is for" "name another with --python"
   "$python" -c 'import venv' 2>/dev/null || fail 18 "$python has no venv module" "on Debian: python3-venv"
-  [ ! -e "$LINK" ] || [ -h "$LINK" ] || fail 18 "$LINK is there and no link" "move it away; it was not made from here"
+  for file in "$LINK" "$PREVIOUS"; do
+    [ ! -e "$file" ] || [ -h "$file" ] || fail 18 "$file is there and no link" "move it away; it was not made from here"
+  done
   [ ! -e "$COMMAND" ] || [ "$(readlink "$COMMAND")" = "$LINK/bin/airlift" ] ||
     fail 18 "$COMMAND is there and leads elsewhere" "move it away; it was not made from here"
   [ ! -e "$SITE" ] || [ -f "$SITE/site.yaml" ] || fail 18 "$SITE is there and has no site.yaml" \
@@ -169,7 +178,24 @@ check_wishes() {
   [ -z "$identity" ] || [ ! -f "$IDENTITY" ] || same "$identity" "$IDENTITY" ||
     fail 2 "the site has another identity than $identity" "it opens the site's bundles, and is not exchanged from here"
   [ -z "$passphrase" ] || [ -n "$identity" ] || fail 2 "--passphrase-file without --identity"
+  [ -z "$passphrase" ] || check_passphrase "$is_new"
   check_certificate "$is_new"
+}
+
+check_passphrase() {
+  local said
+  if [ -z "$1" ]; then
+    grep -q '^passphrase_file:' "$SITE/site.yaml" || fail 2 "the site does not look for a passphrase" \
+      "add to $SITE/site.yaml: passphrase_file: $STATE/passphrase"
+    [ ! -f "$STATE/passphrase" ] || same "$passphrase" "$STATE/passphrase" ||
+      fail 2 "the site has another passphrase than $passphrase" "it opens the site's identity, and is not exchanged from here"
+    return 0
+  fi
+  # An openssl that knows no ML-KEM decrypts it all the same, and says when it cannot.
+  said=$(sed -n '1s/\r*$//p' "$passphrase" | openssl pkey -in "$identity" -passin stdin -noout 2>&1) || true
+  case $said in
+    *"bad decrypt"*) fail 2 "the first line of $passphrase does not open $identity" ;;
+  esac
 }
 
 check_certificate() {
@@ -196,6 +222,15 @@ doing() {
   say "$1"
 }
 
+# owe FILE: what runs has to be told of a change, by the next run where this one is killed
+owe() {
+  owed="$owed $1 "
+  if [ -z "$dry" ]; then : >"$1"; fi
+}
+is_owed() {
+  [ -e "$1" ] || case $owed in *" $1 "*) ;; *) return 1 ;; esac
+}
+
 # put SOURCE TARGET MODE OWNER WHAT: a whole file in one step
 put() {
   if same "$1" "$2" && [ "$(stat -c '%a %U' "$2")" = "$3 $4" ]; then return 0; fi
@@ -205,6 +240,12 @@ put() {
   mv -fT -- "$2.new" "$2"
 }
 
+remove() {
+  if [ ! -e "$1" ] && [ ! -h "$1" ]; then return 0; fi
+  doing "remove $1" || return 0
+  rm -rf -- "$1"
+}
+
 # folder PATH MODE OWNER
 folder() {
   if [ -d "$1" ] && [ "$(stat -c '%a %U' "$1")" = "$2 $3" ]; then return 0; fi
@@ -212,11 +253,20 @@ folder() {
   install -d -m "$2" -o "$3" -g "$3" -- "$1"
 }
 
+# lead LINK TARGET
+lead() {
+  if [ "$(readlink "$1" 2>/dev/null)" = "$2" ]; then return 0; fi
+  doing "let $1 lead to $2" || return 0
+  ln -sfn "$2" "$1.new"
+  mv -fT "$1.new" "$1"
+}
+
 as_user() { (cd / && runuser -u "$USER_NAME" -- "$@" </dev/null); }
 
 install_airlift() {
-  local version pip
+  local version pip before
   version=$LINK-$(sha256sum SHA256SUMS | cut -c1-12)
+  before=$(installed "$LINK") || before=$version
   if [ ! -f "$version/$VENV_OK" ] && doing "install airlift into $version"; then
     rm -rf -- "$version"
     install -d -m 755 "${LINK%/*}"
@@ -230,15 +280,22 @@ install_airlift() {
     sync -f "$version"
     : >"$version/$VENV_OK"
   fi
-  if [ "$(readlink "$LINK" 2>/dev/null)" != "$version" ] && doing "let $LINK lead to $version"; then
-    if [ -d "$STATE" ]; then : >"$RESTART"; fi
-    ln -sfn "$version" "$LINK.new"
-    mv -fT "$LINK.new" "$LINK"
-  fi
+  if [ "$before" != "$version" ]; then lead "$PREVIOUS" "$before"; fi
+  if [ -d "$STATE" ] && [ "$(readlink "$LINK")" != "$version" ]; then owe "$RESTART"; fi
+  lead "$LINK" "$version"
+  if [ "$before" = "$version" ]; then before=$(installed "$PREVIOUS") || before=''; fi
+  keep="$version $before"
   if [ ! -h "$COMMAND" ] && doing "let $COMMAND lead to $LINK/bin/airlift"; then
     install -d -m 755 "${COMMAND%/*}"
     ln -s "$LINK/bin/airlift" "$COMMAND"
   fi
+}
+
+# After the restart: what runs may need its files until then.
+remove_older() {
+  for file in "$LINK"-????????????; do
+    case " $keep " in *" $file "*) ;; *) remove "$file" ;; esac
+  done
 }
 
 make_user() {
@@ -272,7 +329,7 @@ make_site() {
   put trust.json "$STATE/trust.json" 444 "$USER_NAME" "whom the site believes"
   if [ -n "$cert" ]; then
     folder "$TLS" 750 "$USER_NAME"
-    if [ -z "$dry" ] && ! { same "$key" "$TLS/key.pem" && same "$cert" "$TLS/chain.pem"; }; then : >"$RELOAD"; fi
+    if ! { same "$key" "$TLS/key.pem" && same "$cert" "$TLS/chain.pem"; }; then owe "$RELOAD"; fi
     put "$key" "$TLS/key.pem" 400 "$USER_NAME"
     put "$cert" "$TLS/chain.pem" 444 "$USER_NAME"
   fi
@@ -313,13 +370,13 @@ update_authorities() {
 install_units() {
   folder "$UNITS" 755 root
   for unit in airlift-serve.service airlift-serve.socket; do
-    if [ -z "$dry" ] && ! same "$unit" "$UNITS/$unit"; then : >"$RESTART"; fi
+    if ! same "$unit" "$UNITS/$unit"; then owe "$RESTART"; fi
     put "$unit" "$UNITS/$unit" 644 root
   done
   folder "${LISTEN_FILE%/*}" 755 root
   if [ -f "$SITE/site.yaml" ]; then listen=$(setting listen); fi
   if [ "$(cat "$LISTEN_FILE" 2>/dev/null)" != "$(listen_text)" ] && doing "write $LISTEN_FILE"; then
-    : >"$RESTART"
+    owe "$RESTART"
     listen_text >"$LISTEN_FILE.new"
     chmod 644 "$LISTEN_FILE.new"
     mv -fT "$LISTEN_FILE.new" "$LISTEN_FILE"
@@ -333,18 +390,21 @@ listen_text() {
 
 start() {
   if ! has_systemd; then
+    if is_owed "$RESTART" && [ -h "$PREVIOUS" ]; then
+      say "note: what serves the site now goes on as it was; stop it, and start it again"
+    fi
     if [ -z "$dry" ]; then rm -f -- "$RESTART" "$RELOAD"; fi
     say "systemd does not run here; start the site with: runuser -u $USER_NAME -- airlift serve --site $SITE"
     return 0
   fi
-  if [ -e "$RESTART" ] && doing "let systemd read its units again"; then systemctl daemon-reload; fi
+  if is_owed "$RESTART" && doing "let systemd read its units again"; then systemctl daemon-reload; fi
   if ! { unit_is enabled airlift-serve.socket && unit_is enabled airlift-serve.service; } &&
     doing "enable airlift-serve"; then
     systemctl enable --quiet airlift-serve.socket airlift-serve.service
   fi
-  if [ -e "$RESTART" ] && unit_is active airlift-serve.service && doing "stop what runs of an earlier kit"; then
+  if is_owed "$RESTART" && unit_is active airlift-serve.service && doing "stop what runs of an earlier kit"; then
     systemctl stop airlift-serve.service airlift-serve.socket
-  elif [ -e "$RELOAD" ] && unit_is active airlift-serve.service && doing "let airlift-serve read the certificate"; then
+  elif is_owed "$RELOAD" && unit_is active airlift-serve.service && doing "let airlift-serve read the certificate"; then
     systemctl reload airlift-serve.service
   fi
   if ! { unit_is active airlift-serve.socket && unit_is active airlift-serve.service; } && doing "start airlift-serve"; then
@@ -355,12 +415,6 @@ start() {
 }
 
 # ------------------------------------------------------------------------------------------------ taking it back
-
-remove() {
-  if [ ! -e "$1" ] && [ ! -h "$1" ]; then return 0; fi
-  doing "remove $1" || return 0
-  rm -rf -- "$1"
-}
 
 take_back() {
   local had_authorities=''
@@ -373,7 +427,9 @@ take_back() {
   for unit in airlift-serve.service airlift-serve.socket "$(basename "${LISTEN_FILE%/*}")"; do remove "$UNITS/$unit"; done
   if has_systemd && [ -z "$dry" ]; then systemctl daemon-reload; fi
   if [ "$(readlink "$COMMAND" 2>/dev/null)" = "$LINK/bin/airlift" ]; then remove "$COMMAND"; fi
-  if [ -h "$LINK" ]; then remove "$LINK"; fi
+  for file in "$LINK" "$PREVIOUS"; do
+    if [ -h "$file" ]; then remove "$file"; fi
+  done
   for file in "$LINK"-????????????; do remove "$file"; done
   for file in "$ANCHORS"/airlift-????????????.crt; do
     if [ -e "$file" ]; then had_authorities=yes; fi
@@ -417,6 +473,7 @@ make_site
 trust_authorities
 install_units
 start
+remove_older
 if [ -n "$dry" ]; then
   say "$changes changes would be made; nothing was changed"
   exit 0

@@ -24,6 +24,7 @@ from airlift.site.inspection import take_inventory
 from airlift.site.journal import READY, Journal
 from airlift.site.registry_inspection import items_of
 from airlift.transport.push import delivering
+from airlift.transport.referrers import ReferrerLists
 from airlift.transport.registry import RegistryClient
 
 _FALLBACK: Final = re.compile(r"sha256-[0-9a-f]{64}")
@@ -136,10 +137,16 @@ def remove(
         if (item.repository, item.digest) not in needed:
             repositories[item.repository].append(item)
     gone: list[Doomed] = []
+    lists = ReferrerLists(client)
     progress.start("pruning the registry", sum(map(len, repositories.values())), unit="manifests")
     try:
         for repository, items in repositories.items():
-            gone += _remove_in(client, repository, items, progress)
+            gone += _remove_in(client, lists, repository, items, progress)
+        for name in lists.settle():
+            progress.warn(
+                f"{name}: another site writes this list of referrers all the while, and what was pruned is in it "
+                "again; execute the same plan again when the other is done"
+            )
     except _KeepsAllError:
         progress.warn(
             f"{client.registry} does not let manifests be deleted; what was pruned here stays there. "
@@ -153,7 +160,9 @@ class _KeepsAllError(Exception):
     """The registry deletes nothing at all."""
 
 
-def _remove_in(client: RegistryClient, repository: str, items: list[Doomed], progress: Progress) -> Iterator[Doomed]:
+def _remove_in(
+    client: RegistryClient, lists: ReferrerLists, repository: str, items: list[Doomed], progress: Progress
+) -> Iterator[Doomed]:
     try:
         kept = _kept(client, repository, items)
     except DeliveryError as error:
@@ -170,7 +179,7 @@ def _remove_in(client: RegistryClient, repository: str, items: list[Doomed], pro
             if not client.delete_manifest(repository, item.digest):
                 raise _KeepsAllError
             if item.subject is not None:
-                client.unlist_referrer(repository, item.subject, item.digest)
+                lists.remove(repository, item.subject, item.digest)
         except DeliveryError as error:
             if error.temporary:
                 raise

@@ -21,6 +21,7 @@ from airlift.site.mirrors import images, wheels
 from airlift.site.registry_inspection import items_of, problem_of
 from airlift.transport.package_index import PackageIndex
 from airlift.transport.push import delivering
+from airlift.transport.referrers import ReferrerLists
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
 from airlift.trust.keys import Passphrase
@@ -115,19 +116,21 @@ def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
     registry = site.config.registry
     if registry is None:
         return
-    target = images.RegistryTarget(client, registry.repository)
+    lists = ReferrerLists(client)
+    target = images.RegistryTarget(client, registry.repository, lists)
     artifacts = {(a.name, a.root.digest): a for _, config in inventory.configs for a in config.artifacts}
     unfilled = set()
     for item in artifacts.values():
         if item.kind not in contents.REGISTRY_KINDS:
             continue
-        one = images.RegistryTarget(client, registry.repository)
+        one = images.RegistryTarget(client, registry.repository, lists)
         try:
             one.expect([item], site.store)
-            one.publish(site.store, progress)
+            one.complete(site.store, progress)
         except (StoreError, IntegrityError):
             # What the store cannot give is left for the check that follows to tell; its tag has nothing to point at.
             unfilled.add(item.root.digest)
+    target.settle(progress)
     for drop in journal.drops():
         if drop.active and drop.state == READY and not drop.pending:
             names = [name for name in journal.names_of(drop.release) if name.value["digest"] not in unfilled]

@@ -263,21 +263,30 @@ class PushHalf(ABC):
             if self._holds(repository, reference, digest):
                 return False
             try:
-                self.http.exchange(
-                    "PUT",
-                    self.url(f"/v2/{repository}/manifests/{reference}"),
-                    limit=limits.ERROR_BODY,
-                    body=data,
-                    headers={"Content-Type": media_type},
-                    auth=self._push_scope(repository),
-                    plain_http=self.plain_http,
-                    subject=name,
-                )
+                self.put_manifest(repository, reference, data, media_type)
             except HttpStatusError as error:
                 # After a lost answer: it is there, and that is what counts.
                 if error.status != _IMMUTABLE or not self._holds(repository, reference, digest):
                     raise
         return True
+
+    def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> None:
+        """Give a manifest or index, whatever is there; see `push_manifest`.
+
+        Raises:
+            HttpStatusError: the registry does not take it.
+            FetchError: it does not answer.
+        """
+        self.http.exchange(
+            "PUT",
+            self.url(f"/v2/{repository}/manifests/{reference}"),
+            limit=limits.ERROR_BODY,
+            body=data,
+            headers={"Content-Type": media_type},
+            auth=self._push_scope(repository),
+            plain_http=self.plain_http,
+            subject=self.name(repository, reference),
+        )
 
     def delete_tag(self, repository: str, tag: str, digest: Digest) -> bool:
         """Take a tag away and leave what it points at; return whether it is gone.

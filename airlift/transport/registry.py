@@ -1,6 +1,7 @@
 """An OCI registry, asked as the distribution specification 1.1 says. Manifests are returned byte for byte, verified.
 
-`RegistryClient` reads here; what it writes is in `airlift.transport.push`.
+`RegistryClient` reads here; what it writes is in `airlift.transport.push`, and lists of referrers in
+`airlift.transport.referrers`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode, urljoin
 
 from airlift import digest as digests
@@ -22,12 +22,14 @@ from airlift.reference import DEFAULT_REGISTRY
 from airlift.transport import urls
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpStatusError, Response, Sink
-from airlift.transport.push import PushHalf, delivering
+from airlift.transport.push import PushHalf
 from airlift.transport.tokens import Scope
 
 _HOSTS: Final = {DEFAULT_REGISTRY: "registry-1.docker.io"}
 _NEXT: Final = re.compile(r"<([^<>]+)>\s*;\s*rel=\"?next\"?")
-_NO_REFERRERS: Final = (400, 401, 403, 404, 405, 406, 501)
+NO_REFERRERS: Final = (400, 401, 403, 404, 405, 406, 501)
+"""What registries without the referrers API say when it is asked."""
+
 _NOT_FOUND: Final = 404
 _OK: Final = 200
 _TAGS_PAGE: Final = 1000
@@ -59,7 +61,6 @@ class RegistryClient(PushHalf):
     ) -> None:
         super().__init__(registry, http, credentials, plain_http=plain_http)
         self._probe = threading.Lock()
-        self._referring = threading.Lock()
         self._base: str | None = None
 
     @property
@@ -168,7 +169,7 @@ class RegistryClient(PushHalf):
             IntegrityError: its answer is no index.
         """
         found: dict[Digest, Descriptor] = {}
-        for answer in self._pages(repository, f"/v2/{repository}/referrers/{digest}", _NO_REFERRERS):
+        for answer in self._pages(repository, f"/v2/{repository}/referrers/{digest}", NO_REFERRERS):
             if answer.status != _OK:
                 return self._fallback(repository, digest)
             name = f"referrers of {self.name(repository, digest)}"
@@ -180,81 +181,10 @@ class RegistryClient(PushHalf):
         try:
             index = self.manifest(repository, fallback_tag(digest))
         except HttpStatusError as error:
-            if error.status in _NO_REFERRERS:
+            if error.status in NO_REFERRERS:
                 return ()
             raise
         return index.manifests if index.is_index else ()
-
-    def list_referrer(self, repository: str, manifest: Manifest) -> bool:
-        """Let what refers to a subject be found by the tag ``sha256-<hex>`` where the registry does not see to it.
-
-        Entries that others made stay. One writer at a time: the tag is read, extended and put.
-
-        Args:
-            repository: has the manifest.
-            manifest: with a subject.
-
-        Returns:
-            Whether the tag was written.
-
-        Raises:
-            DeliveryError: the registry refuses.
-            IntegrityError: the tag is something else, or holds too much.
-        """
-        if manifest.subject is None:
-            return False
-        subject, own = manifest.subject.digest, manifest.descriptor
-        tag = fallback_tag(subject)
-        name = self.name(repository, tag)
-        with self._referring, delivering(self.registry):
-            answer = self.http.exchange(
-                "GET",
-                self.url(f"/v2/{repository}/referrers/{subject}"),
-                limit=limits.SMALL_BLOB,
-                auth=self.pull_scope(repository),
-                plain_http=self.plain_http,
-                subject=f"referrers of {self.name(repository, subject)}",
-                accept=_NO_REFERRERS,
-            )
-            if answer.status == _OK:
-                return False
-            document: dict[str, Any] = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []}
-            if self.head(repository, tag) is not None:
-                index = self.manifest(repository, tag)
-                if not index.is_index:
-                    raise IntegrityError(name, expected="an index of referrers", actual=index.media_type)
-                if own.digest in {item.digest for item in index.manifests}:
-                    return False
-                document = json.loads(index.data)
-            kind = manifest.artifact_type or (manifest.config.media_type if manifest.config else None)
-            entry = replace(own, artifact_type=kind, annotations=manifest.annotations)
-            document["manifests"] = [*document["manifests"], entry.to_json()]
-            data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-            if len(data) > limits.SMALL_BLOB:
-                raise IntegrityError(name, expected=f"at most {limits.SMALL_BLOB} bytes", actual=f"{len(data)} bytes")
-            self.push_manifest(repository, tag, data, oci.INDEX)
-        return True
-
-    def unlist_referrer(self, repository: str, subject: Digest, digest: Digest) -> None:
-        """Take what refers to a subject out of the tag ``sha256-<hex>``; the tag goes with its last entry.
-
-        Raises:
-            DeliveryError: the registry refuses.
-        """
-        tag = fallback_tag(subject)
-        with self._referring, delivering(self.registry):
-            if self.head(repository, tag) is None:
-                return
-            index = self.manifest(repository, tag)
-            document = json.loads(index.data)
-            left = [item for item in document.get("manifests", []) if item["digest"] != digest]
-            if not index.is_index or len(left) == len(document["manifests"]):
-                return
-            if left:
-                data = json.dumps({**document, "manifests": left}, ensure_ascii=False, separators=(",", ":")).encode()
-                self.push_manifest(repository, tag, data, oci.INDEX)
-            else:
-                self.delete_manifest(repository, index.descriptor.digest)
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """Return all tags of a repository, of all pages.

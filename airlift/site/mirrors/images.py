@@ -23,6 +23,7 @@ from airlift.transport.credentials import Credentials
 from airlift.transport.harbor import HarborClient, Wanted
 from airlift.transport.http import HttpClient
 from airlift.transport.push import delivering
+from airlift.transport.referrers import ReferrerLists
 from airlift.transport.registry import RegistryClient
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from airlift.transport.settings import HttpSettings
 
 _WORKERS: Final = 4
+_NAMELESS: Final = "nothing of the drop has a name there"
 
 
 def listing(artifact: Artifact, store: Store) -> Listing:
@@ -88,9 +90,12 @@ class RegistryTarget:
     Args:
         client: the registry.
         repository: gives the repository of a mirror path.
+        lists: the registry's lists of referrers, where several targets write them.
     """
 
-    def __init__(self, client: RegistryClient, repository: Callable[[str], str]) -> None:
+    def __init__(
+        self, client: RegistryClient, repository: Callable[[str], str], lists: ReferrerLists | None = None
+    ) -> None:
         self._client = client
         self._repository = repository
         self._homes: dict[Digest, _Home] = {}
@@ -98,6 +103,7 @@ class RegistryTarget:
         self._sources: dict[str, str] = {}
         self._delivered: set[Digest] = set()
         self._patience = _Patience()
+        self._lists = lists or ReferrerLists(client)
 
     def check(self) -> None:
         """Ask whether the registry is there and lets us in.
@@ -191,6 +197,29 @@ class RegistryTarget:
         return any(sent)
 
     def publish(self, store: Store, progress: Progress) -> None:
+        """Complete the expected artifacts, and see that what refers to them is still listed afterwards.
+
+        Raises:
+            PartialDeliveryError: the registry stopped taking things; nothing has a name yet.
+            StoreError: what is to be sent is not in the store.
+        """
+        self.complete(store, progress)
+        self.settle(progress)
+
+    def settle(self, progress: Progress) -> None:
+        """Mend the lists of referrers that were written here and that another site has overtaken; say which stay so.
+
+        Raises:
+            PartialDeliveryError: the registry stopped taking things; nothing has a name yet.
+        """
+        with _partly(_NAMELESS):
+            for name in self._lists.settle():
+                progress.warn(
+                    f"{name}: another site writes this list of referrers all the while, and what this drop adds is not "
+                    "in it; run airlift check --site DIR --repair when the other is done"
+                )
+
+    def complete(self, store: Store, progress: Progress) -> None:
         """Complete the expected artifacts: blobs that are still missing, then manifests by digest, children first.
 
         Raises:
@@ -200,7 +229,7 @@ class RegistryTarget:
         blobs = [partial(self._fill, digest, home, store) for digest, home in self._homes.items()]
         # Two artifacts may share a child in one repository: both bring it, and the second finds it there.
         trees = [partial(self._push_tree, repository, tree) for repository, tree in self._trees]
-        with _partly("nothing of the drop has a name there"):
+        with _partly(_NAMELESS):
             self._prepare()
             progress.start("filling the registry", len(blobs) + len(trees), unit="objects")
             self._side_by_side(blobs, progress)
@@ -266,7 +295,7 @@ class RegistryTarget:
     def _push_tree(self, repository: str, tree: list[tuple[Descriptor, Manifest]]) -> None:
         for descriptor, manifest in tree:
             self._client.push_manifest(repository, descriptor.digest, manifest.data, manifest.media_type)
-            self._client.list_referrer(repository, manifest)
+            self._lists.add(repository, manifest)
 
     def _side_by_side(
         self, calls: Sequence[Callable[[], None]], progress: Progress, done: list[int] | None = None

@@ -15,11 +15,13 @@ import trustme
 from tests.support.bare_root import PACKAGES, root_tar
 from tests.support.cli import desk, ok
 from tests.support.dockerd import running_dockerd
+from tests.support.newer import newer_airlift
 
 pytestmark = pytest.mark.slow
 
 IMAGE = "airlift/bare-with-systemd:1"
 KIT = "/media/medium/kit"
+NEWER = "/media/medium/newer"
 URL = "https://127.0.0.1:8443"
 PROVISION = f"sh provision.sh --url {URL} --listen 127.0.0.1:8443 --tls-cert ../chain.pem --tls-key ../key.pem"
 ASK = (
@@ -39,8 +41,8 @@ class Machine:
         done = self.container.exec_run(["/bin/sh", "-c", f"cd {cwd} && {line}"])
         return int(done.exit_code), done.output.decode()
 
-    def ok(self, line: str) -> str:
-        code, said = self.run(line)
+    def ok(self, line: str, cwd: str = KIT) -> str:
+        code, said = self.run(line, cwd)
         assert code == 0, f"{line}: exit {code}\n{said}\n{self.run('journalctl -n 40 --no-pager -u airlift-serve')[1]}"
         return said
 
@@ -67,6 +69,8 @@ def machine(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> 
     authority.cert_pem.write_to_path(str(medium / "ca.pem"))
     given = ["--signer", "alice.key", "--trust", made.trust, "--ca", medium / "ca.pem"]
     ok("kit", "make", "-o", medium / "kit", *given, home=made.home)
+    env = newer_airlift(made.home / "source", "92.0")
+    ok("kit", "make", "-o", medium / "newer", *given, home=made.home, env=env)
     tar = root_tar(f"{PACKAGES},ca-certificates,systemd,systemd-sysv,dbus")
     with running_dockerd() as daemon:
         subprocess.run(["docker", "-H", daemon.host, "import", tar, IMAGE], check=True, capture_output=True)
@@ -124,6 +128,30 @@ def test_another_certificate_is_taken_without_a_restart(machine: Machine, author
     assert "let airlift-serve read the certificate" in machine.ok(PROVISION)
     assert machine.ok("systemctl show -p MainPID --value airlift-serve") == before
     assert machine.ok(shown) != old
+
+
+def test_a_newer_kit_is_served_by_a_restart_and_the_older_one_stays_beside_it(machine: Machine) -> None:
+    runs = "tr '\\0' ' ' </proc/$(systemctl show -p MainPID --value airlift-serve)/cmdline"
+    before, state = machine.ok(runs), "find /var/lib/airlift -type f ! -name 'state.db*' -exec sha256sum {} + | sort"
+    held = machine.ok(state)
+    dry = machine.ok(f"{PROVISION} --dry-run", NEWER)
+    assert "airlift: would stop what runs of an earlier kit\n" in dry
+    assert machine.ok(runs) == before
+    said = machine.ok(PROVISION, NEWER)
+    assert "airlift: stop what runs of an earlier kit\n" in said
+    assert "airlift: start airlift-serve\n" in said
+    after = machine.ok(runs)
+    assert after != before
+    assert machine.ok("readlink /opt/airlift").strip() + "/" in after
+    assert machine.ok("readlink /opt/airlift.previous").strip() + "/" in before
+    assert machine.ok("airlift --version").startswith("airlift 92.0 ")
+    assert machine.ok("head -1 /etc/systemd/system/airlift-serve.service") == "# of 92.0\n"
+    assert '"status":"ok"' in machine.ok(ASK)
+    assert machine.state() == ["active", "active"]
+    assert machine.ok(state) == held
+    pid = machine.ok("systemctl show -p MainPID --value airlift-serve")
+    assert "everything is in place; nothing was changed" in machine.ok(PROVISION, NEWER)
+    assert machine.ok("systemctl show -p MainPID --value airlift-serve") == pid
 
 
 def test_undo_stops_it_and_removes_all_that_was_made(machine: Machine) -> None:
