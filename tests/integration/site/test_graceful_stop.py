@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ class Server:
                 client.settimeout(30)
                 if client.connect_ex(self.address) == errno.ECONNREFUSED:
                     return
+            time.sleep(0.05)
         raise AssertionError("it still listens")
 
 
