@@ -12,7 +12,7 @@ import click
 from airlift.cli import console, environment, options
 from airlift.errors import UsageError
 from airlift.site.config import load_site, split_listen
-from airlift.site.server.app import serve
+from airlift.site.server.app import GRACE_S, serve
 from airlift.site.server.tls import Certificate
 
 
@@ -21,8 +21,18 @@ from airlift.site.server.tls import Certificate
 @click.option("--listen", metavar="HOST:PORT", help="Default: what site.yaml says. Port 0 lets the system choose.")
 @click.option("--tls-cert", type=options.FILE, help="PEM chain to answer with; default: what site.yaml says.")
 @click.option("--tls-key", type=options.FILE, help="Its PEM key. Both are read again on SIGHUP.")
+@click.option(
+    "--grace",
+    type=click.IntRange(min=0),
+    default=GRACE_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long transfers may go on after SIGTERM; a second one ends them.",
+)
 @click.option("--quiet", is_flag=True, help="Do not log requests.")
-def command(folder: Path, listen: str | None, tls_cert: Path | None, tls_key: Path | None, quiet: bool) -> None:
+def command(
+    folder: Path, listen: str | None, tls_cert: Path | None, tls_key: Path | None, grace: int, quiet: bool
+) -> None:
     """Serve registry, package index, charts, models and files until SIGTERM.
 
     A socket that systemd listens on (socket activation) is taken in place of what site.yaml says.
@@ -53,5 +63,7 @@ def command(folder: Path, listen: str | None, tls_cert: Path | None, tls_key: Pa
         console.say(f"serving {folder} at {url}")
         environment.tell_systemd_ready()
 
-    asyncio.run(serve(site, address, started, certificate=certificate))
+    cut = asyncio.run(serve(site, address, started, certificate=certificate, grace_s=grace))
+    if cut:
+        console.warn(f"{console.count(cut, 'transfer')} went on for longer than --grace and had to be cut")
     console.say("stopped")

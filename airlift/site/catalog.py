@@ -7,14 +7,13 @@ not at all.
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from airlift.digest import Digest
-from airlift.site.journal import check_version, failures
+from airlift.site.journal_file import Reader
 from airlift.site.listing import Held, Service
 from airlift.store import Store
 
@@ -31,27 +30,14 @@ class Catalog:
         Raises:
             StoreError: the journal cannot be read, or is of another version.
         """
-        self._journal = journal
         self._store = store
         self._lock = threading.Lock()
-        with failures(journal):
-            self._db = sqlite3.connect(
-                f"{journal.absolute().as_uri()}?mode=ro",
-                uri=True,
-                isolation_level=None,
-                timeout=30,
-                check_same_thread=False,
-            )
-        try:
-            check_version(self._db, journal)
-        except BaseException:
-            self._db.close()
-            raise
+        self._journal = Reader(journal)
 
     def close(self) -> None:
         """Close it; safe to repeat."""
         with self._lock:
-            self._db.close()
+            self._journal.close()
 
     def names(self, service: Service, key: str) -> list[Mapping[str, Any]]:
         """Return what the active drops say of a name: nothing, or one value per file, version or branch."""
@@ -104,9 +90,10 @@ class Catalog:
         """Return the active release of each channel."""
         return dict(self._all("SELECT channel, active FROM channels WHERE active IS NOT NULL ORDER BY channel"))
 
-    def version(self) -> int:
-        """Return a number that is another one after every change of the journal."""
-        return int(self._all("PRAGMA data_version")[0][0])
+    def version(self) -> tuple[int, int]:
+        """Return what is another value after every change of the journal."""
+        with self._lock:
+            return self._journal.version()
 
     def path(self, digest: Digest) -> Path:
         """Return a blob's file."""
@@ -122,8 +109,8 @@ class Catalog:
         return self._store.read(digest, limit=limit)
 
     def _all(self, statement: str, *values: object) -> list[Any]:
-        with self._lock, failures(self._journal):
-            return self._db.execute(statement, values).fetchall()
+        with self._lock:
+            return self._journal.all(statement, *values)
 
 
 def _held(row: tuple[Any, ...]) -> Held:

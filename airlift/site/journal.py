@@ -9,7 +9,6 @@ channel points at its active release, so that activation is one update.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,12 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from airlift import fs
 from airlift.digest import Digest
-from airlift.errors import StoreError
+from airlift.site.journal_file import VERSION, connect, failures
 from airlift.site.listing import Held, Name, Service
 
-VERSION: Final = 1
 STAGING: Final = "staging"
 VERIFIED: Final = "verified"
 READY: Final = "ready"
@@ -47,8 +44,6 @@ CREATE TABLE held (
 CREATE INDEX held_by_release ON held (release);
 CREATE INDEX held_by_subject ON held (service, scope, subject) WHERE subject IS NOT NULL;
 """
-
-_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,28 +102,6 @@ class Clash:
     channel: str
 
 
-_LOST: Final = "restore it from a backup, or move what is left of it away and run airlift site recover"
-
-
-@contextlib.contextmanager
-def failures(path: Path) -> Iterator[None]:
-    """Let SQLite's errors out as `StoreError`."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        hint = None
-        if code == sqlite3.SQLITE_CANTOPEN and path.parent.is_dir() and not path.exists():
-            raise StoreError(f"the journal {path} is not there", hint=_LOST) from error
-        if code in _FULL:
-            hint = fs.store_error("", OSError(errno.ENOSPC, "")).hint
-        elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-            hint = "check that the disk is mounted writable, and the owner and mode of the directory"
-        elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            hint = f"the journal is damaged; {_LOST}"
-        raise StoreError(f"the journal {path}: {error}", hint=hint) from error
-
-
 def part_of(name: Name) -> str:
     """Return what tells names of one key apart: a project's files, a chart's versions, a model's branches."""
     field = _PARTS.get(name.service)
@@ -139,23 +112,22 @@ _PARTS: Final[Mapping[Service, str]] = {Service.SIMPLE: "filename", Service.CHAR
 
 
 class Journal:
-    """Read and write access; one writer at a time (the importer's lock sees to it). Use it as a context manager."""
+    """Read and write access; one writer at a time (the importer's lock sees to it). Use it as a context manager.
+
+    On a disk that is mounted read-only it can be read, and every write is refused.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open it.
 
         Raises:
-            StoreError: it is missing, damaged, of another version, or the disk refuses.
+            StoreError: it is missing, damaged, of another version, or cannot be read.
         """
         self.path = path
-        with failures(path):
-            self._db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=30
-            )
+        self._db = connect(path)
         try:
             with failures(path):
                 self._db.execute("PRAGMA synchronous=FULL")
-            check_version(self._db, path)
         except BaseException:
             self._db.close()
             raise
@@ -361,21 +333,6 @@ class Journal:
     def _run(self, statement: str, *values: Any) -> None:
         with failures(self.path):
             self._db.execute(statement, values)
-
-
-def check_version(db: sqlite3.Connection, path: Path) -> None:
-    """Accept a journal of this version.
-
-    Raises:
-        StoreError: it is of another, or none.
-    """
-    with failures(path):
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version != VERSION:
-        raise StoreError(
-            f"the journal {path} is of version {version}, this airlift works with {VERSION}",
-            hint="update airlift on this side" if version > VERSION else None,
-        )
 
 
 _DROPS: Final = (

@@ -21,10 +21,14 @@ from airlift.site.config import Site, split_listen
 from airlift.site.server import charts, content, files, images, models, wheels
 from airlift.site.server.settled import settled
 from airlift.site.server.tls import Certificate
+from airlift.site.server.under_way import UnderWay
 
 _LOG: Final = logging.getLogger("airlift.serve")
-_GRACE_S: Final = 30
-"""How long transfers may go on after a stop was asked for."""
+GRACE_S: Final = 30
+"""How long transfers may go on after a stop was asked for, where nothing else is said."""
+
+_CLOSING_S: Final = 1
+"""How long connections may take to close when nothing is under way any more."""
 
 _BACKLOG: Final = 1024
 
@@ -36,6 +40,8 @@ _LISTEN_HINTS: Final = {
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_UNDER_WAY: Final = web.AppKey("under_way", UnderWay)
+
 
 def make_app(site: Site) -> web.Application:
     """Return the application of a site.
@@ -45,6 +51,7 @@ def make_app(site: Site) -> web.Application:
     """
     catalog = Catalog(site.journal_path, site.store)
     app = web.Application(middlewares=[_guard, settled(catalog)])
+    app[_UNDER_WAY] = UnderWay()
     registry = site.config.registry
     if registry is None:
         app.add_routes(images.routes(catalog))
@@ -70,20 +77,40 @@ async def serve(
     started: Callable[[str], None],
     *,
     certificate: Certificate | None = None,
-) -> None:
+    grace_s: float = GRACE_S,
+) -> int:
     """Serve until SIGTERM or SIGINT; then let transfers that are under way end; in the main thread, for signals.
+
+    From then on no connection is taken. A second signal ends the waiting.
 
     Args:
         site: what to serve.
         listen: ``HOST:PORT``, where port 0 lets the system choose; or a socket that listens already.
         started: is told the address once connections are taken.
         certificate: for TLS; read again on SIGHUP, which does nothing without one.
+        grace_s: how long transfers may go on then, in seconds.
+
+    Returns:
+        How many transfers went on for longer and were cut.
 
     Raises:
         AirliftError: the address is taken or not ours.
         StoreError: the journal cannot be read.
     """
-    runner = web.AppRunner(make_app(site), access_log=None, shutdown_timeout=_GRACE_S, handle_signals=False)
+    app = make_app(site)
+    under_way = app[_UNDER_WAY]
+    cut = 0
+
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSING_S, handle_signals=False)
+
+    async def ending(_: web.Application) -> None:
+        # Called when nothing listens any more, and before connections are cut.
+        nonlocal cut
+        if runner.server is not None:
+            under_way.close_idle(runner.server)
+        cut = await under_way.end(grace_s)
+
+    app.on_shutdown.append(ending)
     await runner.setup()
     try:
         try:
@@ -99,13 +126,14 @@ async def serve(
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, lambda: under_way.hurry() if stop.is_set() else stop.set())
         loop.add_signal_handler(signal.SIGHUP, _reload, certificate)
         scheme = "https" if certificate else "http"
         started(f"{scheme}://{shown}:{address[1]}")
         await stop.wait()
     finally:
         await runner.cleanup()
+    return cut
 
 
 def _listener(runner: web.AppRunner, listen: str | socket.socket, context: ssl.SSLContext | None) -> web.BaseSite:
@@ -132,6 +160,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Log every request, and let failures out as an answer that tells nothing of the machine."""
     begin = time.monotonic()
     status = 500
+    request.app[_UNDER_WAY].begin(request)
     try:
         response = await handler(request)
         status = response.status

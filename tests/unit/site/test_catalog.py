@@ -11,7 +11,8 @@ import pytest
 from airlift import digest as digests
 from airlift.errors import StoreError
 from airlift.site.catalog import Catalog
-from airlift.site.journal import READY, VERSION, Drop, Journal
+from airlift.site.journal import READY, Drop, Journal
+from airlift.site.journal_file import VERSION
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.store import Store
 from tests.support.sites import drop, journal_of, publish
