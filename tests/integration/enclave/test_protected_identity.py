@@ -91,7 +91,7 @@ def test_a_bare_machine_serves_a_drop_that_only_the_protected_identity_opens(mac
         assert difference(before, listing(machine.root)) == []
     assert drops(machine) == [(1, True)]
 
-    machine.ok("mv /root/passphrase /root/protected.key /media")
+    machine.ok("mv passphrase protected.key /media")
     before = listing(machine.root)
     assert SAME in machine.ok(PROTECTED, KIT)
     assert difference(before, listing(machine.root)) == []
