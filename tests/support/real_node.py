@@ -26,6 +26,7 @@ VARIABLES = ("AIRLIFT_TEST_KUBECONFIG", "AIRLIFT_TEST_K3S_ROOT", "AIRLIFT_TEST_K
 _ASIDE = REGISTRIES.with_name(f"{REGISTRIES.name}.before-airlift-tests")
 _READY_S = 300.0
 _GONE_S = 180.0
+_STEADY = 5
 _IMPORT_S = 8.0
 
 
@@ -41,23 +42,29 @@ class RealNode:
     preload: tuple[str, ...] = ()
 
     def restart(self) -> None:
-        """Start K3s again, and wait until its API answers and every node is ready."""
+        """Start K3s again, and wait until its API answers and every node is ready.
+
+        For a while: the command may return before the old server is down.
+        """
         done = subprocess.run(
             ["/bin/sh", "-c", self.command], capture_output=True, text=True, timeout=_READY_S, check=False
         )
         assert done.returncode == 0, f"{self.command} ended with {done.returncode}: {done.stdout}{done.stderr}"
         deadline = time.monotonic() + _READY_S
-        while not self._is_ready():
+        steady = 0
+        while steady < _STEADY:
             assert time.monotonic() < deadline, f"K3s is not ready {_READY_S:.0f} s after {self.command}"
             time.sleep(1)
+            steady = steady + 1 if self._is_ready() else 0
 
     def _is_ready(self) -> bool:
         done = self._kubectl("get", "--raw", "/readyz")
         if done.returncode:
             return False
-        return all(
+        done = self._kubectl("get", "--raw", "/api/v1/nodes")
+        return done.returncode == 0 and all(
             any(entry["type"] == "Ready" and entry["status"] == "True" for entry in item["status"]["conditions"])
-            for item in _items(self._kubectl("get", "--raw", "/api/v1/nodes"))
+            for item in _items(done)
         )
 
     def settle(self) -> None:

@@ -211,7 +211,7 @@ def test_a_drop_that_changes_a_value_only_is_waited_for(places: Places, capsys: 
     places.deploy(capsys)
     code, release, said = places.status(capsys)
     assert (code, release["phase"], release["version"]) == (0, "ready", "1.1.0"), said
-    assert release["revision"] == before["revision"] + 1
+    assert release["revision"] > before["revision"]
 
 
 @pytest.mark.usefixtures("_served")
