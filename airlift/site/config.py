@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ from airlift.errors import UsageError
 from airlift.progress import Progress
 from airlift.site.journal import Journal
 from airlift.store import Store
+from airlift.transport.settings import HttpSettings
 from airlift.trust.roots import Trust, load_trust
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
@@ -219,6 +220,12 @@ class Site:
         """
         path = self.at(config.password_file)
         return "" if path is None else fs.first_line(path, limits.ERROR_BODY)
+
+    def reaching(self, config: RegistryConfig | IndexConfig, http: HttpSettings) -> HttpSettings:
+        """Return how to reach an external mirror: with the certificates that site.yaml names for it."""
+        key = "registry" if isinstance(config, RegistryConfig) else "python"
+        hint = f"if a private certificate authority signed it, name its certificate in ca of {key} in site.yaml"
+        return replace(http, ca_bundle=self.at(config.ca) or http.ca_bundle, ca_hint=hint)
 
     def journal(self) -> Journal:
         """Open the journal.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from airlift import fs
 from airlift.errors import UsageError
 from airlift.progress import Progress
@@ -43,7 +41,7 @@ def make_account(
         )
     client = HarborClient(
         config.host,
-        http=HttpClient(replace(http, ca_bundle=site.at(config.ca) or http.ca_bundle), progress),
+        http=HttpClient(site.reaching(config, http), progress),
         credentials=administrator,
         plain_http=config.url.startswith("http://"),
     )

@@ -22,6 +22,7 @@ class HttpSettings:
         user_agent: what servers see.
         certs_dir: directory like docker's ``certs.d``: ``HOST[:PORT]/*.crt`` are trusted beside the others, ``*.cert``
             with ``*.key`` are shown to that server; or None.
+        ca_hint: what to do where no certificate to trust is the server's, in the words of who made these settings.
         client_cert: PEM file with a certificate and its key, for every server that asks and has none there; or None.
     """
 
@@ -33,3 +34,4 @@ class HttpSettings:
     user_agent: str = f"airlift/{__version__}"
     certs_dir: Path | None = None
     client_cert: Path | None = None
+    ca_hint: str = "if a private certificate authority signed it, name its certificate in SSL_CERT_FILE"

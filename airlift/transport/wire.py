@@ -258,7 +258,7 @@ class Wire:
         except requests.exceptions.SSLError as error:
             raise FetchError(
                 f"{where}: {tls_reason(error)}",
-                hint="if a private certificate authority signed it, name its certificate in SSL_CERT_FILE",
+                hint=self._settings.ca_hint,
             ) from None
         except requests.exceptions.ProxyError as error:
             raise FetchError(f"{where}: the proxy does not answer: {reason(error)}", temporary=True) from None

@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -61,7 +61,7 @@ def connect(site: Site, http: HttpSettings, progress: Progress) -> RegistryClien
     config = site.config.registry
     if config is None:
         raise ValueError("site.yaml names no registry")
-    settings = replace(http, ca_bundle=site.at(config.ca) or http.ca_bundle)
+    settings = site.reaching(config, http)
     login = Credentials(config.username, site.password(config)) if config.username else None
     is_plain = config.url.startswith("http://")
     if config.kind == "harbor" and login is not None:

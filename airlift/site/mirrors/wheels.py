@@ -9,7 +9,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airlift import digest as digests
@@ -79,7 +78,7 @@ def connect(site: Site, http: HttpSettings, progress: Progress) -> PackageIndex:
     config = site.config.python
     if config is None:
         raise ValueError("site.yaml names no package index")
-    settings = replace(http, ca_bundle=site.at(config.ca) or http.ca_bundle)
+    settings = site.reaching(config, http)
     login = Credentials(config.username, site.password(config)) if config.username else None
     return PackageIndex(config.upload, config.index, http=HttpClient(settings, progress), credentials=login)
 
