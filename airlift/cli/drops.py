@@ -11,6 +11,7 @@ from airlift.cli import console, environment, options
 from airlift.errors import UsageError
 from airlift.site import drops, retention
 from airlift.site.config import Site, load_site
+from airlift.site.drops import Activated
 from airlift.site.journal import READY, Drop
 
 
@@ -42,8 +43,8 @@ def activate(folder: Path, release: str, as_json: bool) -> None:
     Digests of the other drops stay served.
     """
     site = load_site(folder)
-    drop = drops.activate(site, release, progress=console.progress(), http=environment.http_settings())
-    _report(site, drop, as_json=as_json)
+    done = drops.activate(site, release, progress=console.progress(), http=environment.http_settings())
+    _report(site, done, as_json=as_json)
 
 
 @command.command()
@@ -53,8 +54,8 @@ def activate(folder: Path, release: str, as_json: bool) -> None:
 def rollback(folder: Path, channel: str | None, as_json: bool) -> None:
     """Take the active drop back: clients see the kept drop before it."""
     site = load_site(folder)
-    drop = drops.rollback(site, channel, progress=console.progress(), http=environment.http_settings())
-    _report(site, drop, as_json=as_json)
+    done = drops.rollback(site, channel, progress=console.progress(), http=environment.http_settings())
+    _report(site, done, as_json=as_json)
 
 
 @command.command()
@@ -122,11 +123,12 @@ def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | N
         )
 
 
-def _report(site: Site, drop: Drop, *, as_json: bool) -> None:
+def _report(site: Site, done: Activated, *, as_json: bool) -> None:
     if as_json:
-        console.result_json({"drops": [item.to_json() for item in drops.list_drops(site)]})
+        listed = [item.to_json() for item in drops.list_drops(site)]
+        console.result_json({"drops": listed, "tags_left": list(done.tags_left)})
     else:
-        console.answer(line(drop))
+        console.answer(line(done.drop))
 
 
 def line(drop: Drop) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from airlift import limits
@@ -16,6 +17,20 @@ from airlift.site.journal import READY, Drop, part_of
 from airlift.transport.settings import HttpSettings
 
 _SHORTEST: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """What an activation did.
+
+    Attributes:
+        drop: the one whose names clients see now.
+        tags_left: the tags that an external registry keeps although no active drop has them any more; none where
+            nothing was to be done.
+    """
+
+    drop: Drop
+    tags_left: tuple[str, ...] = ()
 
 
 def list_drops(site: Site) -> list[Drop]:
@@ -80,7 +95,9 @@ def active_drops(site: Site) -> list[DropConfig]:
     return [load_drop(site, drop.release) for drop in list_drops(site) if drop.active]
 
 
-def activate(site: Site, release: str, *, progress: Progress | None = None, http: HttpSettings | None = None) -> Drop:
+def activate(
+    site: Site, release: str, *, progress: Progress | None = None, http: HttpSettings | None = None
+) -> Activated:
     """Let clients see a kept drop's names in place of those of its channel's present one.
 
     Digests of all kept drops stay served, so nothing that runs by digest notices.
@@ -100,26 +117,27 @@ def activate(site: Site, release: str, *, progress: Progress | None = None, http
     return _activate(site, lambda: find(site, release), progress or Silent(), http or HttpSettings())
 
 
-def _activate(site: Site, choose: Callable[[], Drop], progress: Progress, http: HttpSettings) -> Drop:
+def _activate(site: Site, choose: Callable[[], Drop], progress: Progress, http: HttpSettings) -> Activated:
     with site.locked("activating", progress):
         drop = choose()
         if drop.state != READY:
             raise StoreError(
                 f"drop {drop.release} is not complete", hint="run airlift import with its bundle again; it goes on"
             )
+        left: tuple[str, ...] = ()
         with site.journal() as journal:
             if not journal.is_settled(drop):
                 refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
                 target = target_of(site, http, progress)
                 if target is not None:
                     target.check()
-                switch(site, journal, drop, target, progress)
-            return journal.drop(drop.release) or drop
+                left = switch(site, journal, drop, target, progress)
+            return Activated(journal.drop(drop.release) or drop, left)
 
 
 def rollback(
     site: Site, channel: str | None, *, progress: Progress | None = None, http: HttpSettings | None = None
-) -> Drop:
+) -> Activated:
     """Take a channel's active drop back: clients see the kept drop before it, by sequence.
 
     Args:

@@ -7,7 +7,7 @@ transaction. Whatever ends it earlier leaves at most unnamed blobs, and the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -71,6 +71,7 @@ class Imported:
         switched: whether it was complete but not the active one, so that this import activated it.
         changes: name by name, sorted; empty when the release was complete before.
         new_blobs, new_bytes: what was not in the store yet.
+        tags_left: see `activate`.
     """
 
     drop: Drop
@@ -80,6 +81,7 @@ class Imported:
     changes: tuple[Change, ...] = ()
     new_blobs: int = 0
     new_bytes: int = 0
+    tags_left: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--json`` says of it."""
@@ -91,6 +93,7 @@ class Imported:
             "new_bytes": self.new_bytes,
             "changes": [item.to_json() for item in self.changes],
             "drops": [self.drop.to_json()],
+            "tags_left": list(self.tags_left),
         }
 
 
@@ -180,6 +183,7 @@ class _Import:
 
     def _again(self, journal: Journal, drop: Drop, summary: Mapping[str, Any], *, is_dry: bool) -> Imported:
         is_settled = journal.is_settled(drop)
+        left: tuple[str, ...] = ()
         if not is_settled:
             # Another channel may have taken one of its names since it was active.
             refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
@@ -187,9 +191,10 @@ class _Import:
             if target is not None:
                 target.check()
             if not is_dry:
-                activate(self.site, journal, drop, target, self.progress)
+                left = activate(self.site, journal, drop, target, self.progress)
         after = journal.drop(drop.release) or drop
-        return Imported(after, {**summary, "content_id": drop.content_id}, was_here=True, switched=not is_settled)
+        said = {**summary, "content_id": drop.content_id}
+        return Imported(after, said, was_here=True, switched=not is_settled, tags_left=left)
 
     def _target(self) -> Target | None:
         if self.target is None:
@@ -248,8 +253,8 @@ class _Import:
         if is_dry:
             return result
         self._keep_attest(drop, {**attest, ENVELOPE: reader.envelope, INDEX: opened.index()})
-        self._publish(journal, drop, listing, target)
-        return replace(result, drop=journal.drop(drop.release) or drop)
+        left = self._publish(journal, drop, listing, target)
+        return replace(result, drop=journal.drop(drop.release) or drop, tags_left=left)
 
     def _checked(self, journal: Journal, drop: Drop, found: Contents, intake: Intake) -> tuple[Drop, Listing]:
         if found.config.channel != drop.channel:
@@ -267,7 +272,7 @@ class _Import:
         with fs.guarded("syncing"):
             fs.sync_directory(self.site.drops_dir)
 
-    def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None) -> None:
+    def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None) -> tuple[str, ...]:
         known = journal.drop(drop.release)
         if self.mend is not None and known is not None and not known.active:
             if target is not None:
@@ -275,19 +280,19 @@ class _Import:
             with journal.transaction():
                 journal.accept(drop)
                 journal.publish(drop, listing.names, listing.held)
-            return
+            return ()
         if target is None:
             with journal.transaction():
                 journal.accept(drop)
                 journal.publish(drop, listing.names, listing.held)
                 journal.activate(drop)
-            return
+            return ()
         with journal.transaction():
             journal.accept(drop)
         target.publish(self.site.store, self.progress)
         with journal.transaction():
             journal.publish(drop, listing.names, listing.held)
-        activate(self.site, journal, drop, target, self.progress)
+        return activate(self.site, journal, drop, target, self.progress)
 
 
 def refuse_clashes(journal: Journal, channel: str, names: Iterable[Name]) -> None:
@@ -308,13 +313,17 @@ def refuse_clashes(journal: Journal, channel: str, names: Iterable[Name]) -> Non
         )
 
 
-def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, progress: Progress) -> None:
+def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, progress: Progress) -> tuple[str, ...]:
     """Let clients see a ready drop's names in place of those of its channel's present one.
+
+    Returns:
+        The tags that an external registry keeps although no active drop has them any more, sorted.
 
     Raises:
         StoreError: the journal cannot be written.
         DeliveryError: the external registry refuses; the journal knows that the tags are on their way.
     """
+    stay: tuple[str, ...] = ()
     if target is not None:
         with journal.transaction():
             journal.announce(drop)
@@ -322,16 +331,20 @@ def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, pr
         left = names_left(journal, drop)
         is_back = any(d.active and d.channel == drop.channel and d.sequence > drop.sequence for d in journal.drops())
         # Forward, an external registry only gains: somebody may still pull what an older drop named.
-        _warn_of_tags(site, drop, target.withdraw(left) if is_back else [name.key for name in left], progress)
+        kept = target.withdraw(left) if is_back else [name.key for name in left]
+        if site.config.registry is not None:
+            stay = tuple(kept)
+            _warn_of_tags(site.config.registry.url, drop, stay, progress)
     with journal.transaction():
         journal.activate(drop)
+    return stay
 
 
-def _warn_of_tags(site: Site, drop: Drop, left: list[str], progress: Progress) -> None:
-    if site.config.registry is not None and left:
+def _warn_of_tags(registry: str, drop: Drop, left: Sequence[str], progress: Progress) -> None:
+    if left:
         more = "" if len(left) <= _SHOWN else f" and {len(left) - _SHOWN} more"
         progress.warn(
-            f"{site.config.registry.url} still shows {len(left)} tag(s) that {drop.channel}/{drop.sequence} does not "
+            f"{registry} still shows {len(left)} tag(s) that {drop.channel}/{drop.sequence} does not "
             f"have; take them away there: {', '.join(left[:_SHOWN])}{more}"
         )
 

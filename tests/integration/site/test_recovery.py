@@ -54,7 +54,7 @@ def test_a_lost_journal_is_made_again_and_a_drop_is_activated(site: Site, tmp_pa
         (3, False, "ready"),
     ]
     assert names(site) == before
-    assert drops.activate(site, "stable/3").active
+    assert drops.activate(site, "stable/3").drop.active
     assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
     assert airlift("drops", "rollback", "--site", site.root, home=tmp_path).code == 0
     with pytest.raises(TrustError, match="is too old: 3 was accepted before"):
@@ -122,7 +122,7 @@ def test_a_site_that_fills_a_registry_is_recovered_too(tmp_path: Path) -> None:
         lose(site)
         recovery.recover(site, {"stable": 1}, Silent())
         assert names(site) == before
-        assert drops.activate(site, "stable/1").active
+        assert drops.activate(site, "stable/1").drop.active
         assert repair.check(site, progress=Silent(), http=HttpSettings(), is_deep=True) == []
 
 

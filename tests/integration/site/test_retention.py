@@ -64,9 +64,9 @@ def is_served(site: Site, digest: str) -> bool:
 
 def test_two_are_taken_back_and_digests_stay(site: Site) -> None:
     assert tag(site) == root(3)
-    assert drops.rollback(site, None).sequence == 2
+    assert drops.rollback(site, None).drop.sequence == 2
     assert tag(site) == root(2)
-    assert drops.rollback(site, "stable").sequence == 1
+    assert drops.rollback(site, "stable").drop.sequence == 1
     assert tag(site) == root(1)
     assert all(is_served(site, root(number)) for number in (1, 2, 3))
     with pytest.raises(UsageError, match=r"stable/1 is the first kept drop; there is none to go back to"):
@@ -112,7 +112,7 @@ def test_a_rolled_back_drop_is_active_and_stays_whatever_is_kept(site: Site) -> 
     assert plan.releases == (drops.find(site, "stable/2").release,)
     retention.execute(site, plan, Silent())
     assert tag(site) == root(1)
-    assert drops.activate(site, "stable/3").active
+    assert drops.activate(site, "stable/3").drop.active
     assert tag(site) == root(3)
 
 

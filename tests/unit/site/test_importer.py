@@ -110,7 +110,7 @@ def test_an_older_drop_is_refused_and_can_be_activated(site: Site, tmp_path: Pat
     two = take(site, ship(cargo(tool=b"new"), tmp_path / "b", sequence=2))
     with pytest.raises(TrustError, match="sequence 1 of channel stable is too old: 2 was accepted before"):
         take(site, first)
-    assert drops.activate(site, one.drop.release[:14]).active
+    assert drops.activate(site, one.drop.release[:14]).drop.active
     assert [drop.active for drop in drops.list_drops(site)] == [True, False]
     catalog = Catalog(site.journal_path, site.store)
     assert catalog.names(Service.FILES, "tool")[0]["digest"] == digest_of(b"tool")
