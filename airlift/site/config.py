@@ -222,10 +222,14 @@ class Site:
         return "" if path is None else fs.first_line(path, limits.ERROR_BODY)
 
     def reaching(self, config: RegistryConfig | IndexConfig, http: HttpSettings) -> HttpSettings:
-        """Return how to reach an external mirror: with the certificates that site.yaml names for it."""
+        """Return how to reach an external mirror: with its certificates, and in the words of site.yaml."""
         key = "registry" if isinstance(config, RegistryConfig) else "python"
-        hint = f"if a private certificate authority signed it, name its certificate in ca of {key} in site.yaml"
-        return replace(http, ca_bundle=self.at(config.ca) or http.ca_bundle, ca_hint=hint)
+        return replace(
+            http,
+            ca_bundle=self.at(config.ca) or http.ca_bundle,
+            ca_hint=f"if a private certificate authority signed it, name its certificate in ca of {key} in site.yaml",
+            login_hint=f"mend username and password_file of {key} in site.yaml, or the account; then run it again",
+        )
 
     def journal(self) -> Journal:
         """Open the journal.

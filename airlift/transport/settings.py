@@ -22,8 +22,9 @@ class HttpSettings:
         user_agent: what servers see.
         certs_dir: directory like docker's ``certs.d``: ``HOST[:PORT]/*.crt`` are trusted beside the others, ``*.cert``
             with ``*.key`` are shown to that server; or None.
-        ca_hint: what to do where no certificate to trust is the server's, in the words of who made these settings.
         client_cert: PEM file with a certificate and its key, for every server that asks and has none there; or None.
+        ca_hint: what to do where a server's certificate is not trusted, in the words of who made these settings.
+        login_hint: what to do where a token service refuses the login; None where it is docker's.
     """
 
     ca_bundle: Path | None = None
@@ -35,3 +36,4 @@ class HttpSettings:
     certs_dir: Path | None = None
     client_cert: Path | None = None
     ca_hint: str = "if a private certificate authority signed it, name its certificate in SSL_CERT_FILE"
+    login_hint: str | None = None

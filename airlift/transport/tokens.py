@@ -76,9 +76,8 @@ class Login:
         except HttpStatusError as error:
             if error.status in (401, 403):
                 who = "the login is refused" if login else "without a login there is no token"
-                raise FetchError(
-                    f"{error.message} ({who})", hint=f"run docker login {self._registry}, or check the name"
-                ) from None
+                hint = self._http.settings.login_hint or f"run docker login {self._registry}, or check the name"
+                raise FetchError(f"{error.message} ({who})", hint=hint) from None
             raise
         return _token(answer.body, subject)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import threading
@@ -19,6 +20,7 @@ from airlift.site.importer import import_bundle
 from airlift.transport.settings import HttpSettings
 from tests.components import require_root
 from tests.support.bundles import NOW
+from tests.support.cli import airlift
 from tests.support.registry import Fault, Front, FrontHandler, Registry, refuse, running_front, running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
@@ -90,6 +92,53 @@ def test_a_login_that_ends_while_a_blob_is_sent_is_renewed_and_the_blob_begun_an
     assert take(site_of(tmp_path, front), bundle(tmp_path)).drop.active
     assert len(seen) == 2
     assert all(value and value.startswith("Bearer ") for value in seen)
+
+
+def test_an_account_that_is_revoked_half_way_is_said_and_the_same_command_goes_on_when_it_is_back(
+    tmp_path: Path, front: Front, registry: Registry
+) -> None:
+    front.tokens = {}
+    (tmp_path / "password").write_text("s3cret\n")
+    config = RegistryConfig(url=front.url, username="importer", password_file=str(tmp_path / "password"))
+    site, drop = make_site(tmp_path / "site", registry=config), bundle(tmp_path)
+    coming = itertools.count()
+    ended: list[int] = []
+    landed = threading.Event()
+
+    def revoke(handler: FrontHandler) -> bool:
+        """Take two layers; then no token counts any more, and none is given."""
+        if (number := next(coming)) < 2:
+            handler.pass_on()
+            ended.append(number)
+            if len(ended) == 2:
+                landed.set()
+            return True
+        assert landed.wait(60)
+        with front.lock:
+            front.tokens = {}
+            front.token_status = 401
+        handler.challenge()
+        return True
+
+    front.faults.append(Fault(revoke, match="/blobs/uploads/", method="PUT"))
+    ran = airlift("import", drop, "--site", site.root, home=tmp_path)
+    assert ran.code == 17
+    error, hint = ran.err.splitlines()[-2:]
+    assert error.startswith(f"airlift: error: {front.host}: login: GET {front.url}/token")
+    assert error.endswith("answered 401 Unauthorized: incorrect username or password (the login is refused)")
+    assert hint == (
+        "airlift: hint: mend username and password_file of registry in site.yaml, or the account; then run it again"
+    )
+    assert "s3cret" not in ran.err
+    assert not any(item.active for item in drops.list_drops(site))
+    assert not [line for line in registry.log if line.startswith("PUT") and "/manifests/" in line]
+    front.faults.clear()
+    front.token_status = 200
+    before = len(uploads(front))
+    assert take(site, drop).drop.active
+    # Four layers and four configs; the layers that have landed do not come again.
+    assert len(uploads(front)[before:]) == 4 + 4 - 2
+    assert repair.check(site, progress=Silent(), http=HttpSettings(), is_deep=True) == []
 
 
 def test_an_overburdened_registry_gets_one_blob_at_a_time_and_the_import_succeeds(
