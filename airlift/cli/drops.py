@@ -110,6 +110,11 @@ def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | N
         done = retention.plan(site, keep or 1)
         if output is not None:
             fs.write(output, canonical.encode(done.to_json()))
+    if done.waits_for:
+        console.warn(
+            f"nothing is deleted in the registry while the import of {', '.join(done.waits_for)} is not complete:"
+            f" import its bundle again, then execute this same plan{' once more' if planned is not None else ''}"
+        )
     if as_json:
         console.result_json(done.to_json())
     else:

@@ -21,7 +21,7 @@ from airlift.progress import Progress
 from airlift.site import contents, mirror, oci_listing
 from airlift.site.config import Site
 from airlift.site.inspection import take_inventory
-from airlift.site.journal import READY, Journal
+from airlift.site.journal import Journal
 from airlift.site.registry_inspection import items_of
 from airlift.transport.push import delivering
 from airlift.transport.referrers import ReferrerLists
@@ -71,14 +71,14 @@ def read_doomed(value: Mapping[str, Any]) -> Doomed:
 def doomed(site: Site, journal: Journal, going: Iterable[str]) -> tuple[Doomed, ...]:
     """Return the registry's manifests that only these drops need, parents before their children.
 
-    Nothing while an import is not complete: what it needs there is not known yet.
+    What an import needs there that is not complete is not known yet: nothing of this may be deleted before it is.
 
     Raises:
         StoreError: the journal cannot be read.
     """
     registry = site.config.registry
     releases = set(going)
-    if registry is None or not releases or any(drop.state != READY for drop in journal.drops()):
+    if registry is None or not releases:
         return ()
     inventory = take_inventory(site, journal)
     subjects = _subjects(site, journal, releases)

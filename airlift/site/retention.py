@@ -40,11 +40,14 @@ class Plan:
         releases: drops that are forgotten, by channel and sequence.
         blobs: digest and size of what is deleted, sorted.
         manifests: what is deleted in the external registry.
+        waits_for: releases whose import is not complete, where `manifests` has to wait for that: what they need there
+            is not known yet. Executing the same plan afterwards deletes it.
     """
 
     releases: tuple[str, ...]
     blobs: tuple[tuple[Digest, int], ...]
     manifests: tuple[Doomed, ...] = ()
+    waits_for: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -58,6 +61,7 @@ class Plan:
             "releases": list(self.releases),
             "blobs": [{"digest": digest, "size": size} for digest, size in self.blobs],
             "registry": [item.to_json() for item in self.manifests],
+            "registry_waits_for": list(self.waits_for),
             "size": self.size,
         }
 
@@ -116,13 +120,14 @@ def plan(site: Site, keep: int) -> Plan:
             candidates = [digest for digest in candidates if digest in freed]
         blobs = [(digest, site.store.size(digest)) for digest in candidates if digest not in needed]
         manifests = registry_retention.doomed(site, journal, going)
-    return Plan(going, tuple(blobs), manifests)
+        return Plan(going, tuple(blobs), manifests, _incomplete(journal) if manifests else ())
 
 
 def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | None = None) -> Plan:
     """Do what a plan says, as far as it still holds, and return what was done.
 
-    The external registry comes last: where it does not answer, executing the same plan again finishes it.
+    The external registry comes last: where it does not answer, or an import is not complete, executing the same plan
+    again finishes it.
 
     Raises:
         UsageError: a drop of the plan is active now, or unknown.
@@ -146,17 +151,21 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
             progress.advance(1)
         progress.finish()
         _forget_reports(site, wanted.releases)
-        manifests = _prune_registry(site, journal, wanted.manifests, progress, http or HttpSettings())
-    return Plan(tuple(release for release in wanted.releases if release in drops), tuple(gone), manifests)
+        waits_for = _incomplete(journal) if site.config.registry is not None and wanted.manifests else ()
+        manifests = (
+            () if waits_for else _prune_registry(site, journal, wanted.manifests, progress, http or HttpSettings())
+        )
+    return Plan(tuple(release for release in wanted.releases if release in drops), tuple(gone), manifests, waits_for)
+
+
+def _incomplete(journal: Journal) -> tuple[str, ...]:
+    return tuple(drop.release for drop in journal.drops() if drop.state != READY)
 
 
 def _prune_registry(
     site: Site, journal: Journal, wanted: tuple[Doomed, ...], progress: Progress, http: HttpSettings
 ) -> tuple[Doomed, ...]:
     if site.config.registry is None or not wanted:
-        return ()
-    if any(drop.state != READY for drop in journal.drops()):
-        progress.warn("an import is not complete: the registry is pruned when this plan is executed after it")
         return ()
     items = registry_inspection.items_of(site, take_inventory(site, journal))
     needed = {(item.repository, item.digest) for item in items if item.is_manifest}

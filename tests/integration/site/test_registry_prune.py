@@ -10,7 +10,7 @@ import pytest
 
 from airlift import canonical
 from airlift.digest import Digest
-from airlift.errors import DeliveryError
+from airlift.errors import DeliveryError, PartialDeliveryError
 from airlift.progress import Silent
 from airlift.site import drops, repair, retention
 from airlift.site.config import RegistryConfig, Site
@@ -18,6 +18,7 @@ from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient, fallback_tag
 from airlift.transport.settings import HttpSettings
 from tests.integration.site.test_referrers import referrer
+from tests.support.cli import Ran, airlift
 from tests.support.registry import Registry, refuse, running_front, running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
@@ -126,6 +127,60 @@ def test_a_registry_that_goes_away_is_pruned_by_executing_the_plan_again(tmp_pat
         assert retention.execute(site, plan, Silent(), ONCE).manifests == done.manifests
     assert not is_there(registry, "app", digests[1]["index"])
     assert is_there(registry, "app", digests[2]["index"])
+
+
+def test_while_an_import_is_not_complete_the_registry_waits_and_it_is_said_how_to_go_on(
+    tmp_path: Path, registry: Registry
+) -> None:
+    with running_front(registry) as front:
+        site, digests = filled(tmp_path, front.url, months=2)
+        # The third month has all of the first one once more, and is cut short before that is known.
+        cargo, _ = month(1)
+        cargo.image("docker.io/library/new:1", b"new")
+        third = ship(cargo, tmp_path / "3.airlift", sequence=3)
+        front.faults.append(refuse(403, b"", method="PUT", match="/manifests/"))
+
+        def run(*verb: str | Path, code: int = 0) -> Ran:
+            ran = airlift(*verb, "--site", site.root, home=tmp_path)
+            assert ran.code == code, ran.err
+            return ran
+
+        run("import", third, code=3)
+        incomplete = next(drop.release for drop in drops.list_drops(site) if drop.sequence == 3)
+        why = f"nothing is deleted in the registry while the import of {incomplete} is not complete"
+        planned = run("drops", "prune", "--keep", "1", "-o", "plan.json", "--json")
+        assert planned.err == f"airlift: warning: {why}: import its bundle again, then execute this same plan\n"
+        assert planned.json["registry_waits_for"] == [incomplete]
+        assert len(planned.json["registry"]) == 3
+        executed = run("drops", "prune", "--execute", "plan.json", "--json")
+        assert f"warning: {why}: import its bundle again, then execute this same plan once more\n" in executed.err
+        assert (executed.json["registry"], executed.json["registry_waits_for"]) == ([], [incomplete])
+        assert len(executed.json["releases"]) == 1
+        assert "DELETE" not in {item.method for item in front.asked}
+        front.faults.clear()
+        run("import", third)
+        finished = run("drops", "prune", "--execute", "plan.json", "--json")
+        assert "warning" not in finished.err
+        # The third drop needs all that the first one had.
+        assert (finished.json["registry"], finished.json["registry_waits_for"]) == ([], [])
+        assert is_there(registry, "tool", digests[1]["tool"])
+        assert run("check").out == "clean: everything is as the drops say\n"
+
+
+def test_the_same_plan_deletes_after_the_import_what_that_does_not_need(tmp_path: Path, registry: Registry) -> None:
+    with running_front(registry) as front:
+        site, digests = filled(tmp_path, front.url, months=2)
+        third = ship(month(3)[0], tmp_path / "3.airlift", sequence=3)
+        front.faults.append(refuse(403, b"", method="PUT", match="/manifests/"))
+        with pytest.raises(PartialDeliveryError):
+            take(site, third)
+        plan = retention.plan(site, 1)
+        assert retention.execute(site, plan, Silent()).manifests == ()
+        front.faults.clear()
+        take(site, third)
+        assert set(retention.execute(site, plan, Silent()).manifests) == set(plan.manifests)
+    assert not is_there(registry, "tool", digests[1]["tool"])
+    assert is_there(registry, "tool", digests[2]["tool"])
 
 
 def test_a_plan_that_has_become_wrong_touches_nothing_that_is_needed_again(tmp_path: Path, registry: Registry) -> None:
