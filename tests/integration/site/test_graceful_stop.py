@@ -7,6 +7,7 @@ import errno
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import trustme
 
 from airlift.site.config import Site
 from airlift.site.server.app import GRACE_S
@@ -69,7 +71,7 @@ def server(site: Site, *options: str) -> Iterator[Server]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(site.root.parent))
     try:
         assert process.stderr is not None
-        found = re.search(r"at http://(\S+):(\d+)", process.stderr.readline())
+        found = re.search(r"at https?://(\S+):(\d+)", process.stderr.readline())
         assert found
         yield Server(process, (found[1], int(found[2])))
     finally:
@@ -80,11 +82,12 @@ def server(site: Site, *options: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def download(of: Server) -> Iterator[socket.socket]:
+def download(of: Server, tls: ssl.SSLContext | None = None) -> Iterator[socket.socket]:
     """A client in the middle of a download, which waits."""
-    with socket.socket() as client:
-        client.settimeout(60)
-        client.connect(of.address)
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(socket.create_connection(of.address, 60))
+        if tls is not None:
+            client = stack.enter_context(tls.wrap_socket(client, server_hostname="127.0.0.1"))
         client.sendall(b"GET /files/large HTTP/1.1\r\nHost: mirror\r\n\r\n")
         assert client.recv(12) == b"HTTP/1.1 200"
         yield client
@@ -92,7 +95,7 @@ def download(of: Server) -> Iterator[socket.socket]:
 
 def rest(client: socket.socket) -> bytes:
     got = bytearray()
-    with contextlib.suppress(ConnectionResetError):
+    with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):
         while chunk := client.recv(1 << 20):
             got += chunk
     return bytes(got).partition(b"\r\n\r\n")[2]
@@ -121,6 +124,28 @@ def test_what_takes_longer_than_the_grace_is_cut_and_counted(site: Site) -> None
         ]
         for client in (one, two):
             assert len(rest(client)) < len(CONTENT)
+
+
+def test_with_tls_it_is_the_same(site: Site, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    (tmp_path / "cert.pem").write_bytes(b"".join(item.bytes() for item in issued.cert_chain_pems))
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+    options = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    with server(site, *options) as running, download(running, tls) as client:
+        running.stop()
+        running.wait_until_closed()
+        assert rest(client) == CONTENT
+        assert running.ended()[-1] == "airlift: stopped"
+    with server(site, *options, "--grace", "1") as running, download(running, tls) as client:
+        running.stop()
+        assert running.ended()[-2:] == [
+            "airlift: warning: 1 transfer went on for longer than --grace and had to be cut",
+            "airlift: stopped",
+        ]
+        assert len(rest(client)) < len(CONTENT)
 
 
 def test_a_second_signal_ends_the_waiting(site: Site) -> None:
