@@ -95,6 +95,7 @@ def rollback(site_dir: Path, root: Path, channel: str | None, wanted: str | None
     """
     site = load_site(site_dir)
     progress = console.progress()
+    left: tuple[str, ...] = ()
     with deploy_node.alone(root, dry_run=dry_run):
         with deploy_node.unchanged(site, dry_run=dry_run):
             present, target = going_back.choose(site, channel)
@@ -102,13 +103,15 @@ def rollback(site_dir: Path, root: Path, channel: str | None, wanted: str | None
             if not dry_run:
                 going_back.note(site, present, target)
         if not dry_run:
-            drops.activate(site, target.release, progress=progress, http=environment.http_settings())
+            http = environment.http_settings()
+            left = drops.activate(site, target.release, progress=progress, http=http).tags_left
             with deploy_node.unchanged(site, dry_run=False):
                 going_back.write(site, target, plan, progress)
     if not as_json:
         verb = "would go" if dry_run else "went"
         console.answer(f"{verb} from {target.channel}/{present.sequence} back to {target.channel}/{target.sequence}")
-    _answer(plan, {"from": present.release, "to": target.release}, dry_run=dry_run, as_json=as_json)
+    more = {"from": present.release, "to": target.release, "tags_left": list(left)}
+    _answer(plan, more, dry_run=dry_run, as_json=as_json)
 
 
 def _plan(site: Site, root: Path, wanted: str | None, these: Sequence[DropConfig] | None = None) -> Plan:
