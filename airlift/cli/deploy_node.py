@@ -100,8 +100,9 @@ def node_lines(made: NodePlan, *, dry_run: bool) -> list[str]:
     lines += [f"{verb} {step} ({step.why})" for step in made.before]
     if made.copies:
         lines.append("copy the datastore" if dry_run else "copied the datastore")
-    lines += file_lines(made.files, dry_run=dry_run)
+    lines += file_lines((item for item in made.files if item not in made.manifests), dry_run=dry_run)
     lines += [f"{verb} {step} ({step.why})" for step in made.after]
+    lines += file_lines(made.manifests, dry_run=dry_run)
     lines += [f"{verb} {step} ({step.why})" for step in made.uninstalls]
     lines += [f"{'remove' if dry_run else 'removed'} /{path}" for path in made.removal.files]
     lines += rest_lines(made.plan)

@@ -44,7 +44,7 @@ kubectl)
     case "$*" in
     *" delete --ignore-not-found "*)
         for last in "$@"; do what=$name; name=$last; done
-        rm -f "$ROOT/cluster/$what/$name"
+        rm -f "$ROOT/cluster/${what%%.*}/$name"
         exit 0 ;;
     esac
     echo '{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}'
@@ -84,17 +84,20 @@ class DirectoryMachine:
         place.write_text(text)
         place.chmod(mode)
 
-    def k3s_looks(self) -> set[str]:
+    def k3s_looks(self, *, starts: bool = False) -> set[str]:
         """Do what K3s does every 15 s, and return the releases of the cluster then.
 
-        A manifest is applied unless its AddOn has its digest, and an AddOn stays when its file goes.
+        A manifest is applied unless its AddOn has its digest, at a start always; a file ``.skip`` beside it keeps it
+        from being looked at, and an AddOn stays when its file goes.
         """
         charts, addons = (self.root / "cluster" / kind for kind in ("helmchart", "addon"))
         for folder in (charts, addons):
             folder.mkdir(parents=True, exist_ok=True)
         for manifest in sorted((self.root / MANIFESTS).glob("[!.]*.yaml")):
+            if manifest.with_name(f"{manifest.name}.skip").exists():
+                continue
             addon, checksum = addons / manifest.name.partition(".")[0], digest_of(manifest.read_bytes())
-            if not addon.exists() or addon.read_text() != checksum:
+            if starts or not addon.exists() or addon.read_text() != checksum:
                 addon.write_text(checksum)
                 (charts / yaml.safe_load(manifest.read_text())["metadata"]["name"]).touch()
         return {item.name for item in charts.iterdir()}

@@ -33,11 +33,13 @@ class Content:
 
     Attributes:
         version: of the chart.
+        metadata: what else its Chart.yaml says that a change of it could change in the cluster.
         files: digests of its templates and other files, by path.
         defaults: its values.yaml; None where it has dependencies, whose values Helm mixes into its record.
     """
 
     version: str
+    metadata: Mapping[str, Any]
     files: Mapping[str, Digest]
     defaults: Mapping[str, Any] | None
 
@@ -46,6 +48,7 @@ class Content:
         if self.version != other.version:
             yield f"version {other.version}"
             return
+        yield from (f"Chart.yaml: {path}" for path in helm_values.differing(self.metadata, other.metadata))
         yield from (
             path for path in sorted({*self.files, *other.files}) if self.files.get(path) != other.files.get(path)
         )
@@ -67,7 +70,7 @@ def of_archive(data: bytes, *, subject: str) -> Content:
         text = files.get(_VALUES, b"").removeprefix(_BOM).decode("utf-8", "replace")
         defaults = helm_values.read(text, subject=f"{subject}, {_VALUES}")
     own = {path: digests.of(content.removeprefix(_BOM)) for path, content in files.items() if _is_own(path)}
-    return Content(chart.version, own, defaults)
+    return Content(chart.version, _metadata(chart.metadata), own, defaults)
 
 
 def of_record(record: Mapping[str, Any], *, subject: str) -> Content:
@@ -83,9 +86,19 @@ def of_record(record: Mapping[str, Any], *, subject: str) -> Content:
             if isinstance(path, str) and _is_own(path):
                 files[path] = digests.of(_data(at(item, "data"), f"{subject}, {path}"))
     defaults = at(record, "chart", "values")
-    has_own = not at(record, "chart", "metadata", "dependencies")
-    version = at(record, "chart", "metadata", "version")
-    return Content(str(version or ""), files, (defaults or {}) if has_own else None)
+    metadata = at(record, "chart", "metadata") or {}
+    has_own = not at(metadata, "dependencies")
+    return Content(
+        str(at(metadata, "version") or ""), _metadata(metadata), files, (defaults or {}) if has_own else None
+    )
+
+
+def _metadata(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what both have alike: Helm adds to a dependency whether it is switched on."""
+    named = {key: at(value, key) for key in ("appVersion", "kubeVersion", "annotations") if at(value, key)}
+    parts = at(value, "dependencies") or []
+    found = [{key: at(item, key) for key in ("name", "version", "alias") if at(item, key)} for item in parts]
+    return {**named, **({"dependencies": found} if found else {})}
 
 
 def _data(text: object, subject: str) -> bytes:

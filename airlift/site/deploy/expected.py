@@ -39,13 +39,15 @@ class Expected:
         """Return what is not the drop's in the chart of a revision."""
         return tuple(self.chart.differing(revision.chart))
 
-    def other_values(self, revision: Revision, over: Mapping[str, Any]) -> tuple[str, ...]:
+    def other_values(self, revision: Revision, over: Mapping[str, Any] | None) -> tuple[str, ...]:
         """Return the paths of the values that are not the drop's in a revision; values may be secret, paths are not.
 
         Args:
             revision: Helm's.
-            over: what a HelmChartConfig of the cluster puts over the drop's.
+            over: what a HelmChartConfig of the cluster puts over the drop's; None when that cannot be known.
         """
+        if over is None:
+            return ()
         return tuple(helm_values.differing(helm_values.merged(self.values, over), revision.values))
 
 

@@ -168,14 +168,19 @@ def alone(root: Path, progress: Progress) -> Iterator[None]:
         StoreError: the disk refuses.
     """
     is_new = not root.exists()
-    make_directories(root, PurePosixPath())
-    try:
+    while True:
+        make_directories(root, PurePosixPath())
+        before = root.stat().st_ino
         with fs.alone(root, lambda: progress.note(f"waiting for another command that deploys to {root}")):
-            yield
-    finally:
-        if is_new:
-            with contextlib.suppress(OSError):
-                root.rmdir()
+            if not root.exists() or root.stat().st_ino != before:
+                continue  # whom we waited for made it, and took it away again
+            try:
+                yield
+            finally:
+                if is_new:
+                    with contextlib.suppress(OSError):
+                        root.rmdir()
+            return
 
 
 def sizes(items: Iterable[PlannedFile]) -> list[tuple[PurePosixPath, int]]:

@@ -68,13 +68,17 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differing(one: object, other: object, path: str = "") -> Iterator[str]:
-    """Yield the paths at which two values differ; a key that is null is one that is not there."""
+    """Yield the paths at which two values differ. A null is not nothing: it takes a default of the chart away."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in sorted({*one, *other}):
-            yield from differing(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
+            below = f"{path}.{key}" if path else str(key)
+            if key in one and key in other:
+                yield from differing(one[key], other[key], below)
+            else:
+                yield below
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         for number, pair in enumerate(zip(one, other, strict=True)):
-            yield from differing(*pair, f"{path}[{number}]")
+            yield from differing(*pair, path=f"{path}[{number}]")
     elif not _is_same(one, other):
         yield path
 

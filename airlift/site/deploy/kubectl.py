@@ -29,7 +29,8 @@ _OUTPUT: Final = 256 * limits.MIB
 # What kubectl says while an API server starts, is busy or cannot be reached.
 _AWAY = re.compile(
     r"connection to the server|Unable to connect|ServiceUnavailable|TooManyRequests|\(Timeout\)|InternalError"
-    r"|unable to handle the request|connection reset|i/o timeout|handshake timeout|\bEOF\b|etcdserver"
+    r"|unable to handle the request|connection (reset|lost)|i/o timeout|handshake timeout|\bEOF\b|etcdserver"
+    r"|deadline exceeded|stream error|Client\.Timeout|GOAWAY"
 )
 
 

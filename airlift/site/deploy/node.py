@@ -20,7 +20,7 @@ from airlift.errors import DeployError
 from airlift.progress import Progress
 from airlift.site.deploy import datastore, files, k3s, kubectl, prechecks, program, removal, settings
 from airlift.site.deploy.files import Action, PlannedFile
-from airlift.site.deploy.helmchart import PREFIX, SYSTEM
+from airlift.site.deploy.helmchart import MANIFESTS, PREFIX, SYSTEM
 from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.machine import Machine
 from airlift.site.deploy.prechecks import Finding, Role
@@ -89,16 +89,14 @@ class NodePlan:
         return (*self.settings, *self.program.files, *self.plan.files)
 
     @property
+    def manifests(self) -> tuple[PlannedFile, ...]:
+        """The releases: they are written when the node is ready."""
+        return tuple(item for item in self.files if item.path.parent == MANIFESTS)
+
+    @property
     def uninstalls(self) -> tuple[Step, ...]:
         """The commands that take releases of earlier drops out of the cluster."""
-        steps = []
-        for name in self.removal.releases:
-            steps.append(Step(kubectl.delete(SYSTEM, "helmchart", name), "no active drop deploys it", {}))
-            # K3s skips a manifest whose digest its AddOn still has, also when it comes back with a later drop.
-            steps.append(
-                Step(kubectl.delete(SYSTEM, "addon", f"{PREFIX}{name}"), "so that it can be deployed again", {})
-            )
-        return tuple(steps)
+        return tuple(step for path in self.removal.manifests for step in _uninstall(path))
 
     @property
     def is_changed(self) -> bool:
@@ -126,6 +124,15 @@ class NodePlan:
             "after": [str(step) for step in (*self.after, *self.uninstalls)],
             "removed": [f"/{path}" for path in self.removal.files],
         }
+
+
+def _uninstall(manifest: PurePosixPath) -> tuple[Step, ...]:
+    name = removal.release_of(manifest)
+    return (
+        Step(kubectl.delete(SYSTEM, "helmchart.helm.cattle.io", name), "no active drop deploys it", {}),
+        # K3s skips a manifest whose digest its AddOn still has, also when it comes back with a later drop.
+        Step(kubectl.delete(SYSTEM, "addon.k3s.cattle.io", f"{PREFIX}{name}"), "so that it can be deployed again", {}),
+    )
 
 
 def make_plan(
@@ -289,13 +296,19 @@ def apply(
         copy = datastore.copy_sqlite(root, made.program.binary.digest)
         progress.note(f"the datastore was copied to {copy}")
     files.remove_parts_of(root, (*made.settings, *made.program.files))
-    k3s.write(Plan(root, made.files, (), {}, (), restart=False), progress=progress)
+    first = tuple(item for item in made.files if item not in made.manifests)
+    k3s.write(Plan(root, first, (), {}, (), restart=False), progress=progress)
     for step in made.after:
         _run(machine, step, progress, timeout=_INSTALL_S)
     _wait(machine, made.wish, timeout=timeout, clock=clock, sleep=sleep, progress=progress)
-    for step in made.uninstalls:
-        _run(machine, step, progress, timeout=_COMMAND_S)
-    removal.remove(root, made.removal.files)
+    # Not before: K3s would start an upgrade just when it is restarted, and an aborted one waits for a person.
+    k3s.write(Plan(root, made.manifests, (), {}, (), restart=False), progress=progress)
+    for path in made.removal.manifests:
+        removal.hide(root, path)
+        for step in _uninstall(path):
+            _run(machine, step, progress, timeout=_COMMAND_S)
+        removal.remove(root, (path, removal.skip_of(path)))
+    removal.remove(root, made.removal.rest)
     files.make_directories(root, NOTE.parent)
     fs.write(files.locate(root, NOTE), canonical.encode(made.started_with), mode=0o600)
 

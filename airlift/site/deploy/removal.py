@@ -1,7 +1,7 @@
 """What earlier drops brought and these do not, removed in the way K3s needs: only when it is asked for.
 
-* A release first leaves the cluster, then its manifest goes: K3s keeps what a removed manifest made, and would make a
-  removed HelmChart again from a manifest that stayed.
+* A release first leaves the cluster, then its manifest goes: K3s keeps what a removed manifest made. Meanwhile a file
+  ``.skip`` beside the manifest keeps K3s from making the HelmChart again, which it does at every start.
 * A chart goes after the last manifest that names it, a tarball last: its images stay on the node, no longer pinned.
 """
 
@@ -22,6 +22,7 @@ from airlift.site.deploy.tarball import FOLDER
 _CHART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*-[0-9a-f]{16}\.tgz")
 _K3S_IMAGES = re.compile(r"k3s-[0-9a-f]{64}\.tar(\.zst|\.gz)?")
 _SUFFIX: Final = ".yaml"
+_SKIP: Final = ".skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +33,33 @@ class Removal:
         manifests: of releases that leave the cluster.
         charts: archives that no manifest names any more.
         images: tarballs.
+        skips: what a killed run left beside manifests that are gone.
     """
 
     manifests: tuple[PurePosixPath, ...] = ()
+    skips: tuple[PurePosixPath, ...] = ()
     charts: tuple[PurePosixPath, ...] = ()
     images: tuple[PurePosixPath, ...] = ()
 
     @property
-    def releases(self) -> tuple[str, ...]:
-        """Names of the HelmCharts that leave the cluster."""
-        return tuple(path.name.removeprefix(PREFIX).removesuffix(_SUFFIX) for path in self.manifests)
+    def rest(self) -> tuple[PurePosixPath, ...]:
+        """The files that go after the manifests."""
+        return (*self.skips, *self.charts, *self.images)
 
     @property
     def files(self) -> tuple[PurePosixPath, ...]:
         """All files that go."""
-        return (*self.manifests, *self.charts, *self.images)
+        return (*self.manifests, *self.rest)
+
+
+def release_of(manifest: PurePosixPath) -> str:
+    """Return the name of the HelmChart of a manifest of ours."""
+    return manifest.name.removeprefix(PREFIX).removesuffix(_SUFFIX)
+
+
+def skip_of(manifest: PurePosixPath) -> PurePosixPath:
+    """Return the file that makes K3s ignore a manifest."""
+    return manifest.with_name(f"{manifest.name}{_SKIP}")
 
 
 def plan(
@@ -71,8 +84,11 @@ def plan(
     images = [path for path in kept if path.parent == FOLDER]
     if any(_K3S_IMAGES.fullmatch(path.name) for path in needed):
         images += [FOLDER / name for name in _names(root, FOLDER) if _K3S_IMAGES.fullmatch(name)]
+    here = set(_names(root, MANIFESTS))
+    skips = [name for name in here if name.startswith(PREFIX) and name.endswith(f"{_SUFFIX}{_SKIP}")]
     return Removal(
         manifests,
+        tuple(MANIFESTS / name for name in sorted(skips) if name.removesuffix(_SKIP) not in here),
         tuple(path for path in charts if path not in needed and path.name not in named),
         tuple(path for path in images if path not in needed),
     )
@@ -96,6 +112,15 @@ def _named_charts(root: Path, *, without: set[PurePosixPath]) -> set[str]:
             text = fs.read_bounded(locate(root, MANIFESTS / name), limits.DOCUMENT).decode("utf-8", "replace")
             found |= set(re.findall(r"static/charts/([A-Za-z0-9.+_-]+)", text))
     return found
+
+
+def hide(root: Path, manifest: PurePosixPath) -> None:
+    """Make K3s ignore a manifest.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    fs.write(locate(root, skip_of(manifest)), b"", mode=0o600)
 
 
 def remove(root: Path, paths: tuple[PurePosixPath, ...]) -> None:

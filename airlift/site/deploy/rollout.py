@@ -10,15 +10,18 @@ from airlift.site.deploy.objects import at
 from airlift.site.deploy.revisions import Workload
 
 SOURCES: Final = (
-    ("api/v1", "pods", "Pod"),
     ("apis/apps/v1", "deployments", "Deployment"),
     ("apis/apps/v1", "replicasets", "ReplicaSet"),
     ("apis/apps/v1", "statefulsets", "StatefulSet"),
     ("apis/apps/v1", "daemonsets", "DaemonSet"),
     ("apis/batch/v1", "jobs", "Job"),
     ("apis/batch/v1", "cronjobs", "CronJob"),
+    ("api/v1", "pods", "Pod"),
 )
-"""Where each kind is on the API: group, plural, kind."""
+"""Where each kind is on the API: group, plural, kind.
+
+Pods come last: once a rollout is said to be over, no old one is left.
+"""
 
 Object = Mapping[str, Any]
 _ENDS: Final = frozenset({"Job", "Pod"})

@@ -100,13 +100,17 @@ def look(cluster: Cluster, wanted: Sequence[Expected], shipped: Shipped) -> tupl
     return tuple(_state(cluster, item, _values(configs.get(item.release.name)), shipped) for item in wanted)
 
 
-def _values(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    text = at(config, "spec", "valuesContent")
+def _values(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what a HelmChartConfig puts over a chart's values; None when it names Secrets that have them."""
+    if at(config, "spec", "valuesSecrets"):
+        return None
+    text, inline = at(config, "spec", "valuesContent"), at(config, "spec", "values")
     name = at(config, "metadata", "name")
-    return helm_values.read(text, subject=f"HelmChartConfig {name}") if isinstance(text, str) else {}
+    found = helm_values.read(text, subject=f"HelmChartConfig {name}") if isinstance(text, str) else {}
+    return helm_values.merged(found, inline) if isinstance(inline, dict) else found
 
 
-def _state(cluster: Cluster, wanted: Expected, over: Mapping[str, Any], shipped: Shipped) -> State:
+def _state(cluster: Cluster, wanted: Expected, over: Mapping[str, Any] | None, shipped: Shipped) -> State:
     release = wanted.release
     secrets = cluster.items("api/v1", "secrets", release.namespace, selector=f"owner=helm,name={release.name}")
     revision = revisions.newest(secrets, release=release.name, namespace=release.namespace)

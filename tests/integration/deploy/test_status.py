@@ -297,8 +297,20 @@ def test_values_that_a_helm_chart_config_puts_over_the_drops_are_expected(
     site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
 ) -> None:
     over = "b: {c: 5}\nextra: yes\n"
-    api.put("HelmChartConfig", "web", "kube-system", spec={"valuesContent": over, "failurePolicy": "abort"})
+    spec = {"valuesContent": "b: {c: 4}\nextra: yes\n", "values": {"b": {"c": 5}}, "failurePolicy": "abort"}
+    api.put("HelmChartConfig", "web", "kube-system", spec=spec)
     api.helm_release(1, "deployed", record(site_chart("1.2.0"), VALUES + over))
+    api.deployment("web", {"app": (APP, f"docker.io/library/app@{digest_of(drops, APP)}")})
+
+    assert status(site, api) == 0, capsys.readouterr()
+
+
+def test_values_that_a_helm_chart_config_takes_from_secrets_are_not_compared(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = {"valuesSecrets": [{"name": "s", "keys": ["values.yaml"]}], "failurePolicy": "abort"}
+    api.put("HelmChartConfig", "web", "kube-system", spec=spec)
+    api.helm_release(1, "deployed", record(site_chart("1.2.0"), VALUES + "password: hunter2\n"))
     api.deployment("web", {"app": (APP, f"docker.io/library/app@{digest_of(drops, APP)}")})
 
     assert status(site, api) == 0, capsys.readouterr()

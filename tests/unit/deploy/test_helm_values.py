@@ -81,7 +81,9 @@ def test_what_is_no_values_is_refused(text: str, said: str) -> None:
         ({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}, ["a.b[1]"]),
         ({"a": {"b": [1, 2]}}, {"a": {"b": [1]}}, ["a.b"]),
         ({"a": True}, {"a": 1}, ["a"]),
-        ({"a": None}, {}, []),
+        ({"a": None}, {}, ["a"]),
+        ({"a": {"b": None}}, {"a": {}}, ["a.b"]),
+        ({"a": None}, {"a": None}, []),
         ({"a": 1}, {"a": 1.0}, []),
         ({"a": {}}, {"a": "x", "b": 2}, ["a", "b"]),
     ],
@@ -114,6 +116,27 @@ def test_a_charts_archive_and_helms_record_of_it_have_the_same_content() -> None
 
     assert list(found.differing(content.of_record(record(archive), subject="x"))) == []
     assert set(found.files) == set(files) - {"values.yaml", "values.schema.json", "Chart.lock"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ("appVersion: '1'\n", "appVersion: '2'\n", "Chart.yaml: appVersion"),
+        ("annotations: {a: b}\n", "", "Chart.yaml: annotations"),
+        (
+            "dependencies: [{name: sub, version: 1.0.0, repository: ''}]\n",
+            "dependencies: [{name: sub, version: ^1, repository: ''}]\n",
+            "Chart.yaml: dependencies[0].version",
+        ),
+    ],
+)
+def test_what_a_chart_says_of_itself_counts_too(one: str, other: str, said: str) -> None:
+    inner = {"charts/sub/Chart.yaml": "apiVersion: v2\nname: sub\nversion: 1.0.0\n"}
+    first, second = (chart("app", files=inner, more=more) for more in (one, other))
+    wanted = content.of_archive(first, subject="x")
+
+    assert list(wanted.differing(content.of_record(record(first), subject="x"))) == []
+    assert list(wanted.differing(content.of_record(record(second), subject="x"))) == [said]
 
 
 def test_charts_inside_a_chart_are_in_no_record_and_are_left_out() -> None:

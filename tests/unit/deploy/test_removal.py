@@ -63,8 +63,8 @@ def test_what_no_drop_needs_goes_the_release_before_its_manifest(
     assert names(machine, FOLDER) == {item.path.name for item in made.files if item.path.parent == FOLDER}
     assert made.plan.kept == ()
     assert [str(step).partition("k3s ")[2] for step in made.uninstalls] == [
-        "kubectl -n kube-system delete --ignore-not-found helmchart goes",
-        "kubectl -n kube-system delete --ignore-not-found addon airlift-goes",
+        "kubectl -n kube-system delete --ignore-not-found helmchart.helm.cattle.io goes",
+        "kubectl -n kube-system delete --ignore-not-found addon.k3s.cattle.io airlift-goes",
     ]
     assert not make(second, prune=True).is_changed
 
@@ -80,6 +80,40 @@ def test_a_release_that_comes_back_is_taken_by_k3s_again(second: Drops, machine:
     apply(make(second), machine)
 
     assert machine.k3s_looks() == {"stays", "goes"}
+
+
+@pytest.mark.parametrize("kind", ["helmchart.helm.cattle.io", "addon.k3s.cattle.io"])
+def test_a_k3s_that_starts_again_meanwhile_brings_no_release_back(
+    second: Drops, machine: DirectoryMachine, make: Maker, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """At a start it applies every manifest, whatever it saw before."""
+    machine.k3s_looks()
+    made = make(second, prune=True)
+    real = machine.run
+
+    def run(command: Sequence[str], environment: Mapping[str, str], *, timeout: float) -> Ran:
+        done = real(command, environment, timeout=timeout)
+        if kind in command:
+            machine.k3s_looks(starts=True)
+        return done
+
+    monkeypatch.setattr(machine, "run", run)
+    apply(made, machine)
+
+    assert machine.k3s_looks(starts=True) == {"stays"}
+    assert names(machine, MANIFESTS) == {"airlift-stays.yaml"}
+
+
+def test_what_a_killed_run_left_beside_a_manifest_that_is_gone_goes(
+    second: Drops, machine: DirectoryMachine, make: Maker
+) -> None:
+    apply(make(second, prune=True), machine)
+    machine.put(f"{MANIFESTS}/airlift-goes.yaml.skip", "")
+    machine.put(f"{MANIFESTS}/airlift-stays.yaml.skip", "of a person")
+
+    apply(make(second, prune=True), machine)
+
+    assert names(machine, MANIFESTS) == {"airlift-stays.yaml", "airlift-stays.yaml.skip"}
 
 
 def test_a_manifest_that_somebody_edited_stays_with_its_chart(
