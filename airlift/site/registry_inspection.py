@@ -23,6 +23,7 @@ _NOT_FOUND: Final = 404
 _OK: Final = 200
 _PARTIAL: Final = 206
 _UNSATISFIABLE: Final = 416
+_INTERNAL: Final = 500
 _MEND: Final = "airlift check --site DIR --repair, from the store; with the bundle where the store does not have it"
 
 
@@ -128,15 +129,21 @@ def _manifest_problem(client: RegistryClient, item: Item) -> str | None:
     except HttpStatusError as error:
         if error.status == _NOT_FOUND:
             return "missing"
-        if error.status >= 500:  # noqa: PLR2004 - HTTP's server errors
+        if error.status >= _INTERNAL:
             return f"damaged: the registry answers {error.status}"
         raise
     except IntegrityError as error:
         return f"damaged: expected {error.expected}, got {error.actual}"
     if manifest.subject is None:
         return None
-    listed = {one.digest for one in client.referrers(item.repository, manifest.subject.digest)}
-    return None if item.digest in listed else f"not listed as a referrer of {manifest.subject.digest}"
+    subject = manifest.subject.digest
+    try:
+        listed = {one.digest for one in client.referrers(item.repository, subject)}
+    except HttpStatusError as error:
+        if error.status != _INTERNAL:
+            raise
+        return f"not listed as a referrer of {subject}: the registry answers {error.status}"
+    return None if item.digest in listed else f"not listed as a referrer of {subject}"
 
 
 def _blob_problem(client: RegistryClient, item: Item) -> str | None:
@@ -238,14 +245,21 @@ def _tags(site: Site, journal: Journal, client: RegistryClient) -> list[Finding]
     def one(item: tuple[str, str, Digest, str]) -> Finding | None:
         repository, tag, digest, release = item
         with delivering(client.registry):
-            actual: oci.Descriptor | None = client.head(repository, tag)
-        if actual is not None and actual.digest == digest:
+            problem = _tag_problem(client, repository, tag, digest)
+        if problem is None:
             return None
-        problem = (
-            f"the tag is missing, expected {digest}"
-            if actual is None
-            else f"the tag was moved to {actual.digest}, expected {digest}"
-        )
         return Finding(Place.REGISTRY, client.name(repository, tag), problem, _MEND, (release,))
 
     return [item for item in side_by_side(one, wanted) if item is not None]
+
+
+def _tag_problem(client: RegistryClient, repository: str, tag: str, digest: Digest) -> str | None:
+    try:
+        actual: oci.Descriptor | None = client.head(repository, tag)
+    except HttpStatusError as error:
+        if error.status != _INTERNAL:
+            raise
+        return f"the tag cannot be read: the registry answers {error.status}, expected {digest}"
+    if actual is None:
+        return f"the tag is missing, expected {digest}"
+    return None if actual.digest == digest else f"the tag was moved to {actual.digest}, expected {digest}"

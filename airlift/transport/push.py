@@ -26,6 +26,7 @@ _CREATED: Final = 201
 _NOT_FOUND: Final = 404
 _NO_DELETION: Final = 405
 _IMMUTABLE: Final = 412
+_INTERNAL: Final = 500
 _SLOWEST: Final = 10 * limits.MIB
 """Bytes a second that a registry is expected to settle at the end of an upload (object storage copies them)."""
 
@@ -260,7 +261,7 @@ class PushHalf(ABC):
             raise IntegrityError(name, expected=reference, actual=digest)
         with delivering(self.registry):
             # First, since an immutable tag refuses the same digest too.
-            if self._holds(repository, reference, digest):
+            if self._is_there(repository, reference, digest):
                 return False
             try:
                 self.put_manifest(repository, reference, data, media_type)
@@ -319,6 +320,15 @@ class PushHalf(ABC):
                 accept=(_NOT_FOUND, _NO_DELETION),
             )
         return answer.status != _NO_DELETION
+
+    def _is_there(self, repository: str, reference: str, digest: Digest) -> bool:
+        try:
+            return self._holds(repository, reference, digest)
+        except HttpStatusError as error:
+            # A docker-registry that lost its power has links without content, and says this until they are put again.
+            if error.status != _INTERNAL:
+                raise
+            return False
 
     def _holds(self, repository: str, reference: str, digest: Digest) -> bool:
         found = self.head(repository, reference)

@@ -25,6 +25,7 @@ _ROUNDS: Final = 5
 
 _OK: Final = 200
 _NOT_FOUND: Final = 404
+_INTERNAL: Final = 500
 _UNKNOWN: Final = (400, 404)
 """What registries say to an index that lists a manifest which they do not have."""
 
@@ -84,7 +85,7 @@ class ReferrerLists:
 
     def _want(self, repository: str, subject: Digest, wanted: Mapping[Digest, dict[str, Any] | None]) -> bool:
         with self._alone, delivering(self._client.registry):
-            if self._lists_itself(repository, subject) or not self._write(repository, fallback_tag(subject), wanted):
+            if self._lists_itself(repository, subject) or not self._write(repository, subject, wanted):
                 return False
             self._written.setdefault((repository, subject), {}).update(wanted)
         return True
@@ -102,9 +103,10 @@ class ReferrerLists:
         )
         return answer.status == _OK
 
-    def _write(self, repository: str, tag: str, wanted: Mapping[Digest, dict[str, Any] | None]) -> bool:
+    def _write(self, repository: str, subject: Digest, wanted: Mapping[Digest, dict[str, Any] | None]) -> bool:
         """Read the list, change it and put it, with nothing in between that takes time."""
-        index = self._read(repository, tag)
+        tag = fallback_tag(subject)
+        index = self._read(repository, tag, subject)
         there = set() if index is None else {item.digest for item in index.manifests}
         missing = [entry for digest, entry in wanted.items() if entry is not None and digest not in there]
         gone = {digest for digest, entry in wanted.items() if entry is None and digest in there}
@@ -124,11 +126,15 @@ class ReferrerLists:
             self._client.delete_manifest(repository, index.descriptor.digest)
         return True
 
-    def _read(self, repository: str, tag: str) -> Manifest | None:
+    def _read(self, repository: str, tag: str, subject: Digest) -> Manifest | None:
         try:
             return self._client.manifest(repository, tag)
         except HttpStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status == _INTERNAL:
+                # A docker-registry that lost its power leaves tags without content: nobody can read what this one said.
+                # One that is merely in trouble does not answer for the subject either.
+                self._client.head(repository, subject)
+            elif error.status != _NOT_FOUND:
                 raise
             return None
 

@@ -101,6 +101,7 @@ def test_a_machine_with_another_python(bare: BareMachine) -> None:
     ("place", "says"),
     [
         ("opt/airlift", "/opt/airlift is there and no link"),
+        ("opt/airlift.previous", "/opt/airlift.previous is there and no link"),
         ("usr/local/bin/airlift", "/usr/local/bin/airlift is there and leads elsewhere"),
         ("var/lib/airlift/site", "/var/lib/airlift/site is there and has no site.yaml"),
     ],
