@@ -53,6 +53,13 @@ class Api:
         body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status}
         self.emulator.objects[kmock.resource("v1/nodes"), None, name] = body
 
+    def put_service(self, name: str, available: str) -> None:
+        """Set a service of the API, such as that of metrics-server."""
+        status = {"conditions": [{"type": "Available", "status": available, "message": "no endpoints"}]}
+        body = {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": name}}
+        key = (kmock.resource("apiregistration.k8s.io/v1/apiservices"), None, name)
+        self.emulator.objects[key] = {**body, "status": status}
+
     def names(self, kind: str, namespace: str) -> set[str]:
         """Return the objects that are there."""
         version, plural = PLURALS[kind]
@@ -136,8 +143,9 @@ def running_api(folder: Path, *, port: int | None = None) -> Iterator[Api]:
             namespaced=True,
             verbs={"get", "list", "create", "patch", "delete", "watch"},
         )
-    for kind in ("Node", "Namespace"):
-        emulator.resources[f"v1/{kind.lower()}s"] = kmock.ResourceInfo(
+    wide = {"Node": "v1/nodes", "Namespace": "v1/namespaces", "APIService": "apiregistration.k8s.io/v1/apiservices"}
+    for kind, name in wide.items():
+        emulator.resources[name] = kmock.ResourceInfo(
             kind=kind, singular=kind.lower(), namespaced=False, verbs={"get", "list", "delete", "watch"}
         )
     emulator["get /readyz"] << "ok"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from airlift.site.deploy.tarball import FOLDER
 from tests import components
 from tests.support.cluster_api import Api, running_api
 from tests.support.machine import DirectoryMachine
-from tests.support.real_node import real_node
+from tests.support.real_node import NAMES, real_node
 from tests.unit.deploy.conftest import tree
 
 
@@ -24,6 +27,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
     with running_api(tmp_path) as running:
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
         running.put_node("n", {**ready, "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]})
+        running.put_service("v1.apps", "True")
         yield running
 
 
@@ -43,14 +47,16 @@ def test_all_that_the_tests_brought_goes_and_the_lenders_files_come_back(
     api: Api, lent: DirectoryMachine, tmp_path: Path
 ) -> None:
     before = tree(lent.root)
+    of_a_killed_run = f"metadata: {{name: {NAMES}abc}}\nspec: {{targetNamespace: {NAMES}abc}}\n"
     count = tmp_path / "restarts"
-    with real_node(api.kubeconfig, lent.root, f"echo x >> {count} && true") as node:
+    with real_node(api.kubeconfig, lent.root, f"echo x >> {count} && true", steady=1) as node:
         assert not (lent.root / REGISTRIES).exists()
         assert node.address == "127.0.0.1"
         lent.put(f"{REGISTRIES}", "ours")
         node.restart()
         lent.put(f"{FOLDER}/{'a' * 64}.tar", "ours")
         lent.put(f"{CHARTS}/app-1.0.0-{'a' * 16}.tgz", "ours")
+        lent.put(f"{MANIFESTS}/airlift-{NAMES}abc.yaml", of_a_killed_run)
         release = {"metadata": {"name": node.namespace}, "spec": {"targetNamespace": node.namespace}}
         lent.put(f"{MANIFESTS}/airlift-{node.namespace}.yaml", yaml.safe_dump(release))
         for kind, name in (("HelmChart", node.namespace), ("Addon", f"airlift-{node.namespace}"), ("HelmChart", "web")):
@@ -65,7 +71,7 @@ def test_all_that_the_tests_brought_goes_and_the_lenders_files_come_back(
 def test_two_runs_have_no_name_in_common(api: Api, lent: DirectoryMachine) -> None:
     names = []
     for _ in range(2):
-        with real_node(api.kubeconfig, lent.root, "true") as node:
+        with real_node(api.kubeconfig, lent.root, "true", steady=1) as node:
             names.append(node.namespace)
 
     assert len(set(names)) == 2
@@ -73,19 +79,58 @@ def test_two_runs_have_no_name_in_common(api: Api, lent: DirectoryMachine) -> No
 
 def test_what_a_killed_run_put_aside_is_put_back_by_the_next(api: Api, lent: DirectoryMachine) -> None:
     before = tree(lent.root)
-    place = lent.root / REGISTRIES
-    place.rename(place.with_name(f"{place.name}.before-airlift-tests"))
+    killed = real_node(api.kubeconfig, lent.root, "true", steady=1)
+    killed.__enter__()
     lent.put(f"{REGISTRIES}", "of a run that was killed")
+    lent.put(f"{FOLDER}/{'b' * 64}.tar", "of a run that was killed")
 
-    with real_node(api.kubeconfig, lent.root, "true"):
+    with real_node(api.kubeconfig, lent.root, "true", steady=1):
         pass
 
+    assert tree(lent.root) == before
+    with contextlib.suppress(pytest.fail.Exception):
+        killed.__exit__(None, None, None)
+
+
+def test_a_node_without_registries_has_none_afterwards_though_a_run_was_killed(
+    api: Api, lent: DirectoryMachine
+) -> None:
+    (lent.root / REGISTRIES).unlink()
+    before = tree(lent.root)
+    for _ in range(2):
+        with real_node(api.kubeconfig, lent.root, "true", steady=1):
+            lent.put(f"{REGISTRIES}", "ours")
+
+    assert tree(lent.root) == before
+
+
+def test_a_restart_that_leaves_the_server_behind_it_does_not_hold_the_tests(
+    api: Api, lent: DirectoryMachine, tmp_path: Path
+) -> None:
+    with real_node(api.kubeconfig, lent.root, f"sleep 60 & echo $! >> {tmp_path}/pids", steady=1) as node:
+        node.restart()
+    for pid in (tmp_path / "pids").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_service_that_would_keep_every_namespace_is_named_before_the_first_change(
+    api: Api, lent: DirectoryMachine
+) -> None:
+    before = tree(lent.root)
+    api.put_service("v1beta1.metrics.k8s.io", "False")
+
+    with (
+        pytest.raises(pytest.fail.Exception, match=r"v1beta1\.metrics\.k8s\.io does not answer"),
+        real_node(api.kubeconfig, lent.root, "true", steady=1),
+    ):
+        pass
     assert tree(lent.root) == before
 
 
 def test_a_restart_that_fails_is_told_with_its_own_words(api: Api, lent: DirectoryMachine) -> None:
     with (
+        pytest.raises(pytest.fail.Exception, match="ended with 3: no such unit"),
+        real_node(api.kubeconfig, lent.root, "echo no such unit && exit 3", steady=1) as node,
         pytest.raises(AssertionError, match="ended with 3: no such unit"),
-        real_node(api.kubeconfig, lent.root, "echo no such unit && exit 3") as node,
     ):
         node.restart()
