@@ -24,6 +24,7 @@ from airlift import fs, limits, yamldoc
 from airlift.errors import UsageError
 from airlift.progress import Progress
 from airlift.site.journal import Journal
+from airlift.site.reserve import spare
 from airlift.store import Store
 from airlift.transport.settings import HttpSettings
 from airlift.trust.roots import Trust, load_trust
@@ -231,13 +232,15 @@ class Site:
             login_hint=f"mend username and password_file of {key} in site.yaml, or the account; then run it again",
         )
 
-    def journal(self) -> Journal:
-        """Open the journal.
+    @contextlib.contextmanager
+    def journal(self) -> Iterator[Journal]:
+        """Open the journal, on a full disk with the space that was set aside for it.
 
         Raises:
             StoreError: it cannot be opened.
         """
-        return Journal(self.journal_path)
+        with spare(self.root), Journal(self.journal_path) as journal:
+            yield journal
 
     @contextlib.contextmanager
     def locked(self, doing: str, progress: Progress) -> Iterator[None]:

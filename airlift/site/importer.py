@@ -136,7 +136,7 @@ def import_bundle(
         site.store.create().clear_ingest()
         with site.journal() as journal:
             done = importing.run(journal, is_dry=False)
-        keep_reserve(site)
+        keep_reserve(site.root)
         return done
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from airlift import fs
 from airlift.errors import StoreError
+from airlift.site.reserve import spare
 
 VERSION: Final = 1
 
@@ -173,7 +174,8 @@ class Reader:
     def _connect(self) -> sqlite3.Connection:
         stamp = self._look()
         is_still = _is_still(self._path)
-        db = _open(self._path, is_reader=True, is_still=is_still)
+        with spare(self._path.parent):
+            db = _open(self._path, is_reader=True, is_still=is_still)
         self._stamp = stamp if is_still else None
         self._opened += 1
         return db

@@ -1,4 +1,4 @@
-"""Space that a site sets aside, so that pruning can write its journal on a full disk."""
+"""Space that a site sets aside, so that its journal can be opened on a full disk: to read, to go back, to prune."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from airlift import fs, limits
-from airlift.site.config import Site
 
+_NAME: Final = "reserve"
 RESERVE: Final = 4 * limits.MIB
-"""Bytes that a site keeps aside, so that pruning can write its journal on a full disk."""
+"""Bytes that are set aside."""
 
 
-def keep_reserve(site: Site) -> None:
+def keep_reserve(root: Path) -> None:
     """Set space aside; on a disk without that much left there is none, which is no fault."""
-    path = _reserve(site)
+    path = root / _NAME
     if path.exists():
         return
     with contextlib.suppress(OSError), path.open("xb") as stream:
@@ -28,18 +28,17 @@ def keep_reserve(site: Site) -> None:
 
 
 @contextlib.contextmanager
-def spare(site: Site) -> Iterator[None]:
+def spare(root: Path) -> Iterator[None]:
     """Give the reserve back while the journal is open on a disk that is nearly full: SQLite needs room even to read."""
     with fs.guarded("reading"):
-        disk = os.statvfs(site.root)
+        disk = os.statvfs(root)
+    is_given = False
     if disk.f_bavail * disk.f_frsize < RESERVE:
         with contextlib.suppress(OSError):
-            _reserve(site).unlink()
+            (root / _NAME).unlink()
+            is_given = True
     try:
         yield
     finally:
-        keep_reserve(site)
-
-
-def _reserve(site: Site) -> Path:
-    return site.root / "reserve"
+        if is_given:
+            keep_reserve(root)

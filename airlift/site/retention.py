@@ -26,7 +26,6 @@ from airlift.site.inspection import take_inventory
 from airlift.site.journal import READY, Drop, Journal
 from airlift.site.mirrors import images
 from airlift.site.registry_retention import Doomed, read_doomed
-from airlift.site.reserve import spare
 from airlift.transport.settings import HttpSettings
 
 PLAN: Final = "airlift.prune/v1"
@@ -99,7 +98,7 @@ def plan(site: Site, keep: int) -> Plan:
     """
     if keep < 0:
         raise UsageError(f"--keep {keep}: expected 0 or more")
-    with spare(site), site.journal() as journal:
+    with site.journal() as journal:
         drops = journal.drops()
         newest = {
             drop.release
@@ -134,7 +133,7 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
         StoreError: the disk refuses.
         DeliveryError: the external registry does not answer.
     """
-    with site.locked("pruning", progress), spare(site), site.journal() as journal:
+    with site.locked("pruning", progress), site.journal() as journal:
         drops = {drop.release: drop for drop in journal.drops()}
         for release in wanted.releases:
             drop = drops.get(release)

@@ -1,0 +1,76 @@
+"""A site on a disk that something else filled: it is read and served, goes back and is pruned."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import components
+from tests.support.cli import airlift
+from tests.support.site_bundles import Cargo, make_site, ship, take
+
+# A small disk that has the site, its reserve, and then a file that takes all that is left.
+FULL = (
+    'mount -t tmpfs -o size=24m none "$2" && cp -a "$1"/. "$2" && ls "$2/reserve" > /dev/null'
+    ' && { cat /dev/zero > "$2/filler" 2> /dev/null || true; } && shift 2 && exec "$@"'
+)
+SERVED = """
+from pathlib import Path
+import requests
+from tests.support.serving import serving
+with serving(Path("disk").resolve()) as url:
+    print(requests.get(f"{url}/files/k3s", timeout=20).text)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    components.require_root()
+    components.require("unshare")
+    made = make_site(tmp_path / "site")
+    for number in (1, 2):
+        cargo = Cargo()
+        cargo.file("k3s", b"k3s of %d" % number)
+        take(made, ship(cargo, tmp_path / f"{number}.airlift", sequence=number))
+    (tmp_path / "disk").mkdir()
+    return tmp_path
+
+
+def prefix(home: Path) -> list[str]:
+    return ["unshare", "-m", "sh", "-c", FULL, "sh", str(home / "site"), str(home / "disk")]
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        (("status",), "stable"),
+        (("drops", "list"), "stable"),
+        (("drops", "show", "stable/1"), "k3s"),
+        (("check",), "clean"),
+        (("drops", "rollback"), ""),
+        (("drops", "activate", "stable/1"), ""),
+    ],
+)
+def test_the_journal_opens_with_the_space_that_was_set_aside(home: Path, verb: tuple[str, ...], said: str) -> None:
+    ran = airlift(*verb, "--site", "disk", home=home, prefix=prefix(home))
+
+    assert ran.code == 0, ran.err
+    assert said in ran.out
+
+
+def test_it_is_served(home: Path) -> None:
+    done = subprocess.run(
+        [*prefix(home), sys.executable, "-c", SERVED],
+        cwd=home,
+        env={"PYTHONPATH": str(components.ROOT), "PATH": components.search_path(), "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "k3s of 2\n"
