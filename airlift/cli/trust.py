@@ -19,7 +19,9 @@ def command() -> None:
 
 @command.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
-@click.option("--channel", required=True, help="The channel that the site takes.")
+@click.option(
+    "--channel", "channels", multiple=True, required=True, help="A channel that the site takes; may be repeated."
+)
 @click.option(
     "--signer", "signers", multiple=True, required=True, metavar="PERSON=PUB...", help="A person's public keys."
 )
@@ -28,7 +30,7 @@ def command() -> None:
 @click.option("--allow-plain", is_flag=True, help="Take bundles that are not encrypted.")
 def init(
     output: Path,
-    channel: str,
+    channels: tuple[str, ...],
     signers: tuple[str, ...],
     threshold: int,
     min_sequence: int,
@@ -48,11 +50,15 @@ def init(
         for name in files.split(","):
             persons.setdefault(person, []).append(_public(Path(name)))
     trust = roots.make_trust(
-        channel, list(persons.items()), threshold=threshold, min_sequence=min_sequence, allow_plain=allow_plain
+        channels, list(persons.items()), threshold=threshold, min_sequence=min_sequence, allow_plain=allow_plain
     )
     fs.write(output, roots.dump_trust(trust))
-    console.say(f"trust file {output}: {threshold} of {len(persons)} must sign for channel {channel}")
+    console.say(f"trust file {output}: {threshold} of {len(persons)} must sign for {_named(channels)}")
     console.answer(f"fingerprint {trust.fingerprint}")
+
+
+def _named(channels: tuple[str, ...]) -> str:
+    return f"channel{'s' if len(channels) > 1 else ''} {', '.join(channels)}"
 
 
 def _public(path: Path) -> bytes:

@@ -111,20 +111,20 @@ class Trust:
 
 
 def make_trust(
-    channel: str,
+    channels: Sequence[str],
     signers: Sequence[tuple[str, Sequence[bytes]]],
     threshold: int = 1,
     min_sequence: int = 1,
     *,
     allow_plain: bool = False,
 ) -> Trust:
-    """Return a trust for one channel.
+    """Return a trust for some channels.
 
     Args:
-        channel: its name.
+        channels: their names.
         signers: each person with the PEM of their public keys; the same person may come more than once.
         threshold: how many persons have to sign.
-        min_sequence: the lowest sequence that is accepted.
+        min_sequence: the lowest sequence that is accepted in each.
         allow_plain: whether bundles without encryption are accepted.
 
     Returns:
@@ -145,7 +145,7 @@ def make_trust(
         "kind": KIND,
         "signers": [{"person": person, "keys": keys} for person, keys in persons.items()],
         "threshold": threshold,
-        "channels": {channel: {"min_sequence": min_sequence}},
+        "channels": {channel: {"min_sequence": min_sequence} for channel in channels},
         "suites": sorted(accepted) or [suites.DEFAULT],
         "allow_plain": allow_plain,
     }

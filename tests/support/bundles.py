@@ -51,7 +51,7 @@ def trust(*persons: str, threshold: int = 1, min_sequence: int = 1, allow_plain:
     """A trust for channel stable."""
     named = persons or ("ann",)
     return make_trust(
-        "stable",
+        ["stable"],
         [(person, [signer(person).public_pem]) for person in named],
         threshold,
         min_sequence,

@@ -19,7 +19,7 @@ from tests.support.drops import Drops
 
 def make_site(folder: Path, *, url: str = "http://10.0.0.1:8080", registry: RegistryConfig | None = None) -> Site:
     """An empty site."""
-    trust = make_trust("stable", [("ann", [keys.generate_signer().public_pem])])
+    trust = make_trust(["stable"], [("ann", [keys.generate_signer().public_pem])])
     folder.mkdir()
     (folder / "trust.json").write_bytes(dump_trust(trust))
     config = SiteConfig(url=url, registry=registry)

@@ -35,7 +35,7 @@ def key_file(one: Identity) -> bytes:
 
 def trust_file(threshold: int, min_sequence: int, *persons: str, allow_plain: bool = False) -> bytes:
     named = [(person, [signer(person).public_pem]) for person in persons]
-    return dump_trust(make_trust("stable", named, threshold, min_sequence, allow_plain=allow_plain))
+    return dump_trust(make_trust(["stable"], named, threshold, min_sequence, allow_plain=allow_plain))
 
 
 def bundles(work: Path) -> dict[str, bytes]:

@@ -42,7 +42,7 @@ def test_a_bundle_of_another_suite_goes_the_whole_way(tmp_path: Path) -> None:
         released = Recipe(signers=[signer], recipients=[identity.recipient]).finish(writer)
     assert released.digest.startswith("sha384:")
     assert released.tree.startswith("sha384:")
-    site = make_trust("stable", [("ann", [signer.public_pem])])
+    site = make_trust(["stable"], [("ann", [signer.public_pem])])
     assert site.suites == ("larger",)
     assert accept(path, site, identity)["content"] == content
     with BundleReader(path) as reader, pytest.raises(TrustError, match="signed by nobody"):

@@ -69,7 +69,7 @@ def test_too_few_persons_are_refused() -> None:
 
 
 def test_two_keys_of_one_person_are_one_person() -> None:
-    site = make_trust("stable", [("ann", [ANN.public_pem, EVE.public_pem]), ("bob", [BOB.public_pem])], 2)
+    site = make_trust(["stable"], [("ann", [ANN.public_pem, EVE.public_pem]), ("bob", [BOB.public_pem])], 2)
     with pytest.raises(TrustError, match=r"^signed by 1 of the 2 persons that are needed: ann$"):
         admit(signers=[ANN, EVE], site=site)
     assert admit(signers=[ANN, EVE, BOB], site=site).signers == ("ann", "bob")
@@ -84,7 +84,7 @@ def test_a_key_in_the_trust_file_counts_in_whichever_encoding_it_stands_there(fo
         capture_output=True,
     ).stdout
     assert pem != ANN.public_pem
-    assert admit(site=make_trust("stable", [("ann", [pem])])).signers == ("ann",)
+    assert admit(site=make_trust(["stable"], [("ann", [pem])])).signers == ("ann",)
 
 
 def test_a_known_keys_bad_signature_refuses_the_bundle_even_above_the_threshold() -> None:

@@ -20,7 +20,7 @@ def document() -> dict[str, Any]:
 
 def test_a_trust_comes_back_from_its_file(tmp_path: Path) -> None:
     made = make_trust(
-        "stable", [("ann", [ANN.public_pem]), ("bob", [BOB.public_pem, EVE.public_pem])], 2, 5, allow_plain=True
+        ["stable"], [("ann", [ANN.public_pem]), ("bob", [BOB.public_pem, EVE.public_pem])], 2, 5, allow_plain=True
     )
     path = tmp_path / "trust.json"
     path.write_bytes(dump_trust(made))
@@ -184,13 +184,13 @@ def test_the_published_schema_takes_what_we_write_and_refuses_what_we_refuse() -
 
 def test_making_a_trust_that_cannot_work_is_a_mistake_in_the_call() -> None:
     with pytest.raises(UsageError, match="threshold: 2 persons have to sign, but only 1 are listed"):
-        make_trust("stable", [("ann", [ANN.public_pem])], 2)
+        make_trust(["stable"], [("ann", [ANN.public_pem])], 2)
     with pytest.raises(UsageError, match="is held twice"):
-        make_trust("stable", [("ann", [ANN.public_pem]), ("bob", [ANN.public_pem])])
+        make_trust(["stable"], [("ann", [ANN.public_pem]), ("bob", [ANN.public_pem])])
 
 
 def test_a_persons_keys_may_be_given_apart() -> None:
-    made = make_trust("stable", [("ann", [ANN.public_pem]), ("ann", [BOB.public_pem])])
+    made = make_trust(["stable"], [("ann", [ANN.public_pem]), ("ann", [BOB.public_pem])])
     assert [len(person.keys) for person in made.signers] == [2]
 
 
