@@ -20,9 +20,8 @@ from airlift.digest import Digest
 from airlift.digest import parse as parse_digest
 from airlift.errors import BundleError, IntegrityError, StoreError, UsageError
 from airlift.progress import Progress
-from airlift.site import oci_listing, registry_inspection, registry_retention
+from airlift.site import oci_listing, registry_removal, registry_retention
 from airlift.site.config import Site
-from airlift.site.inspection import take_inventory
 from airlift.site.journal import READY, Drop, Journal
 from airlift.site.mirrors import images
 from airlift.site.registry_retention import Doomed, read_doomed
@@ -167,9 +166,8 @@ def _prune_registry(
 ) -> tuple[Doomed, ...]:
     if site.config.registry is None or not wanted:
         return ()
-    items = registry_inspection.items_of(site, take_inventory(site, journal))
-    needed = {(item.repository, item.digest) for item in items if item.is_manifest}
-    return registry_retention.remove(images.connect(site, http, progress), wanted, needed, progress)
+    needed = registry_retention.needed(site, journal)
+    return registry_removal.remove(images.connect(site, http, progress), wanted, needed, progress)
 
 
 def _needed(site: Site, journal: Journal, drops: Iterable[Drop]) -> set[Digest]:
