@@ -25,6 +25,8 @@ from airlift.transport.registry import RegistryClient
 
 _FALLBACK: Final = re.compile(r"sha256-[0-9a-f]{64}")
 _NESTED: Final = 4
+_DENIED: Final = (None, 401, 403)
+"""The statuses of what the account may not do; a login of Harbor that is refused has none."""
 
 Needed = Mapping[str, Mapping[Digest, frozenset[Digest]]]
 """By repository the manifests that stay, each with those that it lists."""
@@ -43,19 +45,20 @@ def remove(client: RegistryClient, wanted: Iterable[Doomed], needed: Needed, pro
         What is gone.
 
     Raises:
-        DeliveryError: the registry does not answer.
+        DeliveryError: the registry does not answer; or the account may not do it, and then the rest was tried.
     """
     repositories: dict[str, list[Doomed]] = defaultdict(list)
     for item in wanted:
         if item.digest not in needed.get(item.repository, {}):
             repositories[item.repository].append(item)
     gone: list[Doomed] = []
+    denied: list[DeliveryError] = []
     lists = ReferrerLists(client)
     progress.start("pruning the registry", sum(map(len, repositories.values())), unit="manifests")
     try:
         for repository, items in repositories.items():
             place = _Repository(client, repository, needed.get(repository, {}))
-            gone += _remove_in(place, lists, items, progress)
+            gone += _remove_in(place, lists, items, denied, progress)
         for name in lists.settle():
             progress.warn(
                 f"{name}: another site writes this list of referrers all the while, and what was pruned is in it "
@@ -67,6 +70,8 @@ def remove(client: RegistryClient, wanted: Iterable[Doomed], needed: Needed, pro
             "docker-registry needs storage.delete.enabled: true"
         )
     progress.finish()
+    if denied:
+        raise denied[0]
     return tuple(gone)
 
 
@@ -74,7 +79,9 @@ class _KeepsAllError(Exception):
     """The registry deletes nothing at all."""
 
 
-def _remove_in(place: _Repository, lists: ReferrerLists, items: list[Doomed], progress: Progress) -> Iterator[Doomed]:
+def _remove_in(
+    place: _Repository, lists: ReferrerLists, items: list[Doomed], denied: list[DeliveryError], progress: Progress
+) -> Iterator[Doomed]:
     client = place.client
     try:
         place.look_at_tags(items)
@@ -88,17 +95,23 @@ def _remove_in(place: _Repository, lists: ReferrerLists, items: list[Doomed], pr
                     if item.subject is not None:
                         lists.remove(place.name, item.subject, item.digest)
                 except DeliveryError as error:
-                    if error.temporary:
-                        raise
+                    _note(error, denied)
                     reason = error.message
                 else:
                     yield item
                     continue
             progress.warn(f"{client.name(place.name, item.digest)} stays: {reason}")
     except DeliveryError as error:
-        if error.temporary:
-            raise
+        _note(error, denied)
         progress.warn(f"{client.registry}/{place.name} is left as it is: {error.message}")
+
+
+def _note(error: DeliveryError, denied: list[DeliveryError]) -> None:
+    """Let only what lasts pass, and note what a person can end."""
+    if error.temporary:
+        raise error
+    if error.status in _DENIED:
+        denied.append(error)
 
 
 class _Repository:

@@ -18,7 +18,7 @@ from airlift import artifact, canonical, fs, limits
 from airlift.canonical import JsonObject
 from airlift.digest import Digest
 from airlift.digest import parse as parse_digest
-from airlift.errors import BundleError, IntegrityError, StoreError, UsageError
+from airlift.errors import BundleError, DeliveryError, IntegrityError, StoreError, UsageError
 from airlift.progress import Progress
 from airlift.site import oci_listing, registry_removal, registry_retention
 from airlift.site.config import Site
@@ -26,6 +26,7 @@ from airlift.site.journal import READY, Drop, Journal
 from airlift.site.mirrors import images
 from airlift.site.registry_retention import Doomed, read_doomed
 from airlift.site.reserve import spare
+from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
 
 PLAN: Final = "airlift.prune/v1"
@@ -131,7 +132,7 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
     Raises:
         UsageError: a drop of the plan is active now, or unknown.
         StoreError: the disk refuses.
-        DeliveryError: the external registry does not answer.
+        DeliveryError: the external registry does not answer or refuses. Nothing was done where that shows at once.
     """
     with site.locked("pruning", progress), spare(site), site.journal() as journal:
         drops = {drop.release: drop for drop in journal.drops()}
@@ -140,6 +141,12 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
             if drop is not None and (drop.active or drop.pending):
                 raise UsageError(f"{release} is active now and stays", hint="make a new plan")
         needed = _needed(site, journal, (drop for drop in drops.values() if drop.release not in wanted.releases))
+        waits_for = _incomplete(journal) if site.config.registry is not None and wanted.manifests else ()
+        client = None
+        if site.config.registry is not None and wanted.manifests and not waits_for:
+            client = images.connect(site, http or HttpSettings(), progress)
+            # Once the journal has forgotten the drops, only this plan knows what is left in the registry.
+            images.RegistryTarget(client, site.config.registry.repository).check()
         with journal.transaction():
             for release in wanted.releases:
                 journal.withdraw(release)
@@ -150,10 +157,7 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
             progress.advance(1)
         progress.finish()
         _forget_reports(site, wanted.releases)
-        waits_for = _incomplete(journal) if site.config.registry is not None and wanted.manifests else ()
-        manifests = (
-            () if waits_for else _prune_registry(site, journal, wanted.manifests, progress, http or HttpSettings())
-        )
+        manifests = () if client is None else _prune_registry(site, journal, client, wanted.manifests, progress)
     return Plan(tuple(release for release in wanted.releases if release in drops), tuple(gone), manifests, waits_for)
 
 
@@ -162,12 +166,19 @@ def _incomplete(journal: Journal) -> tuple[str, ...]:
 
 
 def _prune_registry(
-    site: Site, journal: Journal, wanted: tuple[Doomed, ...], progress: Progress, http: HttpSettings
+    site: Site, journal: Journal, client: RegistryClient, wanted: tuple[Doomed, ...], progress: Progress
 ) -> tuple[Doomed, ...]:
-    if site.config.registry is None or not wanted:
-        return ()
-    needed = registry_retention.needed(site, journal)
-    return registry_removal.remove(images.connect(site, http, progress), wanted, needed, progress)
+    try:
+        return registry_removal.remove(client, wanted, registry_retention.needed(site, journal), progress)
+    except DeliveryError as error:
+        first = "" if error.hint is None else f"{error.hint}; "
+        raise DeliveryError(
+            f"{error.message}; the site has forgotten the pruned drops, and the registry still has some of them",
+            mirror=error.mirror,
+            temporary=error.temporary,
+            status=error.status,
+            hint=f"{first}keep the plan and execute it again, since a new one does not know what is left there",
+        ) from None
 
 
 def _needed(site: Site, journal: Journal, drops: Iterable[Drop]) -> set[Digest]:
