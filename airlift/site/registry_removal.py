@@ -97,6 +97,7 @@ def _remove_in(
                 except DeliveryError as error:
                     _note(error, denied)
                     reason = error.message
+                    place.keep_children(item.digest)
                 else:
                     yield item
                     continue
@@ -151,9 +152,16 @@ class _Repository:
             for child in self.client.manifest(self.name, digest).manifests:
                 self._keep(child.digest, reason, depth + 1)
 
-    def _keep_children(self, digest: Digest) -> None:
-        for child in self.client.manifest(self.name, digest).manifests:
-            self._keep(child.digest, f"{digest} stays, which lists it")
+    def keep_children(self, digest: Digest) -> None:
+        """Keep what a manifest lists that stays.
+
+        Raises:
+            DeliveryError: the registry does not answer, or does not say.
+        """
+        with delivering(self.client.registry):
+            found = self.client.head(self.name, digest)
+            for child in () if found is None else self._children(found):
+                self._keep(child, f"{digest} stays, which lists it")
 
     def why_kept(self, digest: Digest) -> str | None:
         """Return why a manifest stays, or None.
@@ -169,7 +177,7 @@ class _Repository:
                         f"{self.client.registry} would delete with it {taken}, which a kept drop needs; execute the "
                         "same plan again when that drop is pruned too"
                     )
-                    self._keep_children(digest)
+                    self.keep_children(digest)
         return self._kept.get(digest)
 
     def _taken_along(self, digest: Digest) -> Digest | None:
