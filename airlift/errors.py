@@ -139,6 +139,7 @@ class DeliveryError(AirliftError):
     Attributes:
         mirror: the mirror's address, without credentials.
         temporary: whether a re-run may succeed.
+        status: the mirror's HTTP status, where that is all there is to say.
     """
 
     def __init__(
@@ -147,11 +148,13 @@ class DeliveryError(AirliftError):
         *,
         mirror: str = "",
         temporary: bool = False,
+        status: int | None = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.mirror = mirror
         self.temporary = temporary
+        self.status = status
 
 
 class PartialDeliveryError(DeliveryError):

@@ -325,13 +325,16 @@ def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, pr
     """
     stay: tuple[str, ...] = ()
     if target is not None:
-        with journal.transaction():
-            journal.announce(drop)
+        before = [d for d in journal.drops() if d.channel == drop.channel and (d.active or d.pending)]
+        left = names_left(journal, drop, before)
+        if not any(d.active and d.release == drop.release for d in before):
+            # Else a move that was cut short is taken back, and has to stay known until its tags are gone.
+            with journal.transaction():
+                journal.announce(drop)
         target.activate(journal.names_of(drop.release), site.store, progress)
-        left = names_left(journal, drop)
-        is_back = any(d.active and d.channel == drop.channel and d.sequence > drop.sequence for d in journal.drops())
+        is_back = any(d.sequence > drop.sequence for d in before)
         # Forward, an external registry only gains: somebody may still pull what an older drop named.
-        kept = target.withdraw(left) if is_back else [name.key for name in left]
+        kept = target.withdraw(left) if is_back else target.shown(left)
         if site.config.registry is not None:
             stay = tuple(kept)
             _warn_of_tags(site.config.registry.url, drop, stay, progress)
@@ -349,20 +352,16 @@ def _warn_of_tags(registry: str, drop: Drop, left: Sequence[str], progress: Prog
         )
 
 
-def names_left(journal: Journal, drop: Drop) -> list[Name]:
-    """Return the tags of a channel's present drop that no active drop has once this one is active, sorted.
+def names_left(journal: Journal, drop: Drop, before: Iterable[Drop]) -> list[Name]:
+    """Return the tags of drops that no active drop has once this one is active, sorted.
 
     Raises:
         StoreError: the journal cannot be read.
     """
     others = [item for item in journal.drops() if item.active and item.channel != drop.channel]
     stay = {name.key for item in (drop, *others) for name in journal.names_of(item.release)}
-    before = journal.name_digests(drop.channel)
-    return [
-        Name(Service.OCI, key, {"digest": digest})
-        for (service, key, _), digest in sorted(before.items())
-        if service == Service.OCI and key not in stay
-    ]
+    names = {(name.key, name.value["digest"]): name for item in before for name in journal.names_of(item.release)}
+    return [name for (key, _), name in sorted(names.items()) if name.service == Service.OCI and key not in stay]
 
 
 def target_of(site: Site, http: HttpSettings, progress: Progress) -> Target | None:

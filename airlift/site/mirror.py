@@ -66,6 +66,9 @@ class Target(Protocol):
     def withdraw(self, names: Sequence[Name]) -> list[str]:
         """Take names away that no active drop has any more, where that is possible; return those that stay."""
 
+    def shown(self, names: Sequence[Name]) -> list[str]:
+        """Return those of these names that clients see there."""
+
 
 class Several:
     """Several external mirrors as one `Target`."""
@@ -106,6 +109,10 @@ class Several:
     def withdraw(self, names: Sequence[Name]) -> list[str]:
         """See `Target`."""
         return [stays for target in self._targets for stays in target.withdraw(names)]
+
+    def shown(self, names: Sequence[Name]) -> list[str]:
+        """See `Target`."""
+        return [name for target in self._targets for name in target.shown(names)]
 
 
 def tags(names: Iterable[Name]) -> Iterator[tuple[str, str, Digest]]:

@@ -1,5 +1,6 @@
 """Prune: which kept drops go, and which blobs nobody needs afterwards. Planned first, reviewed, then executed.
 
+* Of a channel without an active drop nothing goes.
 * An active drop, one whose tags are on their way, and the newest drops of each channel stay, with all they need.
 * Executing compares the plan with the site once more: what came or became active meanwhile is never touched.
 * The journal forgets a drop before its blobs go, so a kill leaves at most blobs that nobody names, and the next plan
@@ -18,14 +19,14 @@ from airlift import artifact, canonical, fs, limits
 from airlift.canonical import JsonObject
 from airlift.digest import Digest
 from airlift.digest import parse as parse_digest
-from airlift.errors import BundleError, IntegrityError, StoreError, UsageError
+from airlift.errors import BundleError, DeliveryError, IntegrityError, StoreError, UsageError
 from airlift.progress import Progress
-from airlift.site import oci_listing, registry_inspection, registry_retention
+from airlift.site import oci_listing, registry_removal, registry_retention
 from airlift.site.config import Site
-from airlift.site.inspection import take_inventory
 from airlift.site.journal import READY, Drop, Journal
 from airlift.site.mirrors import images
 from airlift.site.registry_retention import Doomed, read_doomed
+from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
 
 PLAN: Final = "airlift.prune/v1"
@@ -93,7 +94,7 @@ def plan(site: Site, keep: int) -> Plan:
         keep: how many of each channel's newest complete drops stay beside the active one.
 
     Raises:
-        UsageError: `keep` is negative.
+        UsageError: `keep` is negative, or a drop would go of a channel that has no active one.
         StoreError: the journal or a manifest cannot be read.
     """
     if keep < 0:
@@ -111,6 +112,7 @@ def plan(site: Site, keep: int) -> Plan:
         going = tuple(
             d.release for d in drops if d.state == READY and not d.active and not d.pending and d.release not in newest
         )
+        _refuse_without_active(drops, going)
         needed = _needed(site, journal, (drop for drop in drops if drop.release not in going))
         candidates: Iterable[Digest] = site.store.digests()
         if any(drop.state != READY for drop in drops):
@@ -129,9 +131,9 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
     again finishes it.
 
     Raises:
-        UsageError: a drop of the plan is active now, or unknown.
+        UsageError: a drop of the plan is active now, or its channel has no active one.
         StoreError: the disk refuses.
-        DeliveryError: the external registry does not answer.
+        DeliveryError: the external registry does not answer or refuses. Nothing was done where that shows at once.
     """
     with site.locked("pruning", progress), site.journal() as journal:
         drops = {drop.release: drop for drop in journal.drops()}
@@ -139,7 +141,14 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
             drop = drops.get(release)
             if drop is not None and (drop.active or drop.pending):
                 raise UsageError(f"{release} is active now and stays", hint="make a new plan")
+        _refuse_without_active(drops.values(), wanted.releases)
         needed = _needed(site, journal, (drop for drop in drops.values() if drop.release not in wanted.releases))
+        waits_for = _incomplete(journal) if site.config.registry is not None and wanted.manifests else ()
+        client = None
+        if site.config.registry is not None and wanted.manifests and not waits_for:
+            client = images.connect(site, http or HttpSettings(), progress)
+            # Once the journal has forgotten the drops, only this plan knows what is left in the registry.
+            images.RegistryTarget(client, site.config.registry.repository).check()
         with journal.transaction():
             for release in wanted.releases:
                 journal.withdraw(release)
@@ -150,11 +159,20 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
             progress.advance(1)
         progress.finish()
         _forget_reports(site, wanted.releases)
-        waits_for = _incomplete(journal) if site.config.registry is not None and wanted.manifests else ()
-        manifests = (
-            () if waits_for else _prune_registry(site, journal, wanted.manifests, progress, http or HttpSettings())
-        )
+        manifests = () if client is None else _prune_registry(site, journal, client, wanted.manifests, progress)
     return Plan(tuple(release for release in wanted.releases if release in drops), tuple(gone), manifests, waits_for)
+
+
+def _refuse_without_active(drops: Iterable[Drop], going: Iterable[str]) -> None:
+    """Refuse where nobody knows what clients see: after a recovery the tags in a registry may be of any drop."""
+    known = list(drops)
+    releases = set(going)
+    lost = {drop.channel for drop in known if drop.release in releases} - {d.channel for d in known if d.active}
+    for channel in sorted(lost):
+        raise UsageError(
+            f"no drop of channel {channel} is active, so it is not known which one clients use",
+            hint=f"activate that one first: airlift drops activate --site DIR {channel}/SEQUENCE",
+        )
 
 
 def _incomplete(journal: Journal) -> tuple[str, ...]:
@@ -162,13 +180,19 @@ def _incomplete(journal: Journal) -> tuple[str, ...]:
 
 
 def _prune_registry(
-    site: Site, journal: Journal, wanted: tuple[Doomed, ...], progress: Progress, http: HttpSettings
+    site: Site, journal: Journal, client: RegistryClient, wanted: tuple[Doomed, ...], progress: Progress
 ) -> tuple[Doomed, ...]:
-    if site.config.registry is None or not wanted:
-        return ()
-    items = registry_inspection.items_of(site, take_inventory(site, journal))
-    needed = {(item.repository, item.digest) for item in items if item.is_manifest}
-    return registry_retention.remove(images.connect(site, http, progress), wanted, needed, progress)
+    try:
+        return registry_removal.remove(client, wanted, registry_retention.needed(site, journal), progress)
+    except DeliveryError as error:
+        first = "" if error.hint is None else f"{error.hint}; "
+        raise DeliveryError(
+            f"{error.message}; the site has forgotten the pruned drops, and the registry still has some of them",
+            mirror=error.mirror,
+            temporary=error.temporary,
+            status=error.status,
+            hint=f"{first}keep the plan and execute it again, since a new one does not know what is left there",
+        ) from None
 
 
 def _needed(site: Site, journal: Journal, drops: Iterable[Drop]) -> set[Digest]:

@@ -81,8 +81,10 @@ def delivering(registry: str) -> Iterator[None]:
     try:
         yield
     except FetchError as error:
-        hint = _hint(error) if isinstance(error, HttpStatusError) else error.hint
-        raise DeliveryError(error.message, mirror=registry, temporary=error.temporary, hint=hint) from None
+        hint, status = (_hint(error), error.status) if isinstance(error, HttpStatusError) else (error.hint, None)
+        raise DeliveryError(
+            error.message, mirror=registry, temporary=error.temporary, status=status, hint=hint
+        ) from None
 
 
 class PushHalf(ABC):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from airlift import oci
+from airlift.artifact import Kind
 from airlift.digest import of as digest_of
 from airlift.errors import DeliveryError
 from airlift.progress import Silent
@@ -27,6 +28,7 @@ from tests.support.harbor import running_harbor
 from tests.support.real_harbor import HarborUnderTest, administered, clearing, eventually
 from tests.support.registry import running_registry
 from tests.support.site_bundles import Cargo, compact, make_site, ship, take
+from tests.support.wheel_source import Listener
 
 BIG = bytes(range(256)) * 20_000
 APP = "docker.io/library/app"
@@ -387,6 +389,70 @@ def test_pruning_deletes_by_digest_what_no_kept_drop_needs(harbor: HarborUnderTe
     for digest in (same, own[2], indexes[2], "1"):
         assert client.head(repository, digest) is not None
     assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
+
+
+@pytest.mark.parametrize("name", ["by its digest", "under a tag that has moved on"])
+def test_pruning_an_index_leaves_what_a_kept_drop_needs_of_it(
+    harbor: HarborUnderTest, tmp_path: Path, name: str
+) -> None:
+    project = harbor.name()
+    site = site_of(harbor, tmp_path, project)
+    first, second, third = Cargo(), Cargo(), Cargo()
+    amd, arm = first.image_manifest(b"amd64"), first.image_manifest(b"arm64", annotations={"for": "arm64"})
+    index = first.index(f"{APP}:1", amd, arm).root.digest
+    assert second.image_manifest(b"amd64") == amd
+    second.add(Kind.IMAGE, f"{APP}@{amd.digest}" if name == "by its digest" else f"{APP}:1", amd)
+    third.image(f"{APP}:1", b"another")
+    for sequence, cargo in enumerate((first, second, third), 1):
+        take(site, ship(cargo, tmp_path / f"month{sequence}", sequence=sequence))
+    if not harbor.is_administrators():
+        pytest.skip("whether another account may delete is for the project's roles to say")
+    plan = retention.plan(site, 2)
+    assert {item.digest for item in plan.manifests} == {index, arm.digest}
+    listener = Listener()
+    assert retention.execute(site, plan, listener).manifests == ()
+    place = f"{harbor.host}/{project}/{APP}"
+    above, below = listener.warnings
+    assert above == (
+        f"{place}@{index} stays: {harbor.host} would delete with it {amd.digest}, which a kept drop needs; "
+        "execute the same plan again when that drop is pruned too"
+    )
+    assert below == f"{place}@{arm.digest} stays: {index} stays, which lists it"
+    assert check(site) == []
+    # The other drop's own plan cannot delete what the index lists; the first plan then can.
+    retention.execute(site, retention.plan(site, 1), listener)
+    assert set(retention.execute(site, plan, Silent()).manifests) == set(plan.manifests)
+    client = client_of(harbor)
+    for digest in (index, amd.digest, arm.digest):
+        eventually(lambda digest=digest: client.head(f"{project}/{APP}", digest) is None, f"{digest} is still there")
+    assert check(site) == []
+
+
+def test_pruning_an_image_leaves_the_statement_about_it_that_a_kept_drop_needs(
+    harbor: HarborUnderTest, tmp_path: Path
+) -> None:
+    project = harbor.name()
+    site = site_of(harbor, tmp_path, project)
+    first, second = Cargo(), Cargo()
+    image = first.image(f"{APP}:1", BIG).root
+    body = {
+        "schemaVersion": 2,
+        "mediaType": oci.MANIFEST,
+        "artifactType": "application/vnd.example.sbom",
+        "config": second.put(oci.EMPTY_CONFIG, oci.EMPTY).to_json(),
+        "layers": [second.put(b"a bill", "application/octet-stream").to_json()],
+        "subject": image.to_json(),
+    }
+    about = second.put(compact(body), oci.MANIFEST)
+    second.add(Kind.IMAGE, f"{APP}@{about.digest}", about)
+    second.image(f"{APP}:1", b"another")
+    for sequence, cargo in enumerate((first, second), 1):
+        take(site, ship(cargo, tmp_path / f"month{sequence}", sequence=sequence))
+    if not harbor.is_administrators():
+        pytest.skip("whether another account may delete is for the project's roles to say")
+    assert retention.execute(site, retention.plan(site, 1), Silent()).manifests == ()
+    assert client_of(harbor).head(f"{project}/{APP}", about.digest) is not None
+    assert check(site) == []
 
 
 def test_a_rollback_takes_away_the_tags_that_only_the_later_drop_has(harbor: HarborUnderTest, tmp_path: Path) -> None:

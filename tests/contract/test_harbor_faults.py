@@ -21,6 +21,7 @@ from tests.support.bundles import NOW
 from tests.support.cli import airlift
 from tests.support.harbor import ROBOT, Harbor, immutable
 from tests.support.harbor_sites import APP, BIG, ONCE, bundle, client_of, import_once, lose_the_answer, when, writes
+from tests.support.real_harbor import eventually
 from tests.support.registry import Fault, FrontHandler, Registry, refuse
 from tests.support.site_bundles import Cargo, ship, take
 
@@ -226,3 +227,33 @@ def test_a_blob_of_zero_bytes_is_found_in_a_harbor(
         repair.repair(site, found_again, shipped, now=NOW, passphrase=b"", progress=Silent(), http=HttpSettings()) == []
     )
     assert not any(drop.pending for drop in drops.list_drops(site))
+
+
+def test_tags_of_an_import_that_was_cut_short_go_when_it_is_taken_back(
+    harbor: Harbor, site: Site, tmp_path: Path
+) -> None:
+    harbor.accounts[ROBOT].gain("tag:delete")
+    take(site, bundle(tmp_path))
+    made = Cargo()
+    for tag in ("1", "2", "3"):
+        made.image(f"{APP}:{tag}", tag.encode())
+    tags = harbor.projects["docker.io"].repositories["library/app"].tags
+
+    def refuse_last(handler: FrontHandler) -> None:
+        handler.body()
+        eventually(lambda: {"2", "3"} <= tags.keys(), "the other tags do not move")
+        handler.answer(403)
+
+    harbor.faults.append(Fault(refuse_last, match="/manifests/1", method="PUT"))
+    with pytest.raises(PartialDeliveryError, match="2 of the drop's 3 tags have moved already"):
+        import_once(site, ship(made, tmp_path / "2", sequence=2))
+    # The way back is cut short too: the journal still knows whose tags are to go.
+    harbor.faults[:] = [refuse(500, b"", match="/tags/", method="DELETE")]
+    with pytest.raises(DeliveryError, match="500"):
+        drops.activate(site, "stable/1", http=ONCE)
+    assert [(drop.active, drop.pending) for drop in drops.list_drops(site)] == [(True, False), (False, True)]
+    harbor.faults.clear()
+    assert drops.activate(site, "stable/1").tags_left == ()
+    assert [(drop.active, drop.pending) for drop in drops.list_drops(site)] == [(True, False), (False, False)]
+    assert client_of(harbor).tags(APP) == ("1",)
+    assert repair.check(site, progress=Silent(), http=HttpSettings()) == []

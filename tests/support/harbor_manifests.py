@@ -164,12 +164,12 @@ class ManifestHandler(V2Handler):
         stuck = next((tag for tag in tags if self.project.is_immutable(self.inner, tag)), None)
         if stuck is not None:
             self.refuse(412, "PRECONDITION", f"the tag {stuck} configured as immutable, cannot be deleted")
-        elif any(digest in item.children for item in repository.artifacts.values()):
+        elif repository.is_listed(digest):
             said = "the deleting artifact is referenced by others"
             self.refuse(412, "VIOLATE_FOREIGN_KEY_CONSTRAINT", said)
         else:
             # The back end keeps everything until garbage is collected.
-            self.project.forget(repository, digest)
+            self.project.forget_deeply(repository, digest)
             self.give(202, b"", {})
 
 

@@ -48,6 +48,10 @@ class Repository:
         by_tag = self.tags.get(f"{subject.replace(':', '-')}.sig")
         return [d for d, item in self.artifacts.items() if item.subject == subject or d == by_tag]
 
+    def is_listed(self, digest: str) -> bool:
+        """Whether an index lists it."""
+        return any(digest in item.children for item in self.artifacts.values())
+
 
 @dataclass
 class Project:
@@ -76,6 +80,24 @@ class Project:
         for blob in (digest, *gone.blobs):
             if blob not in kept:
                 self.blobs.pop(blob, None)
+
+    def forget_deeply(self, repository: Repository, digest: str) -> None:
+        """Let an artifact go with what refers to it, tagged or not, and with its children that have no tag.
+
+        What an index lists stays in both cases.
+        """
+        for other in repository.referrers(digest):
+            if other in repository.artifacts and not repository.is_listed(other):
+                self.forget_deeply(repository, other)
+        children = repository.artifacts[digest].children
+        self.forget(repository, digest)
+        for child in children:
+            if (
+                child in repository.artifacts
+                and child not in repository.tags.values()
+                and not repository.is_listed(child)
+            ):
+                self.forget_deeply(repository, child)
 
     def is_immutable(self, inner: str, tag: str) -> bool:
         """Say whether a rule covers a tag."""

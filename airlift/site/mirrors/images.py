@@ -261,15 +261,26 @@ class RegistryTarget:
         Raises:
             DeliveryError: the registry does not answer.
         """
-        stay = []
+        return [
+            f"{path}:{tag}"
+            for path, tag, digest in self._pointing(names)
+            if not self._client.delete_tag(self._repository(path), tag, digest)
+        ]
+
+    def shown(self, names: Sequence[Name]) -> list[str]:
+        """Return the tags that point at what these names say, as mirror path and tag.
+
+        Raises:
+            DeliveryError: the registry does not answer.
+        """
+        return [f"{path}:{tag}" for path, tag, _ in self._pointing(names)]
+
+    def _pointing(self, names: Sequence[Name]) -> Iterator[tuple[str, str, Digest]]:
         for path, tag, digest in mirror.tags(names):
-            repository = self._repository(path)
             with delivering(self._client.registry):
-                found = self._client.head(repository, tag)
-            is_ours = found is not None and found.digest == digest
-            if is_ours and not self._client.delete_tag(repository, tag, digest):
-                stay.append(f"{path}:{tag}")
-        return stay
+                found = self._client.head(self._repository(path), tag)
+            if found is not None and found.digest == digest:
+                yield path, tag, digest
 
     def _fill(self, digest: Digest, home: _Home, store: Store) -> None:
         """Let all repositories have a blob: by mount, else from the store, else from the first that has it."""

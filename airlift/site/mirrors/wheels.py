@@ -176,6 +176,10 @@ class IndexTarget:
         """Nothing: who installs by hash is served whichever drop is active."""
         return []
 
+    def shown(self, _: Sequence[Name]) -> list[str]:
+        """Nothing: an index's files have no names that move."""
+        return []
+
     def missing(self, names: Iterable[Name]) -> list[tuple[Wheel, Digest]]:
         """Return the wheels that the index does not have, each with the digest of its METADATA.
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from airlift.errors import PartialDeliveryError
 from airlift.progress import Silent
 from airlift.site import drops
 from airlift.site.config import RegistryConfig
+from airlift.transport.http import HttpClient
+from airlift.transport.registry import RegistryClient
+from airlift.transport.settings import HttpSettings
 from tests.support.cli import ok
-from tests.support.registry import running_registry
+from tests.support.real_harbor import eventually
+from tests.support.registry import Fault, FrontHandler, running_front, running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
 APP = "docker.io/library/app"
@@ -75,3 +82,39 @@ def test_the_json_of_rollback_activate_and_import_lists_them_all(tmp_path: Path)
         assert run("drops", "activate", "stable/1")["tags_left"] == []
         assert run("drops", "activate", "stable/2")["tags_left"] == [f"{APP}:1"]
         assert run("import", "3.airlift")["tags_left"] == tags
+
+
+def test_an_activation_that_was_cut_short_and_taken_back_names_the_tags_that_it_brought(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as registry, running_front(registry) as front:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=front.url))
+        first, second, third = Cargo(), Cargo(), Cargo()
+        first.image(f"{APP}:1", b"one")
+        for tag in ("1", "2", "3"):
+            second.image(f"{APP}:{tag}", b"two" + tag.encode())
+        third.image(f"{APP}:1", b"three")
+        shipped = [
+            ship(cargo, tmp_path / f"{n}.airlift", sequence=n) for n, cargo in enumerate((first, second, third), 1)
+        ]
+        client = RegistryClient(registry.host, http=HttpClient(HttpSettings(), Silent()), plain_http=True)
+
+        def refuse_after_the_second(handler: FrontHandler) -> None:
+            handler.body()
+            eventually(lambda: client.head(APP, "2"), "the second tag does not move")
+            handler.answer(403)
+
+        faults = [Fault(refuse_after_the_second, match=f"/manifests/{tag}", method="PUT") for tag in ("1", "3")]
+        take(site, shipped[0])
+        front.faults += faults
+        with pytest.raises(PartialDeliveryError, match="1 of the drop's 3 tags have moved already"):
+            take(site, shipped[1])
+        front.faults.clear()
+        heard = Warnings()
+        assert drops.activate(site, "stable/1", progress=heard).tags_left == (f"{APP}:2",)
+        assert heard.said == [
+            f"{front.url} still shows 1 tag(s) that stable/1 does not have; take them away there: {APP}:2"
+        ]
+        front.faults += faults[1:]
+        with pytest.raises(PartialDeliveryError):
+            drops.activate(site, "stable/2")
+        front.faults.clear()
+        assert take(site, shipped[2]).tags_left == (f"{APP}:2",)

@@ -12,6 +12,8 @@ from airlift.errors import TrustError, UsageError
 from airlift.progress import Silent
 from airlift.site import drops, recovery, repair, retention
 from airlift.site.config import RegistryConfig, Site
+from airlift.transport.http import HttpClient
+from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
 from tests.support.cli import airlift
 from tests.support.registry import running_registry
@@ -133,6 +135,33 @@ def test_what_prune_keeps_can_be_recovered(site: Site) -> None:
     lose(site)
     assert recovery.recover(site, {"stable": 3}, Silent()).left_out == {}
     assert names(site) == before
+
+
+def test_nothing_is_pruned_before_a_drop_is_active_again(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as registry:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url))
+        for number in (1, 2, 3):
+            cargo = Cargo()
+            cargo.image("docker.io/library/app:1", b"month %d" % number)
+            take(site, ship(cargo, tmp_path / f"{number}.airlift", sequence=number))
+        planned = retention.plan(site, 1)
+        drops.activate(site, "stable/2")
+        client = RegistryClient(registry.host, http=HttpClient(HttpSettings(), Silent()), plain_http=True)
+        live = client.head("docker.io/library/app", "1")
+        lose(site)
+        recovery.recover(site, {"stable": 3}, Silent())
+        message = "no drop of channel stable is active, so it is not known which one clients use"
+        for prune in (lambda: retention.plan(site, 1), lambda: retention.execute(site, planned, Silent())):
+            with pytest.raises(UsageError, match=f"^{message}$") as caught:
+                prune()
+            assert caught.value.hint == ("activate that one first: airlift drops activate --site DIR stable/SEQUENCE")
+        assert [drop.sequence for drop in drops.list_drops(site)] == [1, 2, 3]
+        drops.activate(site, "stable/2")
+        plan = retention.plan(site, 1)
+        assert [drops.find(site, release).sequence for release in plan.releases] == [1]
+        retention.execute(site, plan, Silent())
+        assert live is not None
+        assert client.head("docker.io/library/app", "1") == live
 
 
 def test_a_damaged_index_is_found(site: Site) -> None:

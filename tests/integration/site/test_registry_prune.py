@@ -183,6 +183,24 @@ def test_the_same_plan_deletes_after_the_import_what_that_does_not_need(tmp_path
     assert is_there(registry, "tool", digests[2]["tool"])
 
 
+def test_an_index_that_the_registry_does_not_delete_keeps_what_it_lists(tmp_path: Path, registry: Registry) -> None:
+    with running_front(registry) as front:
+        site, digests = filled(tmp_path, front.url, months=2)
+        plan = retention.plan(site, 1)
+        front.faults.append(refuse(403, b"", method="DELETE", match=f"/manifests/{digests[1]['index']}"))
+        listener = Listener()
+        with pytest.raises(DeliveryError, match="403"):
+            retention.execute(site, plan, listener, ONCE)
+        assert len(listener.warnings) == 2
+        assert listener.warnings[1] == (
+            f"{front.host}/{APP}@{digests[1]['own']} stays: {digests[1]['index']} stays, which lists it"
+        )
+        assert all(is_there(registry, "app", digests[1][name]) for name in ("index", "own", "same"))
+        assert not is_there(registry, "tool", digests[1]["tool"])
+        front.faults.clear()
+        assert set(retention.execute(site, plan, Silent(), ONCE).manifests) == set(plan.manifests)
+
+
 def test_a_plan_that_has_become_wrong_touches_nothing_that_is_needed_again(tmp_path: Path, registry: Registry) -> None:
     site, digests = filled(tmp_path, registry.url, months=2)
     plan = retention.plan(site, 1)
