@@ -129,7 +129,7 @@ def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
             continue
         one = images.RegistryTarget(client, registry.repository, lists)
         try:
-            one.expect([item], site.store)
+            one.expect([item], site.store, is_named=False)
             one.complete(site.store, progress)
         except (StoreError, IntegrityError):
             # What the store cannot give is left for the check that follows to tell; its tag has nothing to point at.

@@ -15,8 +15,8 @@ from airlift.site import repair
 from airlift.site.config import Site
 from airlift.site.inspection import Finding
 from tests.support.bundles import NOW
-from tests.support.harbor import ROBOT, Harbor
-from tests.support.harbor_sites import APP, ONCE, client_of
+from tests.support.harbor import ROBOT, Harbor, immutable
+from tests.support.harbor_sites import APP, ONCE, bundle, client_of
 from tests.support.site_bundles import Cargo, compact, ship, take
 
 
@@ -24,9 +24,9 @@ def problems(site: Site) -> list[str]:
     return [item.problem for item in repair.check(site, progress=Silent(), http=ONCE)]
 
 
-def mend(site: Site, bundle: Path | None = None, found: list[Finding] | None = None) -> list[str]:
+def mend(site: Site, shipped: Path | None = None, found: list[Finding] | None = None) -> list[str]:
     found = repair.check(site, progress=Silent(), http=ONCE) if found is None else found
-    left = repair.repair(site, found, bundle, now=NOW, passphrase=b"", progress=Silent(), http=ONCE)
+    left = repair.repair(site, found, shipped, now=NOW, passphrase=b"", progress=Silent(), http=ONCE)
     return [item.problem for item in left]
 
 
@@ -55,3 +55,20 @@ def test_nothing_is_deleted_while_what_stores_the_manifests_is_away(harbor: Harb
     assert client.tags(APP) == ("1", "prod")
     assert [item.digest for item in client.referrers(APP, app.digest)] == [digest_of(signature)]
     assert mend(site) == []
+
+
+def test_an_immutable_tag_that_two_kept_drops_share_does_not_hinder_mending(
+    harbor: Harbor, site: Site, tmp_path: Path
+) -> None:
+    take(site, bundle(tmp_path, b"one"))
+    take(site, bundle(tmp_path, b"two", sequence=2))
+    project = harbor.projects["docker.io"]
+    project.rules.append({**immutable("**"), "id": 99})
+    repository = project.repositories["library/app"]
+    (old,) = repository.artifacts.keys() - repository.tags.values()
+    project.forget(repository, old)
+    assert problems(site) == ["missing"]
+    assert mend(site) == []
+    now = client_of(harbor).head(APP, "1")
+    assert now is not None
+    assert now.digest == repository.tags["1"] != old

@@ -117,8 +117,13 @@ class RegistryTarget:
         with delivering(self._client.registry):
             self._client.ping()
 
-    def expect(self, artifacts: Iterable[Artifact], store: Store) -> None:
+    def expect(self, artifacts: Iterable[Artifact], store: Store, *, is_named: bool = True) -> None:
         """Learn from the manifests in `store` which blob belongs where.
+
+        Args:
+            artifacts: what is to be there.
+            store: has their manifests.
+            is_named: whether their tags are to move here; of tags that stay nobody asks whether they may.
 
         Raises:
             BundleError, IntegrityError: a manifest is missing or malformed.
@@ -134,7 +139,7 @@ class RegistryTarget:
             self._trees.append((repository, tree))
             item = wanted.setdefault(repository.partition("/")[0], Wanted())
             _, colon, tag = artifact.name.partition("@")[0].rpartition(":")
-            if colon and "/" not in tag:
+            if is_named and colon and "/" not in tag:
                 item.tags[repository, tag] = artifact.root.digest
             for descriptor, manifest in tree:
                 item.blobs[descriptor.digest] = descriptor.size, repository
