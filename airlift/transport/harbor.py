@@ -63,6 +63,8 @@ class HarborClient(RegistryClient):
     """
 
     takes_sparse = False
+    # Its 401 may as well mean that the database is away.
+    no_referrers: tuple[int, ...] = (_NOT_FOUND,)
 
     def __init__(
         self,

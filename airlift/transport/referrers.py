@@ -18,7 +18,7 @@ from airlift.errors import IntegrityError
 from airlift.oci import Manifest
 from airlift.transport.http import HttpStatusError
 from airlift.transport.push import delivering
-from airlift.transport.registry import NO_REFERRERS, RegistryClient, fallback_tag
+from airlift.transport.registry import RegistryClient, fallback_tag
 
 _ROUNDS: Final = 5
 """How often a list is read again; with the pauses between, for a quarter of a minute."""
@@ -98,7 +98,7 @@ class ReferrerLists:
             auth=client.pull_scope(repository),
             plain_http=client.plain_http,
             subject=f"referrers of {client.name(repository, subject)}",
-            accept=NO_REFERRERS,
+            accept=client.no_referrers,
         )
         return answer.status == _OK
 

@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 
 from airlift import oci
+from airlift.artifact import Kind
 from airlift.digest import of as digest_of
-from airlift.errors import DeliveryError
+from airlift.errors import DeliveryError, PartialDeliveryError
+from airlift.oci import Descriptor
 from airlift.progress import Silent
 from airlift.site import repair
 from airlift.site.config import Site
 from airlift.site.inspection import Finding
 from tests.support.bundles import NOW
 from tests.support.harbor import ROBOT, Harbor, immutable
-from tests.support.harbor_sites import APP, ONCE, bundle, client_of
+from tests.support.harbor_sites import APP, ONCE, bundle, client_of, import_once
+from tests.support.registry import refuse
 from tests.support.site_bundles import Cargo, compact, ship, take
 
 
@@ -72,3 +75,39 @@ def test_an_immutable_tag_that_two_kept_drops_share_does_not_hinder_mending(
     now = client_of(harbor).head(APP, "1")
     assert now is not None
     assert now.digest == repository.tags["1"] != old
+
+
+def with_a_bill(folder: Path) -> tuple[Path, Descriptor, Descriptor]:
+    """Ship an image and what refers to it; return bundle, image and that."""
+    made = Cargo()
+    image = made.image_manifest(b"an image")
+    body = {
+        "schemaVersion": 2,
+        "mediaType": oci.MANIFEST,
+        "artifactType": "application/vnd.example.sbom",
+        "config": made.put(oci.EMPTY_CONFIG, oci.EMPTY).to_json(),
+        "layers": [made.put(b"a bill", "application/octet-stream").to_json()],
+        "subject": image.to_json(),
+    }
+    bill = made.put(compact(body), oci.MANIFEST)
+    made.add(Kind.IMAGE, f"{APP}:1", image)
+    made.add(Kind.IMAGE, f"{APP}@{bill.digest}", bill)
+    return ship(made, folder / "bundle"), image, bill
+
+
+@pytest.mark.parametrize("times", [2, 10**9])
+def test_a_refused_login_is_not_taken_for_a_harbor_without_lists_of_referrers(
+    harbor: Harbor, site: Site, tmp_path: Path, times: int
+) -> None:
+    shipped, image, bill = with_a_bill(tmp_path)
+    said = b'{"errors":[{"code":"UNAUTHORIZED","message":"project docker.io not found: project docker.io not found"}]}'
+    harbor.faults.append(refuse(401, said, {"Www-Authenticate": ""}, match="/referrers/", times=times))
+    if times == 2:
+        # The database was away for a moment.
+        assert take(site, shipped).drop.active
+        assert [item.digest for item in client_of(harbor).referrers(APP, image.digest)] == [bill.digest]
+    else:
+        with pytest.raises(PartialDeliveryError, match="nothing of the drop has a name there") as caught:
+            import_once(site, shipped)
+        assert caught.value.temporary
+    assert not any(tag.startswith("sha256-") for tag in harbor.projects["docker.io"].repositories["library/app"].tags)
