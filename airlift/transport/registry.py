@@ -170,10 +170,20 @@ class RegistryClient(PushHalf):
             FetchError: the registry does not answer.
             IntegrityError: its answer is no index.
         """
+        listed = self.listed_referrers(repository, digest)
+        return self._fallback(repository, digest) if listed is None else listed
+
+    def listed_referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """Return what the referrers API lists for a digest, of all pages; None where there is no such API.
+
+        Raises:
+            FetchError: the registry does not answer.
+            IntegrityError: its answer is no index.
+        """
         found: dict[Digest, Descriptor] = {}
         for answer in self._pages(repository, f"/v2/{repository}/referrers/{digest}", self.no_referrers):
             if answer.status != _OK:
-                return self._fallback(repository, digest)
+                return None
             name = f"referrers of {self.name(repository, digest)}"
             index = oci.parse_manifest(answer.body, subject=name, media_type=oci.INDEX)
             found |= {item.digest: item for item in index.manifests}

@@ -18,7 +18,7 @@ from airlift.site.config import Site
 from airlift.site.inspection import Finding
 from tests.support.bundles import NOW
 from tests.support.harbor import ROBOT, Harbor, immutable
-from tests.support.harbor_sites import APP, ONCE, bundle, client_of, import_once
+from tests.support.harbor_sites import APP, ONCE, bundle, client_of, import_once, writes
 from tests.support.registry import refuse
 from tests.support.site_bundles import Cargo, compact, ship, take
 
@@ -111,3 +111,17 @@ def test_a_refused_login_is_not_taken_for_a_harbor_without_lists_of_referrers(
             import_once(site, shipped)
         assert caught.value.temporary
     assert not any(tag.startswith("sha256-") for tag in harbor.projects["docker.io"].repositories["library/app"].tags)
+
+
+def test_an_entry_that_is_missing_in_a_list_of_referrers_is_mended(harbor: Harbor, site: Site, tmp_path: Path) -> None:
+    shipped, image, bill = with_a_bill(tmp_path)
+    take(site, shipped)
+    harbor.projects["docker.io"].repositories["library/app"].artifacts[bill.digest].subject = ""
+    assert problems(site) == [f"not listed as a referrer of {image.digest}"]
+    harbor.asked.clear()
+    assert mend(site) == []
+    assert [item.digest for item in client_of(harbor).referrers(APP, image.digest)] == [bill.digest]
+    assert writes(harbor) == [f"PUT /v2/{APP}/manifests/{bill.digest}"]
+    harbor.asked.clear()
+    assert mend(site) == []
+    assert writes(harbor) == []
