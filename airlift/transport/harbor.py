@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -29,6 +29,9 @@ from airlift.transport.tokens import Login, Scope
 _PROJECT: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _MAX_PROJECT: Final = 255
 _MAX_REPOSITORY: Final = 245
+_MOST_QUESTIONS: Final = 1000
+"""How often repositories of earlier drops are asked for what a quota seems to have no room for."""
+
 _OK: Final = 200
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
@@ -38,15 +41,30 @@ _BLOCKED: Final = 412
 
 
 @dataclass(slots=True)
+class Piece:
+    """A blob or manifest that is to be in a project, which counts it once.
+
+    Attributes:
+        size: in bytes.
+        is_manifest: which of the two.
+        repositories: those that are to have it.
+    """
+
+    size: int
+    is_manifest: bool
+    repositories: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Wanted:
     """What is to be sent to one project.
 
     Attributes:
-        blobs: size and a repository of each blob and manifest.
+        pieces: by digest.
         tags: ``(repository, tag)`` and the digest it is to have.
     """
 
-    blobs: dict[Digest, tuple[int, str]] = field(default_factory=dict)
+    pieces: dict[Digest, Piece] = field(default_factory=dict)
     tags: dict[tuple[str, str], Digest] = field(default_factory=dict)
 
 
@@ -60,6 +78,7 @@ class HarborClient(RegistryClient):
         plain_http: use http.
         is_public: whether everybody may pull from projects that are made.
         storage_limit: bytes that a project that is made may hold, -1 for no bound, 0 for Harbor's own default.
+        filled: gives the repositories that were filled before: what they have, their projects' quotas count already.
     """
 
     takes_sparse = False
@@ -75,10 +94,12 @@ class HarborClient(RegistryClient):
         plain_http: bool = False,
         is_public: bool = False,
         storage_limit: int = -1,
+        filled: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         super().__init__(registry, http=http, credentials=credentials, plain_http=plain_http)
         self._is_public = is_public
         self._storage_limit = storage_limit
+        self._filled = filled
         self._user = credentials.username
         self._refusals: Refusals | None = None
         self._made = threading.Lock()
@@ -176,7 +197,7 @@ class HarborClient(RegistryClient):
                 f"{self.registry}: {project[:100]} is no name of a project there",
                 hint="give project or mapping in site.yaml, so that the first part of every repository is one",
             )
-        for repository in {repository for _, repository in item.blobs.values()}:
+        for repository in {name for piece in item.pieces.values() for name in piece.repositories}:
             if "/" not in repository or len(repository) > _MAX_REPOSITORY:
                 raise FetchError(
                     f"{self.registry}: {repository[:100]} is no repository there: "
@@ -213,19 +234,45 @@ class HarborClient(RegistryClient):
         return (values[0], values[1]) if isinstance(values[0], int) and isinstance(values[1], int) else (-1, 0)
 
     def _check_limit(self, project: str, item: Wanted, hard: int, used: int) -> None:
-        if hard < 0 or sum(size for size, _ in item.blobs.values()) <= hard - used:
+        room = hard - used
+        if hard < 0 or sum(piece.size for piece in item.pieces.values()) <= room:
             return
         # What is there already counts once, and has been counted.
-        missing = sum(
-            size
-            for digest, (size, repository) in item.blobs.items()
-            if project in self._absent or not self._has_blob(repository, digest)
-        )
-        if missing > hard - used:
+        missing = {
+            digest: piece
+            for digest, piece in item.pieces.items()
+            if project in self._absent or not any(self._is_in(name, digest, piece) for name in piece.repositories)
+        }
+        needed = sum(piece.size for piece in missing.values())
+        if needed > room and project not in self._absent:
+            needed -= self._counted_elsewhere(project, missing, needed - room)
+        if needed > room:
             raise FetchError(
-                f"{self.registry}: the quota of {project} has {max(0, hard - used)} bytes left, {missing} are needed",
+                f"{self.registry}: the quota of {project} has {max(0, room)} bytes left, {needed} are needed",
                 hint="raise the project's quota, or prune drops and let Harbor collect its garbage",
             )
+
+    def _is_in(self, repository: str, digest: Digest, piece: Piece) -> bool:
+        if piece.is_manifest:
+            return self.head(repository, digest) is not None
+        return self._has_blob(repository, digest)
+
+    def _counted_elsewhere(self, project: str, missing: Mapping[Digest, Piece], wanted: int) -> int:
+        """Return how many bytes of it other repositories of a project have; stop when `wanted` are found."""
+        others = sorted({name for name in self._filled() if name.partition("/")[0] == project})
+        by_size = sorted(missing.items(), key=lambda one: one[1].size, reverse=True)
+        found, questions = 0, 0
+        for digest, piece in by_size:
+            for name in others:
+                if found >= wanted or questions >= _MOST_QUESTIONS:
+                    return found
+                if name in piece.repositories:
+                    continue
+                questions += 1
+                if self._is_in(name, digest, piece):
+                    found += piece.size
+                    break
+        return found
 
     def _check_rules(self, project: str, item: Wanted) -> None:
         answer = self.api("GET", f"/projects/{quote(project)}/immutabletagrules?page_size=100", accept=(_FORBIDDEN,))
