@@ -6,11 +6,11 @@ project is missing. See docs/site-harbor.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -20,11 +20,13 @@ from airlift.errors import FetchError
 from airlift.oci import Descriptor
 from airlift.transport.credentials import Credentials
 from airlift.transport.harbor_login import HarborLogin, Meaning, Refusals, RefusedError
+from airlift.transport.harbor_quota import Piece, Wanted, sides
 from airlift.transport.harbor_rules import covers
 from airlift.transport.http import HttpClient, HttpStatusError, Response
-from airlift.transport.push import POLICY, delivering
+from airlift.transport.push import FULL, POLICY, delivering
 from airlift.transport.registry import RegistryClient
 from airlift.transport.tokens import Login, Scope
+from airlift.transport.upload import Body, Whole
 
 _PROJECT: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _MAX_PROJECT: Final = 255
@@ -38,34 +40,6 @@ _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _IMMUTABLE: Final = 412
 _BLOCKED: Final = 412
-
-
-@dataclass(slots=True)
-class Piece:
-    """A blob or manifest that is to be in a project, which counts it once.
-
-    Attributes:
-        size: in bytes.
-        is_manifest: which of the two.
-        repositories: those that are to have it.
-    """
-
-    size: int
-    is_manifest: bool
-    repositories: dict[str, None] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Wanted:
-    """What is to be sent to one project.
-
-    Attributes:
-        pieces: by digest.
-        tags: ``(repository, tag)`` and the digest it is to have.
-    """
-
-    pieces: dict[Digest, Piece] = field(default_factory=dict)
-    tags: dict[tuple[str, str], Digest] = field(default_factory=dict)
 
 
 class HarborClient(RegistryClient):
@@ -227,11 +201,35 @@ class HarborClient(RegistryClient):
         query = urlencode({"reference": "project", "reference_id": str(number)})
         answer = self.api("GET", f"/quotas?{query}", accept=(_FORBIDDEN,))
         found = self.document(answer, "quotas") if answer.status == _OK else None
-        if not isinstance(found, list) or not found or not isinstance(found[0], dict):
-            return -1, 0
-        sides = [found[0].get(side) for side in ("hard", "used")]
-        values = [side.get("storage") if isinstance(side, dict) else None for side in sides]
-        return (values[0], values[1]) if isinstance(values[0], int) and isinstance(values[1], int) else (-1, 0)
+        return sides(found[0]) if isinstance(found, list) and found else (-1, 0)
+
+    def _put(self, repository: str, digest: Digest, size: int, place: str, body: Body | Whole) -> None:
+        try:
+            super()._put(repository, digest, size, place, body)
+        except FetchError as error:
+            # Core refuses a full project before it reads the body, and the proxy before it may make a 502 of that.
+            if error.temporary:
+                self._refuse_full(repository, digest, size, error)
+            raise
+
+    def _refuse_full(self, repository: str, digest: Digest, size: int, error: FetchError) -> None:
+        project, (hard, used) = repository.partition("/")[0], (-1, 0)
+        with contextlib.suppress(FetchError):
+            if self._has_blob(repository, digest):
+                # Only the answer was lost.
+                return
+            path = f"/projects/{quote(project)}"
+            found = self.document(self.api("GET", path, accept=(_FORBIDDEN,), retries=0), project)
+            hard, used = self._quota(found.get("project_id") if isinstance(found, dict) else None)
+            if hard < 0:
+                # Who may not list quotas may see this one here.
+                summary = self.document(self.api("GET", f"{path}/summary", retries=0), project)
+                hard, used = sides(summary.get("quota") if isinstance(summary, dict) else None)
+        if 0 <= hard < used + size:
+            raise FetchError(
+                f"{error.message}: the quota of {project} has {max(0, hard - used)} bytes left, {size} are needed",
+                hint=FULL,
+            ) from None
 
     def _check_limit(self, project: str, item: Wanted, hard: int, used: int) -> None:
         room = hard - used
@@ -322,7 +320,15 @@ class HarborClient(RegistryClient):
             )
         return answer.status not in (_FORBIDDEN, _IMMUTABLE)
 
-    def api(self, method: str, path: str, body: bytes | None = None, *, accept: Iterable[int] = ()) -> Response:
+    def api(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        accept: Iterable[int] = (),
+        retries: int | None = None,
+    ) -> Response:
         """Ask Harbor's API; `path` is what follows ``/api/v2.0``.
 
         Raises:
@@ -341,6 +347,7 @@ class HarborClient(RegistryClient):
             plain_http=self.plain_http,
             subject=f"{self.registry}: {path.partition('?')[0].strip('/')}",
             accept=tuple(accept),
+            retries=retries,
         )
 
     def document(self, answer: Response, name: str) -> Any:

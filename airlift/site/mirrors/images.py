@@ -20,7 +20,8 @@ from airlift.kinds.images import is_foreign
 from airlift.site import mirror
 from airlift.site.oci_listing import blobs_of, children_first, oci_listing
 from airlift.transport.credentials import Credentials
-from airlift.transport.harbor import HarborClient, Piece, Wanted
+from airlift.transport.harbor import HarborClient
+from airlift.transport.harbor_quota import Piece, Wanted
 from airlift.transport.http import HttpClient
 from airlift.transport.push import delivering
 from airlift.transport.referrers import ReferrerLists
