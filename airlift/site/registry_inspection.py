@@ -24,6 +24,9 @@ _OK: Final = 200
 _PARTIAL: Final = 206
 _UNSATISFIABLE: Final = 416
 _INTERNAL: Final = 500
+NOT_GIVEN: Final = "damaged: the registry answers "
+"""How a manifest is described that the registry fails to give: it may be damaged, or what stores it be away."""
+
 _MEND: Final = "airlift check --site DIR --repair, from the store; with the bundle where the store does not have it"
 
 
@@ -130,7 +133,7 @@ def _manifest_problem(client: RegistryClient, item: Item) -> str | None:
         if error.status == _NOT_FOUND:
             return "missing"
         if error.status >= _INTERNAL:
-            return f"damaged: the registry answers {error.status}"
+            return f"{NOT_GIVEN}{error.status}"
         raise
     except IntegrityError as error:
         return f"damaged: expected {error.expected}, got {error.actual}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from airlift import digest as digests
 from airlift import limits
-from airlift.errors import AirliftError, IntegrityError, StoreError
+from airlift.errors import AirliftError, FetchError, IntegrityError, StoreError
 from airlift.progress import Progress
 from airlift.site import contents, index_inspection, inspection, registry_inspection
 from airlift.site.config import Site
@@ -18,7 +18,9 @@ from airlift.site.importer import import_bundle
 from airlift.site.inspection import Finding, Inventory, Place
 from airlift.site.journal import READY, Journal
 from airlift.site.mirrors import images, wheels
-from airlift.site.registry_inspection import items_of, problem_of
+from airlift.site.registry_inspection import NOT_GIVEN, Item, items_of, problem_of
+from airlift.transport.harbor import HarborClient
+from airlift.transport.http import HttpStatusError
 from airlift.transport.package_index import PackageIndex
 from airlift.transport.push import delivering
 from airlift.transport.referrers import ReferrerLists
@@ -27,6 +29,8 @@ from airlift.transport.settings import HttpSettings
 from airlift.trust.keys import Passphrase
 
 _GONE: Final = (202, 204, 404, 405)
+_WITNESSES: Final = 3
+"""How many other objects of a repository are asked for before a failing one counts as damaged."""
 
 
 def check(site: Site, *, progress: Progress, http: HttpSettings, is_deep: bool = False) -> list[Finding]:
@@ -125,7 +129,7 @@ def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
             continue
         one = images.RegistryTarget(client, registry.repository, lists)
         try:
-            one.expect([item], site.store)
+            one.expect([item], site.store, is_named=False)
             one.complete(site.store, progress)
         except (StoreError, IntegrityError):
             # What the store cannot give is left for the check that follows to tell; its tag has nothing to point at.
@@ -151,13 +155,19 @@ def _fill_index(site: Site, journal: Journal, index: PackageIndex, progress: Pro
             wheels.IndexTarget(index).activate(names, site.store, progress)
 
 
-def _forget_damaged(client: RegistryClient, items: Iterable[registry_inspection.Item], *, is_deep: bool) -> None:
-    """Take away what the registry holds damaged, as far as it lets: else it says that it has it, and takes nothing."""
+def _forget_damaged(client: RegistryClient, items: Sequence[Item], *, is_deep: bool) -> None:
+    """Take away what the registry holds damaged, as far as it lets: else it says that it has it, and takes nothing.
+
+    Raises:
+        DeliveryError: the registry does not answer, or fails at what may be whole.
+    """
     for item in items:
         with delivering(client.registry):
             problem = problem_of(client, item, is_deep=is_deep)
             if problem is None or not problem.startswith("damaged"):
                 continue
+            if problem.startswith(NOT_GIVEN):
+                _refuse_outage(client, item, items, problem)
             kind = "manifests" if item.is_manifest else "blobs"
             with contextlib.suppress(AirliftError):
                 client.http.exchange(
@@ -169,6 +179,36 @@ def _forget_damaged(client: RegistryClient, items: Iterable[registry_inspection.
                     subject=client.name(item.repository, item.digest),
                     accept=_GONE,
                 )
+
+
+def _refuse_outage(client: RegistryClient, item: Item, items: Sequence[Item], problem: str) -> None:
+    """Delete nothing because of an outage: tags and signatures go with a manifest, and the manifest may be whole.
+
+    A Harbor deletes while what stores its manifests is away. Another registry has to give something else of the
+    repository in the same moment.
+
+    Raises:
+        FetchError: it may be an outage.
+    """
+    name = client.name(item.repository, item.digest)
+    if isinstance(client, HarborClient):
+        raise FetchError(
+            f"{name}: {problem.removeprefix('damaged: ')}; it may be whole, so nothing was deleted",
+            temporary=True,
+            hint="let the administrator of Harbor see to its registry and storage, then run the same command again;"
+            " when this artifact alone stays so, delete it in Harbor first",
+        )
+    others = [other for other in items if other.repository == item.repository and other.digest != item.digest]
+    for other in others[:_WITNESSES]:
+        with contextlib.suppress(HttpStatusError):
+            if problem_of(client, other, is_deep=False) is None:
+                return
+    raise FetchError(
+        f"{name}: {problem.removeprefix('damaged: ')}, and nothing else of the repository can be read; "
+        "nothing was deleted",
+        temporary=True,
+        hint="see to the registry and its storage, then run the same command again",
+    )
 
 
 def _explained(item: Finding) -> Finding:

@@ -6,11 +6,11 @@ project is missing. See docs/site-harbor.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -20,34 +20,26 @@ from airlift.errors import FetchError
 from airlift.oci import Descriptor
 from airlift.transport.credentials import Credentials
 from airlift.transport.harbor_login import HarborLogin, Meaning, Refusals, RefusedError
+from airlift.transport.harbor_quota import Piece, Wanted, sides
 from airlift.transport.harbor_rules import covers
 from airlift.transport.http import HttpClient, HttpStatusError, Response
-from airlift.transport.push import POLICY, delivering
+from airlift.transport.push import FULL, POLICY, delivering
 from airlift.transport.registry import RegistryClient
 from airlift.transport.tokens import Login, Scope
+from airlift.transport.upload import Body, Whole
 
 _PROJECT: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _MAX_PROJECT: Final = 255
 _MAX_REPOSITORY: Final = 245
+_MOST_QUESTIONS: Final = 1000
+"""How often repositories of earlier drops are asked for what a quota seems to have no room for."""
+
 _OK: Final = 200
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _IMMUTABLE: Final = 412
 _BLOCKED: Final = 412
-
-
-@dataclass(slots=True)
-class Wanted:
-    """What is to be sent to one project.
-
-    Attributes:
-        blobs: size and a repository of each blob and manifest.
-        tags: ``(repository, tag)`` and the digest it is to have.
-    """
-
-    blobs: dict[Digest, tuple[int, str]] = field(default_factory=dict)
-    tags: dict[tuple[str, str], Digest] = field(default_factory=dict)
 
 
 class HarborClient(RegistryClient):
@@ -60,9 +52,12 @@ class HarborClient(RegistryClient):
         plain_http: use http.
         is_public: whether everybody may pull from projects that are made.
         storage_limit: bytes that a project that is made may hold, -1 for no bound, 0 for Harbor's own default.
+        filled: gives the repositories that were filled before: what they have, their projects' quotas count already.
     """
 
     takes_sparse = False
+    # Its 401 may as well mean that the database is away.
+    no_referrers: tuple[int, ...] = (_NOT_FOUND,)
 
     def __init__(
         self,
@@ -73,10 +68,12 @@ class HarborClient(RegistryClient):
         plain_http: bool = False,
         is_public: bool = False,
         storage_limit: int = -1,
+        filled: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         super().__init__(registry, http=http, credentials=credentials, plain_http=plain_http)
         self._is_public = is_public
         self._storage_limit = storage_limit
+        self._filled = filled
         self._user = credentials.username
         self._refusals: Refusals | None = None
         self._made = threading.Lock()
@@ -174,7 +171,7 @@ class HarborClient(RegistryClient):
                 f"{self.registry}: {project[:100]} is no name of a project there",
                 hint="give project or mapping in site.yaml, so that the first part of every repository is one",
             )
-        for repository in {repository for _, repository in item.blobs.values()}:
+        for repository in {name for piece in item.pieces.values() for name in piece.repositories}:
             if "/" not in repository or len(repository) > _MAX_REPOSITORY:
                 raise FetchError(
                     f"{self.registry}: {repository[:100]} is no repository there: "
@@ -204,26 +201,76 @@ class HarborClient(RegistryClient):
         query = urlencode({"reference": "project", "reference_id": str(number)})
         answer = self.api("GET", f"/quotas?{query}", accept=(_FORBIDDEN,))
         found = self.document(answer, "quotas") if answer.status == _OK else None
-        if not isinstance(found, list) or not found or not isinstance(found[0], dict):
-            return -1, 0
-        sides = [found[0].get(side) for side in ("hard", "used")]
-        values = [side.get("storage") if isinstance(side, dict) else None for side in sides]
-        return (values[0], values[1]) if isinstance(values[0], int) and isinstance(values[1], int) else (-1, 0)
+        return sides(found[0]) if isinstance(found, list) and found else (-1, 0)
+
+    def _put(self, repository: str, digest: Digest, size: int, place: str, body: Body | Whole) -> None:
+        try:
+            super()._put(repository, digest, size, place, body)
+        except FetchError as error:
+            # Core refuses a full project before it reads the body, and the proxy before it may make a 502 of that.
+            if error.temporary:
+                self._refuse_full(repository, digest, size, error)
+            raise
+
+    def _refuse_full(self, repository: str, digest: Digest, size: int, error: FetchError) -> None:
+        project, (hard, used) = repository.partition("/")[0], (-1, 0)
+        with contextlib.suppress(FetchError):
+            if self._has_blob(repository, digest):
+                # Only the answer was lost.
+                return
+            path = f"/projects/{quote(project)}"
+            found = self.document(self.api("GET", path, accept=(_FORBIDDEN,), retries=0), project)
+            hard, used = self._quota(found.get("project_id") if isinstance(found, dict) else None)
+            if hard < 0:
+                # Who may not list quotas may see this one here.
+                summary = self.document(self.api("GET", f"{path}/summary", retries=0), project)
+                hard, used = sides(summary.get("quota") if isinstance(summary, dict) else None)
+        if 0 <= hard < used + size:
+            raise FetchError(
+                f"{error.message}: the quota of {project} has {max(0, hard - used)} bytes left, {size} are needed",
+                hint=FULL,
+            ) from None
 
     def _check_limit(self, project: str, item: Wanted, hard: int, used: int) -> None:
-        if hard < 0 or sum(size for size, _ in item.blobs.values()) <= hard - used:
+        room = hard - used
+        if hard < 0 or sum(piece.size for piece in item.pieces.values()) <= room:
             return
         # What is there already counts once, and has been counted.
-        missing = sum(
-            size
-            for digest, (size, repository) in item.blobs.items()
-            if project in self._absent or not self._has_blob(repository, digest)
-        )
-        if missing > hard - used:
+        missing = {
+            digest: piece
+            for digest, piece in item.pieces.items()
+            if project in self._absent or not any(self._is_in(name, digest, piece) for name in piece.repositories)
+        }
+        needed = sum(piece.size for piece in missing.values())
+        if needed > room and project not in self._absent:
+            needed -= self._counted_elsewhere(project, missing, needed - room)
+        if needed > room:
             raise FetchError(
-                f"{self.registry}: the quota of {project} has {max(0, hard - used)} bytes left, {missing} are needed",
+                f"{self.registry}: the quota of {project} has {max(0, room)} bytes left, {needed} are needed",
                 hint="raise the project's quota, or prune drops and let Harbor collect its garbage",
             )
+
+    def _is_in(self, repository: str, digest: Digest, piece: Piece) -> bool:
+        if piece.is_manifest:
+            return self.head(repository, digest) is not None
+        return self._has_blob(repository, digest)
+
+    def _counted_elsewhere(self, project: str, missing: Mapping[Digest, Piece], wanted: int) -> int:
+        """Return how many bytes of it other repositories of a project have; stop when `wanted` are found."""
+        others = sorted({name for name in self._filled() if name.partition("/")[0] == project})
+        by_size = sorted(missing.items(), key=lambda one: one[1].size, reverse=True)
+        found, questions = 0, 0
+        for digest, piece in by_size:
+            for name in others:
+                if found >= wanted or questions >= _MOST_QUESTIONS:
+                    return found
+                if name in piece.repositories:
+                    continue
+                questions += 1
+                if self._is_in(name, digest, piece):
+                    found += piece.size
+                    break
+        return found
 
     def _check_rules(self, project: str, item: Wanted) -> None:
         answer = self.api("GET", f"/projects/{quote(project)}/immutabletagrules?page_size=100", accept=(_FORBIDDEN,))
@@ -273,7 +320,15 @@ class HarborClient(RegistryClient):
             )
         return answer.status not in (_FORBIDDEN, _IMMUTABLE)
 
-    def api(self, method: str, path: str, body: bytes | None = None, *, accept: Iterable[int] = ()) -> Response:
+    def api(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        accept: Iterable[int] = (),
+        retries: int | None = None,
+    ) -> Response:
         """Ask Harbor's API; `path` is what follows ``/api/v2.0``.
 
         Raises:
@@ -292,6 +347,7 @@ class HarborClient(RegistryClient):
             plain_http=self.plain_http,
             subject=f"{self.registry}: {path.partition('?')[0].strip('/')}",
             accept=tuple(accept),
+            retries=retries,
         )
 
     def document(self, answer: Response, name: str) -> Any:

@@ -38,18 +38,14 @@ _HINTS: Final = {
     413: "a proxy in front of the registry limits the size of requests",
 }
 
-
+FULL: Final = "the project's quota is used up; raise it, or prune and collect garbage"
 POLICY: Final = (
     "a policy of the project hides unsigned or unscanned images; switch it on after the import, or sign them"
 )
 
 _SAYINGS: Final = (
     (403, "read only mode", "the registry is read-only; let its administrator end that"),
-    (
-        403,
-        "exceed the configured upper limit",
-        "the project's quota is used up; raise it, or prune and collect garbage",
-    ),
+    (403, "exceed the configured upper limit", FULL),
     (403, "proxy project", "a proxy-cache project takes no push; give project or mapping in site.yaml"),
     (401, "project ", "the project is missing at the registry, or was removed meanwhile"),
     (401, "un-recognized request", "the registry does not allow this name; give project or mapping in site.yaml"),

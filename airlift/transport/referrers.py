@@ -18,12 +18,11 @@ from airlift.errors import IntegrityError
 from airlift.oci import Manifest
 from airlift.transport.http import HttpStatusError
 from airlift.transport.push import delivering
-from airlift.transport.registry import NO_REFERRERS, RegistryClient, fallback_tag
+from airlift.transport.registry import RegistryClient, fallback_tag
 
 _ROUNDS: Final = 5
 """How often a list is read again; with the pauses between, for a quarter of a minute."""
 
-_OK: Final = 200
 _NOT_FOUND: Final = 404
 _INTERNAL: Final = 500
 _UNKNOWN: Final = (400, 404)
@@ -43,7 +42,9 @@ class ReferrerLists:
         self._written: dict[tuple[str, Digest], dict[Digest, dict[str, Any] | None]] = {}
 
     def add(self, repository: str, manifest: Manifest) -> bool:
-        """List a manifest that has a subject; entries of others stay. Return whether the list was written.
+        """List a manifest that has a subject; entries of others stay. Return whether a list was written.
+
+        A registry that keeps lists itself and has lost this entry gets the manifest once more, although it has it.
 
         Raises:
             DeliveryError: the registry refuses.
@@ -53,7 +54,13 @@ class ReferrerLists:
             return False
         kind = manifest.artifact_type or (manifest.config.media_type if manifest.config else None)
         entry = replace(manifest.descriptor, artifact_type=kind, annotations=manifest.annotations)
-        return self._want(repository, manifest.subject.digest, {entry.digest: entry.to_json()})
+        with delivering(self._client.registry):
+            listed = self._client.listed_referrers(repository, manifest.subject.digest)
+            if listed is None:
+                return self._want(repository, manifest.subject.digest, {entry.digest: entry.to_json()})
+            if entry.digest not in {item.digest for item in listed}:
+                self._client.put_manifest(repository, entry.digest, manifest.data, manifest.media_type)
+        return False
 
     def remove(self, repository: str, subject: Digest, digest: Digest) -> bool:
         """Take a manifest out of the list of its subject; the tag goes with the last. Return whether it was written.
@@ -61,7 +68,10 @@ class ReferrerLists:
         Raises:
             DeliveryError: the registry refuses.
         """
-        return self._want(repository, subject, {digest: None})
+        with delivering(self._client.registry):
+            if self._client.listed_referrers(repository, subject) is not None:
+                return False
+            return self._want(repository, subject, {digest: None})
 
     def settle(self) -> list[str]:
         """Read all lists again that were written, and mend those that another writer has overtaken.
@@ -85,23 +95,10 @@ class ReferrerLists:
 
     def _want(self, repository: str, subject: Digest, wanted: Mapping[Digest, dict[str, Any] | None]) -> bool:
         with self._alone, delivering(self._client.registry):
-            if self._lists_itself(repository, subject) or not self._write(repository, subject, wanted):
+            if not self._write(repository, subject, wanted):
                 return False
             self._written.setdefault((repository, subject), {}).update(wanted)
         return True
-
-    def _lists_itself(self, repository: str, subject: Digest) -> bool:
-        client = self._client
-        answer = client.http.exchange(
-            "GET",
-            client.url(f"/v2/{repository}/referrers/{subject}"),
-            limit=limits.SMALL_BLOB,
-            auth=client.pull_scope(repository),
-            plain_http=client.plain_http,
-            subject=f"referrers of {client.name(repository, subject)}",
-            accept=NO_REFERRERS,
-        )
-        return answer.status == _OK
 
     def _write(self, repository: str, subject: Digest, wanted: Mapping[Digest, dict[str, Any] | None]) -> bool:
         """Read the list, change it and put it, with nothing in between that takes time."""

@@ -27,8 +27,8 @@ from airlift.transport.tokens import Scope
 
 _HOSTS: Final = {DEFAULT_REGISTRY: "registry-1.docker.io"}
 _NEXT: Final = re.compile(r"<([^<>]+)>\s*;\s*rel=\"?next\"?")
-NO_REFERRERS: Final = (400, 401, 403, 404, 405, 406, 501)
-"""What registries without the referrers API say when it is asked."""
+_NO_REFERRERS: Final = (400, 401, 403, 404, 405, 406, 501)
+"""What registries without the referrers API say when it is asked, and to who asks for a list that is not there."""
 
 _NOT_FOUND: Final = 404
 _OK: Final = 200
@@ -52,9 +52,11 @@ class RegistryClient(PushHalf):
 
     Attributes:
         takes_sparse: whether it takes an index some of whose manifests it does not have.
+        no_referrers: the statuses with which it says that it has no referrers API.
     """
 
     takes_sparse = True
+    no_referrers: tuple[int, ...] = _NO_REFERRERS
 
     def __init__(
         self, registry: str, *, http: HttpClient, credentials: Credentials | None = None, plain_http: bool = False
@@ -168,10 +170,20 @@ class RegistryClient(PushHalf):
             FetchError: the registry does not answer.
             IntegrityError: its answer is no index.
         """
+        listed = self.listed_referrers(repository, digest)
+        return self._fallback(repository, digest) if listed is None else listed
+
+    def listed_referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """Return what the referrers API lists for a digest, of all pages; None where there is no such API.
+
+        Raises:
+            FetchError: the registry does not answer.
+            IntegrityError: its answer is no index.
+        """
         found: dict[Digest, Descriptor] = {}
-        for answer in self._pages(repository, f"/v2/{repository}/referrers/{digest}", NO_REFERRERS):
+        for answer in self._pages(repository, f"/v2/{repository}/referrers/{digest}", self.no_referrers):
             if answer.status != _OK:
-                return self._fallback(repository, digest)
+                return None
             name = f"referrers of {self.name(repository, digest)}"
             index = oci.parse_manifest(answer.body, subject=name, media_type=oci.INDEX)
             found |= {item.digest: item for item in index.manifests}
@@ -181,7 +193,7 @@ class RegistryClient(PushHalf):
         try:
             index = self.manifest(repository, fallback_tag(digest))
         except HttpStatusError as error:
-            if error.status in NO_REFERRERS:
+            if error.status in self.no_referrers:
                 return ()
             raise
         return index.manifests if index.is_index else ()

@@ -146,6 +146,8 @@ class ManifestHandler(V2Handler):
                 kind=str(body.get("artifactType") or config.get("mediaType", "")),
                 annotations=body.get("annotations"),
             )
+        # A manifest that comes again is an accessory again.
+        repository.artifacts[digest].subject = subject
         if tag:
             repository.tags[tag] = digest
         self.project.blobs[digest] = len(data)

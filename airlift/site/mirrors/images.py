@@ -20,7 +20,8 @@ from airlift.kinds.images import is_foreign
 from airlift.site import mirror
 from airlift.site.oci_listing import blobs_of, children_first, oci_listing
 from airlift.transport.credentials import Credentials
-from airlift.transport.harbor import HarborClient, Wanted
+from airlift.transport.harbor import HarborClient
+from airlift.transport.harbor_quota import Piece, Wanted
 from airlift.transport.http import HttpClient
 from airlift.transport.push import delivering
 from airlift.transport.referrers import ReferrerLists
@@ -72,8 +73,16 @@ def connect(site: Site, http: HttpSettings, progress: Progress) -> RegistryClien
             plain_http=is_plain,
             is_public=config.public,
             storage_limit=config.storage_limit,
+            filled=lambda: _filled(site, config.repository),
         )
     return RegistryClient(config.host, http=HttpClient(settings, progress), credentials=login, plain_http=is_plain)
+
+
+def _filled(site: Site, repository: Callable[[str], str]) -> set[str]:
+    """Return the repositories of all tags that the site's drops have."""
+    with site.journal() as journal:
+        names = [name for drop in journal.drops() for name in journal.names_of(drop.release)]
+    return {repository(path) for path, _, _ in mirror.tags(names)}
 
 
 @dataclass(slots=True)
@@ -117,8 +126,13 @@ class RegistryTarget:
         with delivering(self._client.registry):
             self._client.ping()
 
-    def expect(self, artifacts: Iterable[Artifact], store: Store) -> None:
+    def expect(self, artifacts: Iterable[Artifact], store: Store, *, is_named: bool = True) -> None:
         """Learn from the manifests in `store` which blob belongs where.
+
+        Args:
+            artifacts: what is to be there.
+            store: has their manifests.
+            is_named: whether their tags are to move here; of tags that stay nobody asks whether they may.
 
         Raises:
             BundleError, IntegrityError: a manifest is missing or malformed.
@@ -134,15 +148,17 @@ class RegistryTarget:
             self._trees.append((repository, tree))
             item = wanted.setdefault(repository.partition("/")[0], Wanted())
             _, colon, tag = artifact.name.partition("@")[0].rpartition(":")
-            if colon and "/" not in tag:
+            if is_named and colon and "/" not in tag:
                 item.tags[repository, tag] = artifact.root.digest
             for descriptor, manifest in tree:
-                item.blobs[descriptor.digest] = descriptor.size, repository
+                piece = item.pieces.setdefault(descriptor.digest, Piece(descriptor.size, is_manifest=True))
+                piece.repositories.setdefault(repository)
                 for blob in blobs_of(manifest):
                     if not is_foreign(blob):
                         home = self._homes.setdefault(blob.digest, _Home(blob.size))
                         home.repositories.setdefault(repository)
-                        item.blobs.setdefault(blob.digest, (blob.size, repository))
+                        piece = item.pieces.setdefault(blob.digest, Piece(blob.size, is_manifest=False))
+                        piece.repositories.setdefault(repository)
         if isinstance(self._client, HarborClient):
             self._client.admit(wanted)
 

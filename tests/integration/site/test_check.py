@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from airlift.digest import of as digest_of
-from airlift.errors import UsageError
+from airlift.errors import DeliveryError, UsageError
 from airlift.progress import Silent
 from airlift.site import drops, repair
 from airlift.site.config import RegistryConfig, Site
@@ -19,7 +19,7 @@ from airlift.site.inspection import Finding
 from airlift.transport.settings import HttpSettings
 from tests.support.bundles import NOW
 from tests.support.cli import airlift
-from tests.support.registry import Registry, running_registry
+from tests.support.registry import Registry, refuse, running_front, running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
 APP = "docker.io/library/app"
@@ -204,3 +204,26 @@ def test_a_flipped_byte_in_the_registry_is_found_when_everything_is_read(filled:
     assert check(filled) == []
     (found,) = check(filled, deep=True)
     assert found.problem.startswith(f"damaged: expected {digest_of(BIG)}, got sha256:")
+
+
+@pytest.mark.parametrize("match", ["/v2/docker.io/library/app/", "/manifests/sha256:"])
+def test_nothing_is_deleted_in_a_registry_that_gives_nothing_of_a_repository(
+    registry: Registry, tmp_path: Path, match: str
+) -> None:
+    once = HttpSettings(retries=0)
+    with running_front(registry) as front:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=front.url))
+        made = Cargo()
+        first, second = made.image_manifest(b"one"), made.image_manifest(b"two")
+        made.index(f"{APP}:1", first, second)
+        take(site, ship(made, tmp_path / "bundle"))
+        outage = match.startswith("/v2/")
+        # Else what is damaged is one manifest, of which docker-registry says no more than that it fails.
+        front.faults.append(refuse(500, match=match if outage else match + first.digest[7:], method="GET"))
+        if outage:
+            with pytest.raises(DeliveryError, match="nothing else of the repository can be read; nothing was deleted"):
+                repair.repair(site, [], None, now=NOW, passphrase=b"", progress=Silent(), http=once)
+        else:
+            repair.repair(site, [], None, now=NOW, passphrase=b"", progress=Silent(), http=once)
+        deleted = [str(item).rpartition("/")[2] for item in front.asked if item.method == "DELETE"]
+        assert deleted == ([] if outage else [first.digest])
