@@ -19,7 +19,8 @@ import pytest
 from tests.components import ROOT, require, require_root
 from tests.support import real_harbor
 from tests.support.harbor import ADMIN, ADMIN_SECRET, Account, Harbor, running_harbor
-from tests.support.registry import running_registry
+from tests.support.real_harbor import HarborUnderTest, clearing
+from tests.support.registry import refuse, running_registry
 
 OTHERS = {"library", "airlift-test-of-others", "docker.io"}
 
@@ -127,6 +128,32 @@ def _grant_everything(harbor: Harbor) -> bool:
     return False
 
 
+def test_what_cannot_be_removed_keeps_nothing_else_from_it_and_all_of_it_is_named(
+    harbor: Harbor, authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real_harbor, "PATIENCE_S", 1)
+    run = HarborUnderTest(harbor.url, ADMIN, ADMIN_SECRET, authority, stand_in=harbor)
+    made = sorted(run.project() for _ in range(5))
+    kept, number = run.robot()[::2]
+    run.robot()
+    for path, status in {f"/projects/{made[0]}": 500, f"/projects/{made[2]}": 403, f"/robots/{number}": 412}.items():
+        harbor.faults.append(refuse(status, b"no", match=path, method="DELETE"))
+    with pytest.raises(AssertionError) as caught, clearing(run):
+        pass
+    left = (
+        f"robot {number} (DELETE /robots/{number}: 412 no)",
+        f"{made[0]} (DELETE /projects/{made[0]}: 500 no)",
+        f"{made[2]} (DELETE /projects/{made[2]}: 403 no)",
+    )
+    message = f"this stays in {harbor.url}, remove it by hand: {', '.join(left)}"
+    assert str(caught.value).partition("\n")[0] == message
+    assert set(harbor.projects) - OTHERS == {made[0], made[2]}
+    assert [name for name in harbor.accounts if run.run in name] == [kept]
+    harbor.faults.clear()
+    run.clear()
+    assert_that_nothing_is_left(harbor)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_ended_leaves_nothing(
     harbor: Harbor, authority: Path, tmp_path: Path, how: signal.Signals
@@ -157,7 +184,8 @@ def test_a_run_that_is_ended_leaves_nothing(
 ELSEWHERE = """
 import os, pathlib, subprocess, sys
 from tests.support.harbor import running_harbor
-from tests.support.registry import running_registry
+from tests.support.real_harbor import HarborUnderTest, clearing
+from tests.support.registry import refuse, running_registry
 
 root = pathlib.Path(sys.argv[1])
 with running_registry(root / "registry") as behind, running_harbor(behind, address="10.99.0.1") as harbor:
