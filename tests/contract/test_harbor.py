@@ -94,14 +94,14 @@ def test_a_missing_project_is_made_as_the_site_wants_it(harbor: HarborUnderTest,
     assert harbor.get(f"/projects/{project}")["metadata"]["public"] == "true"
     found = client_of(harbor).head(f"{project}/{APP}", "1")
     assert found is not None
-    if harbor.is_administrators():
+    if harbor.is_administrators:
         # Of an ordinary user Harbor ignores the limit without a word.
         assert harbor.quota(project)[1] == limit
 
 
 def test_a_wrong_password_is_told_before_the_first_write(harbor: HarborUnderTest, tmp_path: Path) -> None:
     # Harbor bars a user for a moment after a wrong password, and a robot not.
-    user = harbor.robot()[0] if harbor.is_administrators() else harbor.user
+    user = harbor.robot()[0] if harbor.is_administrators else harbor.user
     project = harbor.name()
     try:
         with pytest.raises(DeliveryError) as caught:
@@ -377,7 +377,7 @@ def test_pruning_deletes_by_digest_what_no_kept_drop_needs(harbor: HarborUnderTe
         indexes[number] = made.index(f"{APP}:1", shared, single).root.digest
         own[number], same = single.digest, shared.digest
         take(site, ship(made, tmp_path / f"month{number}", sequence=number))
-    if not harbor.is_administrators():
+    if not harbor.is_administrators:
         pytest.skip("whether another account may delete is for the project's roles to say")
     done = retention.execute(site, retention.plan(site, 1), Silent())
     assert {item.digest for item in done.manifests} == {indexes[1], own[1]}
@@ -399,7 +399,7 @@ def test_a_rollback_takes_away_the_tags_that_only_the_later_drop_has(harbor: Har
     take(site, ship(first, tmp_path / "first"))
     take(site, ship(second, tmp_path / "second", sequence=2))
     client, repository = client_of(harbor), f"{project}/{APP}"
-    if not harbor.is_administrators():
+    if not harbor.is_administrators:
         pytest.skip("whether another account may delete tags is for the project's roles to say")
     drops.rollback(site, None)
     eventually(lambda: client.head(repository, "2") is None, "the later drop's tag is still there")

@@ -154,6 +154,21 @@ def test_what_cannot_be_removed_keeps_nothing_else_from_it_and_all_of_it_is_name
     assert_that_nothing_is_left(harbor)
 
 
+def test_robots_are_removed_also_when_harbor_cannot_say_for_a_moment_who_asks(harbor: Harbor, authority: Path) -> None:
+    run = HarborUnderTest(harbor.url, ADMIN, ADMIN_SECRET, authority, stand_in=harbor)
+    with clearing(run):
+        run.robot()
+        harbor.faults.append(refuse(503, match="/users/current"))
+    assert_that_nothing_is_left(harbor)
+
+
+def test_a_harbor_that_cannot_say_who_asks_is_not_used(harbor: Harbor, authority: Path) -> None:
+    run = HarborUnderTest(harbor.url, ADMIN, "Wrong12345", authority, stand_in=harbor)
+    with pytest.raises(AssertionError, match=r"^the account admin: 401 "), clearing(run):
+        pytest.fail("it is used")
+    assert_that_nothing_is_left(harbor)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_ended_leaves_nothing(
     harbor: Harbor, authority: Path, tmp_path: Path, how: signal.Signals

@@ -7,6 +7,7 @@ the instance, no other project, no other robot. Whatever bears the mark is remov
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import time
@@ -87,12 +88,16 @@ class HarborUnderTest:
         assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text[:300]}"
         return answer.json()
 
+    @functools.cached_property
     def is_administrators(self) -> bool:
+        """Whether the account is an administrator's. Asked once: a Harbor in trouble makes nobody ordinary."""
         answer = self.ask("GET", "/users/current")
+        # A robot is no user: 412.
+        assert answer.status_code in (200, 412), f"the account {self.user}: {answer.status_code} {answer.text[:200]}"
         return answer.status_code == 200 and answer.json().get("sysadmin_flag") is True
 
     def need_administrator(self) -> None:
-        if not self.is_administrators():
+        if not self.is_administrators:
             pytest.skip(f"{USER} is no administrator of this Harbor: robots, quotas and rules cannot be made")
 
     def project(self, *, public: bool = False, storage_limit: int = -1) -> str:
@@ -146,7 +151,7 @@ class HarborUnderTest:
 
     def robots(self) -> list[int]:
         """The numbers of this run's robots; none for an account that may not see robots."""
-        if not self.is_administrators():
+        if not self.is_administrators:
             return []
         found = self._pages(f"/robots?q=name=~{self.run}")
         return [item["id"] for item in found if self.run in item["name"]]
@@ -252,7 +257,7 @@ def clearing(harbor: HarborUnderTest) -> Iterator[HarborUnderTest]:
 
     An account that cannot remove what it makes is not used at all.
     """
-    if not harbor.is_administrators():
+    if not harbor.is_administrators:
         probe = harbor.project()
         if harbor.ask("DELETE", f"/projects/{probe}").status_code != 200:
             pytest.fail(f"{USER} may make projects and may not remove them; {probe} is left, remove it by hand")
