@@ -16,23 +16,38 @@ from tests.support.real_harbor import HarborUnderTest
 from tests.support.registry import Registry, running_registry
 from tests.support.site_bundles import make_site
 
+ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""What ends a run. A closed terminal sends its signal twice, and an impatient tester as well."""
+
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
+    _end_no_more()
     raise KeyboardInterrupt
+
+
+def _end_no_more() -> None:
+    """What was made is removed from here on, which is not to be broken off."""
+    for one in ENDS:
+        signal.signal(one, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")
 def named_harbor() -> Iterator[HarborUnderTest]:
-    """The Harbor of AIRLIFT_TEST_HARBOR; what the run made in it is removed at the end, also when it is terminated."""
+    """The Harbor of AIRLIFT_TEST_HARBOR; what the run made in it is removed at the end, also when it is ended."""
     harbor = real_harbor.named()
     if harbor is None:
         pytest.skip(f"no Harbor is named: {real_harbor.URL}, {real_harbor.USER} and {real_harbor.PASSWORD}")
-    before = signal.signal(signal.SIGTERM, _stop)
+    before = {one: signal.getsignal(one) for one in ENDS}
+    for one, handler in before.items():
+        if handler != signal.SIG_IGN:  # as nohup has it
+            signal.signal(one, _stop)
     try:
         with real_harbor.clearing(harbor):
             yield harbor
+            _end_no_more()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 @pytest.fixture

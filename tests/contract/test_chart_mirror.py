@@ -20,8 +20,9 @@ from tests.components import require
 from tests.support import mirrors
 from tests.support.chart_servers import helm
 from tests.support.charts import chart, pod
-from tests.support.harbor import ADMIN, ADMIN_SECRET, running_harbor
+from tests.support.harbor import running_harbor
 from tests.support.mirrors import Mirror
+from tests.support.real_harbor import HarborUnderTest, administered
 from tests.support.registry import running_registry
 from tests.support.site_bundles import Cargo, make_site, ship
 
@@ -35,10 +36,12 @@ class Shop:
     Attributes:
         mirror: the site, and where it shows them.
         base: the address of the repository, or oci:// and where charts are in the registry.
+        transport: helm's words for the connection to a registry.
     """
 
     mirror: Mirror
     base: str
+    transport: tuple[str, ...] = ("--plain-http",)
 
     @property
     def is_oci(self) -> bool:
@@ -46,7 +49,7 @@ class Shop:
 
     def chart(self, name: str, version: str = "") -> list[str]:
         """The words by which helm finds a chart here."""
-        words = [f"{self.base}/{name}", "--plain-http"] if self.is_oci else [name, "--repo", self.base]
+        words = [f"{self.base}/{name}", *self.transport] if self.is_oci else [name, "--repo", self.base]
         return [*words, *(["--version", version] if version else [])]
 
     def pull(self, name: str, version: str = "", *words: str) -> dict[str, bytes]:
@@ -64,10 +67,10 @@ class Shop:
             answer = requests.get(place, timeout=30)
             return answer.content if answer.ok else None
         place = f"{self.base}/{item.facts['name']}@{item.root.digest}"
-        command = [require("helm"), "show", "chart", place, "--plain-http"]
+        command = [require("helm"), "show", "chart", place, *self.transport]
         if subprocess.run(command, capture_output=True, timeout=60, check=False).returncode != 0:
             return None
-        (data,) = _pulled(self.mirror.folder, place, "--plain-http").values()
+        (data,) = _pulled(self.mirror.folder, place, *self.transport).values()
         return data
 
 
@@ -104,14 +107,27 @@ def _docker_registry(folder: Path) -> Iterator[Shop]:
 
 
 @contextlib.contextmanager
-def _harbor(folder: Path) -> Iterator[Shop]:
-    (folder / "password").write_text(ADMIN_SECRET)
+def _stand_in(folder: Path) -> Iterator[Shop]:
     with running_registry(folder / "registry") as behind, running_harbor(behind) as harbor:
-        # Who may delete, which going back and pruning do.
-        account = {"username": ADMIN, "password_file": str(folder / "password")}
-        config = RegistryConfig(url=harbor.url, kind="harbor", public=True, **account)
-        site = make_site(folder / "site", registry=config, channels=mirrors.CHANNELS)
-        yield Shop(Mirror(site, harbor.url, folder), f"oci://{harbor.host}/{config.repository('charts')}")
+        yield _harbor(folder, administered(harbor))
+
+
+def _harbor(folder: Path, harbor: HarborUnderTest, project: str | None = None) -> Shop:
+    """Everybody may pull there; the account may delete, which going back and pruning do."""
+    (folder / "password").write_text(harbor.password)
+    config = RegistryConfig(
+        url=harbor.url,
+        kind="harbor",
+        ca=None if harbor.ca is None else str(harbor.ca),
+        username=harbor.user,
+        password_file=str(folder / "password"),
+        project=project,
+        public=True,
+    )
+    site = make_site(folder / "site", registry=config, channels=mirrors.CHANNELS)
+    transport = ["--plain-http"] if harbor.is_plain else ["--ca-file", str(harbor.ca)] if harbor.ca else []
+    place = f"oci://{harbor.host}/{config.repository('charts')}"
+    return Shop(Mirror(site, harbor.url, folder), place, tuple(transport))
 
 
 SHOPS: dict[str, Callable[[Path], AbstractContextManager[Shop]]] = {
@@ -119,14 +135,20 @@ SHOPS: dict[str, Callable[[Path], AbstractContextManager[Shop]]] = {
     "static tree on nginx": lambda folder: _repository(folder, mirrors.static_tree),
     "embedded, by oci": _embedded_registry,
     "docker-registry, by oci": _docker_registry,
-    "a Harbor's stand-in, by oci": _harbor,
+    "a Harbor's stand-in, by oci": _stand_in,
 }
+NAMED = "a Harbor, by oci"
 REPOSITORIES = [name for name in SHOPS if "oci" not in name]
 
 
-@pytest.fixture(params=list(SHOPS))
+@pytest.fixture(params=[*SHOPS, pytest.param(NAMED, marks=pytest.mark.harbor)])
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
     require("helm")
+    if request.param == NAMED:
+        # Asked for here, so that a run without one skips nothing else.
+        harbor: HarborUnderTest = request.getfixturevalue("named_harbor")
+        yield _harbor(tmp_path, harbor, harbor.name())
+        return
     with SHOPS[request.param](tmp_path) as made:
         yield made
 
@@ -250,7 +272,7 @@ def test_a_chart_finds_its_dependency_there(shop: Shop, tmp_path: Path) -> None:
     outer.mkdir()
     wanted = f"  - {{name: inner, version: ^1, repository: '{shop.base}'}}\n"
     (outer / "Chart.yaml").write_text(f"apiVersion: v2\nname: outer\nversion: 1.0.0\ndependencies:\n{wanted}")
-    helm("dependency", "update", outer, *(["--plain-http"] if shop.is_oci else []))
+    helm("dependency", "update", outer, *(shop.transport if shop.is_oci else ()))
     assert (outer / "charts" / "inner-1.2.0.tgz").read_bytes() == inner
     assert "image: inner:1" in helm("template", "r", outer)
 

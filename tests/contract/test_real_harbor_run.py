@@ -5,7 +5,9 @@ Whatever becomes of such a run, nothing that it made is left there, and nothing 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -19,7 +21,8 @@ import pytest
 from tests.components import ROOT, require, require_root
 from tests.support import real_harbor
 from tests.support.harbor import ADMIN, ADMIN_SECRET, Account, Harbor, running_harbor
-from tests.support.registry import running_registry
+from tests.support.real_harbor import HarborUnderTest, clearing
+from tests.support.registry import Fault, FrontHandler, refuse, running_registry
 
 OTHERS = {"library", "airlift-test-of-others", "docker.io"}
 
@@ -95,7 +98,8 @@ def test_an_ordinary_account_skips_what_it_may_not_and_leaves_nothing(
     harbor: Harbor, authority: Path, tmp_path: Path
 ) -> None:
     harbor.accounts["joe"] = Account("Joe12345678", is_robot=False, number=90)
-    out = run(harbor, authority, tmp_path, "tests/contract/test_harbor.py", user="joe", password="Joe12345678")
+    tests = ("tests/contract/test_harbor.py", "tests/contract/test_chart_mirror.py")
+    out = run(harbor, authority, tmp_path, *tests, user="joe", password="Joe12345678")
     assert re.search(r"\n\d+ passed, \d+ skipped, \d+ deselected", out), out[-3000:]
     assert "AIRLIFT_TEST_HARBOR_USER is no administrator of this Harbor" in out
     assert_that_nothing_is_left(harbor)
@@ -127,37 +131,119 @@ def _grant_everything(harbor: Harbor) -> bool:
     return False
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_ended_leaves_nothing(
-    harbor: Harbor, authority: Path, tmp_path: Path, how: signal.Signals
+def test_what_cannot_be_removed_keeps_nothing_else_from_it_and_all_of_it_is_named(
+    harbor: Harbor, authority: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = "tests/contract/test_harbor.py::test_a_quota_that_cannot_be_seen_is_told_at_the_upload_and_the_re_run_goes_on"
-    running = subprocess.Popen(
-        command(one, folder=tmp_path),
+    monkeypatch.setattr(real_harbor, "PATIENCE_S", 1)
+    run = HarborUnderTest(harbor.url, ADMIN, ADMIN_SECRET, authority, stand_in=harbor)
+    made = sorted(run.project() for _ in range(5))
+    kept, number = run.robot()[::2]
+    run.robot()
+    for path, status in {f"/projects/{made[0]}": 500, f"/projects/{made[2]}": 403, f"/robots/{number}": 412}.items():
+        harbor.faults.append(refuse(status, b"no", match=path, method="DELETE"))
+    with pytest.raises(AssertionError) as caught, clearing(run):
+        pass
+    left = (
+        f"robot {number} (DELETE /robots/{number}: 412 no)",
+        f"{made[0]} (DELETE /projects/{made[0]}: 500 no)",
+        f"{made[2]} (DELETE /projects/{made[2]}: 403 no)",
+    )
+    message = f"this stays in {harbor.url}, remove it by hand: {', '.join(left)}"
+    assert str(caught.value).partition("\n")[0] == message
+    assert set(harbor.projects) - OTHERS == {made[0], made[2]}
+    assert [name for name in harbor.accounts if run.run in name] == [kept]
+    harbor.faults.clear()
+    run.clear()
+    assert_that_nothing_is_left(harbor)
+
+
+def test_robots_are_removed_also_when_harbor_cannot_say_for_a_moment_who_asks(harbor: Harbor, authority: Path) -> None:
+    run = HarborUnderTest(harbor.url, ADMIN, ADMIN_SECRET, authority, stand_in=harbor)
+    with clearing(run):
+        run.robot()
+        harbor.faults.append(refuse(503, match="/users/current"))
+    assert_that_nothing_is_left(harbor)
+
+
+def test_a_harbor_that_cannot_say_who_asks_is_not_used(harbor: Harbor, authority: Path) -> None:
+    run = HarborUnderTest(harbor.url, ADMIN, "Wrong12345", authority, stand_in=harbor)
+    with pytest.raises(AssertionError, match=r"^the account admin: 401 "), clearing(run):
+        pytest.fail("it is used")
+    assert_that_nothing_is_left(harbor)
+
+
+LONG = "tests/contract/test_harbor.py::test_a_quota_that_cannot_be_seen_is_told_at_the_upload_and_the_re_run_goes_on"
+
+
+@contextlib.contextmanager
+def running(
+    harbor: Harbor, authority: Path, folder: Path, terminal: int = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A run, in a terminal where one is given, which has pushed something when the block begins."""
+    words = command(LONG, folder=folder)
+    run = subprocess.Popen(
+        words if terminal == subprocess.DEVNULL else [require("setsid"), "--ctty", *words],
         cwd=ROOT,
         env=environment(harbor, authority),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
     )
     try:
         ends = time.monotonic() + 120
         while not any(project.blobs for project in harbor.projects.values()):
-            assert running.poll() is None, "the run ended before it had pushed anything"
+            assert run.poll() is None, "the run ended before it had pushed anything"
             assert time.monotonic() < ends
             time.sleep(0.01)
         assert set(harbor.projects) > OTHERS
-        running.send_signal(how)
-        running.wait(120)
+        yield run
+        run.wait(120)
     finally:
-        running.kill()
-        running.wait()
+        run.kill()
+        run.wait()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_run_that_is_ended_leaves_nothing(
+    harbor: Harbor, authority: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    with running(harbor, authority, tmp_path) as run:
+        run.send_signal(how)
+    assert_that_nothing_is_left(harbor)
+
+
+def test_a_run_that_is_ended_again_while_it_clears_up_leaves_nothing(
+    harbor: Harbor, authority: Path, tmp_path: Path
+) -> None:
+    again: list[str] = []
+    with running(harbor, authority, tmp_path) as run:
+
+        def end(handler: FrontHandler) -> bool:
+            again.append(handler.path)
+            run.send_signal(signal.SIGHUP)
+            run.send_signal(signal.SIGINT)
+            return False
+
+        harbor.faults.append(Fault(end, method="DELETE", times=1))
+        run.send_signal(signal.SIGINT)
+    assert again
+    assert_that_nothing_is_left(harbor)
+
+
+def test_a_run_whose_terminal_is_closed_leaves_nothing(harbor: Harbor, authority: Path, tmp_path: Path) -> None:
+    ours, its = pty.openpty()
+    with running(harbor, authority, tmp_path, its):
+        os.close(its)
+        # The last hold on the other side: the kernel hangs up, and whatever the run still says is an error.
+        os.close(ours)
     assert_that_nothing_is_left(harbor)
 
 
 ELSEWHERE = """
 import os, pathlib, subprocess, sys
 from tests.support.harbor import running_harbor
-from tests.support.registry import running_registry
+from tests.support.real_harbor import HarborUnderTest, clearing
+from tests.support.registry import Fault, FrontHandler, refuse, running_registry
 
 root = pathlib.Path(sys.argv[1])
 with running_registry(root / "registry") as behind, running_harbor(behind, address="10.99.0.1") as harbor:
