@@ -23,8 +23,8 @@ from airlift.progress import Progress
 from airlift.site import contents, oci_listing
 from airlift.site.config import Site
 from airlift.site.contents import shown
-from airlift.site.importer import ENVELOPE, INDEX
 from airlift.site.journal import READY, Drop, Journal, part_of
+from airlift.site.kept import ENVELOPE, INDEX
 from airlift.site.listing import Listing
 
 WORKERS: Final = 4
