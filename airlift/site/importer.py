@@ -161,6 +161,7 @@ class _Import:
 
     def _admitted(self, journal: Journal, reader: BundleReader) -> Verified:
         """Let the gate decide; a release that was accepted before is not too old to mend or complete itself with."""
+        kept.refuse_older_journal(self.site, journal)
         self.is_late = self.mend is None and kept.is_late(self.site, journal, reader.release)
         if self.mend is None and not self.is_late:
             return Gate(self.site.trust, now=self.now, seen=journal.seen()).admit(reader.envelope, reader.roots)

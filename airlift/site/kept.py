@@ -19,6 +19,11 @@ from airlift.trust.signing import MAX_ENVELOPE, Release, parse_envelope, parse_r
 
 ENVELOPE: Final = "airlift.json"
 INDEX: Final = "index.json"
+OLDER_JOURNAL: Final = (
+    "move state.db with its -wal and -shm files away and run airlift site recover, with the highest sequence of the"
+    " paper records as --min-sequence"
+)
+"""What to do when `newer` finds something."""
 
 
 def write(site: Site, release: str, files: Mapping[str, bytes]) -> None:
@@ -76,3 +81,43 @@ def is_late(site: Site, journal: Journal, release: Release) -> bool:
     highest, _ = journal.seen().get(release.channel, (0, ""))
     is_left = known is not None and known.state != READY and release.sequence < highest
     return is_left and is_proven(site, release.digest)
+
+
+def newer(site: Site, journal: Journal) -> list[Release]:
+    """Return what was signed, had whole and is unknown to the journal although it is higher than all it accepted.
+
+    An import notes a release in the journal before it keeps anything of it, so the journal is then an older one.
+
+    Raises:
+        StoreError: the journal, or a kept envelope, cannot be read.
+    """
+    seen, known = journal.seen(), {drop.release for drop in journal.drops()}
+    found = []
+    with fs.guarded("reading"):
+        names = sorted(path.parent.name for path in site.drops_dir.glob(f"*/{ENVELOPE}"))
+    for name in names:
+        if name in known:
+            continue
+        with contextlib.suppress(BundleError, IntegrityError, TrustError):
+            release = verified(site, name)
+            if release.sequence > seen.get(release.channel, (0, ""))[0]:
+                found.append(release)
+    return found
+
+
+def refuse_older_journal(site: Site, journal: Journal) -> None:
+    """Refuse to judge sequences by a journal that was restored from a backup of before.
+
+    Raises:
+        StoreError: it is one, or cannot be read.
+    """
+    for release in newer(site, journal):
+        raise StoreError(f"the journal {site.journal_path} is {older_than(release)}", hint=OLDER_JOURNAL)
+
+
+def older_than(release: Release) -> str:
+    """Say what a release of `newer` makes of the journal."""
+    return (
+        f"older than drops/: {release.channel}/{release.sequence} ({release.digest}) was imported here,"
+        " and the journal knows neither it nor a later one"
+    )

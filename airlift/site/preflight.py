@@ -132,6 +132,7 @@ class Flight:
         """Take the gate's steps one reason at a time, so that two reasons are both told."""
         try:
             with self.site.journal() as journal:
+                kept.refuse_older_journal(self.site, journal)
                 seen = journal.seen()
                 known = journal.drop(reader.release.digest)
                 is_late = kept.is_late(self.site, journal, reader.release)

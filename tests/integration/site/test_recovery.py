@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from airlift.digest import of as digest_of
-from airlift.errors import IntegrityError, TrustError, UsageError
+from airlift.errors import IntegrityError, StoreError, TrustError, UsageError
 from airlift.progress import Silent
 from airlift.site import drops, recovery, repair, retention
 from airlift.site.config import RegistryConfig, Site
@@ -150,6 +150,39 @@ def test_a_damaged_older_drop_is_completed_from_its_bundle_and_nothing_older_get
     assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
     with pytest.raises(TrustError, match="is too old: 3 was accepted before"):
         take(site, tmp_path / "1.airlift")
+
+
+def test_a_journal_from_an_older_backup_is_refused_and_named(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    take(site, month(tmp_path, 2))
+    backup = site.journal_path.read_bytes()
+    release = take(site, month(tmp_path, 3)).drop.release
+    lose(site)
+    site.journal_path.write_bytes(backup)
+
+    older = (
+        f"older than drops/: stable/3 ({release}) was imported here, and the journal knows neither it nor a later one"
+    )
+    with pytest.raises(StoreError) as caught:
+        take(site, month(tmp_path, 2))
+    assert caught.value.message == f"the journal {site.journal_path} is {older}"
+    assert "airlift site recover" in str(caught.value.hint)
+    assert flight(site, tmp_path / "2.airlift")["journal"] == f"the journal {site.journal_path} is {older}"
+    ran = airlift("check", "--site", site.root, home=tmp_path)
+    assert (ran.code, f"journal  stable/3: the journal is {older}" in ran.out) == (12, True)
+
+    lose(site)
+    recovery.recover(site, {"stable": 3}, Silent())
+    drops.activate(site, "stable/3")
+    assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
+
+
+def test_what_nobody_signed_makes_no_journal_older(site: Site) -> None:
+    folder = site.drops_dir / f"sha256:{'0' * 64}"
+    folder.mkdir()
+    release = drops.find(site, "stable/3").release
+    (folder / "airlift.json").write_bytes((site.drops_dir / release / "airlift.json").read_bytes())
+    assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
 
 
 def test_a_bad_copy_of_the_bundle_takes_no_chance_from_the_next(site: Site, tmp_path: Path) -> None:
