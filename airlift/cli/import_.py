@@ -46,6 +46,12 @@ def _tell(imported: Imported, *, dry_run: bool) -> None:
         done = "it would become the active one" if dry_run else "it is the active one again"
         did = done if imported.switched else "nothing was written"
         console.answer(f"drop {drop.channel}/{drop.sequence} is here already and complete, {did}")
+    elif not dry_run and not drop.active:
+        console.answer(
+            f"drop {drop.channel}/{drop.sequence} is complete again and not active, since a later one was accepted:"
+            f" {console.count(imported.new_blobs, 'new blob')} ({console.size(imported.new_bytes)});"
+            " airlift drops activate chooses it"
+        )
     else:
         counts = Counter(item.change for item in imported.changes)
         if dry_run:

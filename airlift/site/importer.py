@@ -7,21 +7,21 @@ transaction. Whatever ends it earlier leaves at most unnamed blobs, and the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from airlift import artifact, fs
+from airlift import artifact
 from airlift.bundle.reader import BundleReader
 from airlift.digest import Digest
 from airlift.errors import BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError
 from airlift.progress import Progress
-from airlift.site import contents
+from airlift.site import contents, kept
 from airlift.site.config import Site
 from airlift.site.contents import Contents
-from airlift.site.intake import Intake
+from airlift.site.intake import Damaged, Intake
 from airlift.site.journal import READY, STAGING, Drop, Journal, part_of
 from airlift.site.listing import Listing, Name, Service
 from airlift.site.mirror import Several, Target
@@ -31,10 +31,6 @@ from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
 from airlift.trust.gate import Gate, Verified
 from airlift.trust.keys import Passphrase, load_identity
-
-ENVELOPE: Final = "airlift.json"
-INDEX: Final = "index.json"
-"""What is kept of each bundle beside attest, so that a lost journal can be made again (`airlift.site.recovery`)."""
 
 _SHOWN: Final = 10
 _REFUSALS: Final = (BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError)
@@ -150,6 +146,8 @@ class _Import:
     http: HttpSettings
     mend: frozenset[Digest] | None = None
     target: Target | None = field(default=None, init=False)
+    is_late: bool = field(default=False, init=False)
+    """Whether the release comes back after a later one (`airlift.site.kept.is_late`): it is not activated then."""
 
     def run(self, journal: Journal, *, is_dry: bool) -> Imported:
         with BundleReader(self.bundle) as reader:
@@ -162,10 +160,14 @@ class _Import:
             return self._take(journal, reader, verified, is_dry=is_dry)
 
     def _admitted(self, journal: Journal, reader: BundleReader) -> Verified:
-        """Let the gate decide; a release that was accepted before is not too old to mend itself with."""
-        if self.mend is None:
+        """Let the gate decide; a release that was accepted before is not too old to mend or complete itself with."""
+        kept.refuse_older_journal(self.site, journal)
+        self.is_late = self.mend is None and kept.is_late(self.site, journal, reader.release)
+        if self.mend is None and not self.is_late:
             return Gate(self.site.trust, now=self.now, seen=journal.seen()).admit(reader.envelope, reader.roots)
         verified = Gate(self.site.trust, now=None).admit(reader.envelope, reader.roots)
+        if self.is_late:
+            return verified
         known = journal.drop(verified.release.digest)
         if known is None or known.state != READY:
             raise UsageError(
@@ -223,21 +225,25 @@ class _Import:
             target.check()
         known = journal.drop(drop.release)
         is_mending = known is not None and known.state == READY
+        was_whole = known is not None and (is_mending or kept.is_proven(self.site, drop.release))
+        distrusted: Container[Digest] = self.mend or frozenset()
+        if known is not None and known.state == STAGING and was_whole:
+            # Recovery found something of it damaged.
+            distrusted = Damaged(self.site.store)
         if not is_dry and not is_mending:
             journal.stage(drop)
         summary = {**reader.summary(verified), "content_id": drop.content_id}
         self.progress.start("importing", opened.payload_size)
-        with Intake(
-            self.site.store, target, self.progress, is_dry=is_dry, distrusted=self.mend or frozenset()
-        ) as intake:
+        with Intake(self.site.store, target, self.progress, is_dry=is_dry, distrusted=distrusted) as intake:
             try:
                 found = intake.run(opened)
                 attest = opened.attest()
                 self.progress.finish()
                 drop, listing = self._checked(journal, drop, found, intake)
-                changed = tuple(changes(journal.name_digests(drop.channel), listing.names))
+                before = journal.name_digests(drop.channel)
+                changed = () if self.is_late else tuple(changes(before, listing.names))
             except _REFUSALS:
-                if not is_dry and not is_mending:
+                if not is_dry and not was_whole:
                     intake.discard()
                     with journal.transaction():
                         journal.forget(drop.release)
@@ -252,7 +258,7 @@ class _Import:
         )
         if is_dry:
             return result
-        self._keep_attest(drop, {**attest, ENVELOPE: reader.envelope, INDEX: opened.index()})
+        kept.write(self.site, drop.release, {**attest, kept.ENVELOPE: reader.envelope, kept.INDEX: opened.index()})
         left = self._publish(journal, drop, listing, target)
         return replace(result, drop=journal.drop(drop.release) or drop, tags_left=left)
 
@@ -263,18 +269,9 @@ class _Import:
         refuse_clashes(journal, drop.channel, listing.names)
         return replace(drop, name=found.config.name, config=found.config_digest), listing
 
-    def _keep_attest(self, drop: Drop, attest: Mapping[str, bytes]) -> None:
-        folder = self.site.drops_dir / drop.release
-        with fs.guarded("creating"):
-            folder.mkdir(parents=True, exist_ok=True)
-        for name, data in attest.items():
-            fs.write(folder / name, data)
-        with fs.guarded("syncing"):
-            fs.sync_directory(self.site.drops_dir)
-
     def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None) -> tuple[str, ...]:
         known = journal.drop(drop.release)
-        if self.mend is not None and known is not None and not known.active:
+        if (self.mend is not None or self.is_late) and known is not None and not known.active:
             if target is not None:
                 target.publish(self.site.store, self.progress)
             with journal.transaction():

@@ -20,11 +20,11 @@ from airlift.digest import parse as parse_digest
 from airlift.errors import AirliftError, BundleError, IntegrityError, StoreError
 from airlift.kinds.images import is_foreign
 from airlift.progress import Progress
-from airlift.site import contents, oci_listing
+from airlift.site import contents, kept, oci_listing
 from airlift.site.config import Site
 from airlift.site.contents import shown
-from airlift.site.importer import ENVELOPE, INDEX
 from airlift.site.journal import READY, Drop, Journal, part_of
+from airlift.site.kept import ENVELOPE, INDEX
 from airlift.site.listing import Listing
 
 WORKERS: Final = 4
@@ -157,6 +157,11 @@ def inspect_site(site: Site, journal: Journal, progress: Progress) -> tuple[Inve
     findings = [*inventory.findings, *_blobs(site, inventory, progress)]
     for drop, config in inventory.configs:
         findings += _names(site, journal, drop, config)
+    for release in kept.newer(site, journal):
+        subject = f"{release.channel}/{release.sequence}"
+        findings.append(
+            Finding(Place.JOURNAL, subject, f"the journal is {kept.older_than(release)}", kept.OLDER_JOURNAL)
+        )
     for drop in journal.drops():
         if drop.state == READY:
             findings += _files(site, drop)

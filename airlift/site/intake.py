@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
@@ -17,7 +17,7 @@ from typing import Final, Self
 from airlift import limits, oci
 from airlift.bundle.reader import Opened, PayloadMember
 from airlift.digest import Digest
-from airlift.errors import BundleError, StoreError
+from airlift.errors import BundleError, IntegrityError, StoreError
 from airlift.progress import Progress
 from airlift.site import contents
 from airlift.site.contents import Contents, Payload
@@ -42,7 +42,7 @@ class Intake:
         progress: Progress,
         *,
         is_dry: bool,
-        distrusted: frozenset[Digest] = frozenset(),
+        distrusted: Container[Digest] = frozenset(),
     ) -> None:
         """Begin.
 
@@ -226,6 +226,23 @@ class Intake:
         for chunk in member.chunks:
             self._progress.advance(len(chunk))
             yield chunk
+
+
+class Damaged:
+    """The blobs of a store whose bytes are not what their digest says; each is hashed when it is asked for."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __contains__(self, digest: object) -> bool:
+        """Say whether it is there and damaged."""
+        if not isinstance(digest, str) or not self._store.has(Digest(digest)):
+            return False
+        try:
+            self._store.verify(Digest(digest))
+        except IntegrityError:
+            return True
+        return False
 
 
 class _Counted:

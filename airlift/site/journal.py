@@ -230,13 +230,14 @@ class Journal:
             drop.release,
         )
 
-    def bound(self, channel: str, sequence: int) -> None:
-        """Accept nothing of a channel at or below a sequence of which no release is known. Inside `transaction`."""
+    def bound(self, channel: str, sequence: int, release: str = "") -> None:
+        """Accept nothing of a channel at or below a sequence, but for the release of it. Inside `transaction`."""
         self._run(
-            "INSERT INTO channels VALUES (?,?,'',NULL,NULL) ON CONFLICT (channel) DO UPDATE"
-            " SET sequence = excluded.sequence, release = '' WHERE excluded.sequence > sequence",
+            "INSERT INTO channels VALUES (?,?,?,NULL,NULL) ON CONFLICT (channel) DO UPDATE"
+            " SET sequence = excluded.sequence, release = excluded.release WHERE excluded.sequence > sequence",
             channel,
             sequence,
+            release,
         )
 
     def publish(self, drop: Drop, names: Iterable[Name], held: Iterable[Held]) -> None:

@@ -22,11 +22,11 @@ from airlift.bundle.reader import BundleReader, Opened
 from airlift.digest import Digest
 from airlift.errors import AirliftError, BundleError, DeliveryError, StoreError, TrustError
 from airlift.progress import Progress
-from airlift.site import contents
+from airlift.site import contents, kept
 from airlift.site.config import Site
 from airlift.site.contents import Contents, Payload
-from airlift.site.importer import ENVELOPE
 from airlift.site.journal import READY
+from airlift.site.kept import ENVELOPE
 from airlift.site.mirrors import images, wheels
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
@@ -132,8 +132,10 @@ class Flight:
         """Take the gate's steps one reason at a time, so that two reasons are both told."""
         try:
             with self.site.journal() as journal:
+                kept.refuse_older_journal(self.site, journal)
                 seen = journal.seen()
                 known = journal.drop(reader.release.digest)
+                is_late = kept.is_late(self.site, journal, reader.release)
         except StoreError as error:
             yield _error("journal", error)
             return
@@ -150,6 +152,9 @@ class Flight:
                 Severity.WARNING,
                 f"a signature by {key_id} counts for nothing: the trust file does not list this key",
             )
+        if is_late:
+            yield _ok("sequence", "the drop was here and is not complete; its bundle completes it, however old it is")
+            return
         try:
             Gate(_any_sequence(trust), now=self.now).admit(reader.envelope, reader.roots)
             yield _ok("expiry", "not expired")

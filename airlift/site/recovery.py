@@ -7,21 +7,19 @@ What no file here can tell is how high the sequences were: a person says so, twi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from airlift import digest as digests
 from airlift import fs, limits
-from airlift.errors import AirliftError, BundleError, IntegrityError, StoreError, UsageError
+from airlift.digest import Digest
+from airlift.errors import AirliftError, BundleError, StoreError, UsageError
 from airlift.progress import Progress
-from airlift.site import contents
+from airlift.site import contents, kept
 from airlift.site.config import Site
 from airlift.site.contents import Contents
-from airlift.site.importer import ENVELOPE
 from airlift.site.journal import STAGING, Drop, Journal
-from airlift.trust.gate import Gate
-from airlift.trust.signing import MAX_ENVELOPE, Release, parse_envelope, parse_release
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,8 @@ class Recovered:
 
     Attributes:
         drops: those that are complete; none is active.
-        left_out: release to the reason why it could not be taken.
+        left_out: release to the reason why it could not be taken. Where its signatures are good, the journal knows it
+            as not complete, and an import of its bundle completes it, however old it is.
         sequences: per channel the lowest sequence that is accepted from now on.
     """
 
@@ -128,49 +127,47 @@ def _take_all(site: Site, journal: Journal, progress: Progress) -> tuple[list[Dr
 
 
 def _take(site: Site, journal: Journal, folder: Path, hashed: set[str]) -> Drop:
-    release = _verified(site, fs.read_bounded(folder / ENVELOPE, MAX_ENVELOPE))
-    if release.digest != folder.name:
-        raise IntegrityError(f"{folder.name}/{ENVELOPE}", expected=folder.name, actual=release.digest)
-    index = fs.read_bounded(site.index_path(folder.name), limits.INDEX_DOCUMENT)
-    found = contents.read(index, site.store)
-    if found.config.channel != release.channel:
-        raise BundleError(f"the drop is made for channel {found.config.channel}, the release for {release.channel}")
-    listing = contents.list_all(found.config, site.store, is_embedded=site.config.registry is None)
-    _compare_blobs(
-        site, found, [*(value.digest for value in found.values), *(one.digest for one in listing.held)], hashed
-    )
+    release = kept.verified(site, folder.name)
     drop = Drop(
         release=release.digest,
         channel=release.channel,
         sequence=release.sequence,
         state=STAGING,
-        content_id=digests.of(index),
-        name=found.config.name,
-        config=found.config_digest,
-        artifacts=len(found.config.artifacts),
+        content_id=Digest(""),
+        name="",
+        config=Digest(""),
+        artifacts=0,
         imported="",
         active=False,
     )
     journal.stage(drop)
-    try:
-        with journal.transaction():
-            journal.accept(drop)
-            journal.publish(drop, listing.names, listing.held)
-    except BaseException:
-        with journal.transaction():
-            journal.forget(drop.release)
-        raise
+    with journal.transaction():
+        journal.bound(drop.channel, drop.sequence, drop.release)
+    return _complete(site, journal, drop, hashed)
+
+
+def _complete(site: Site, journal: Journal, drop: Drop, hashed: set[str]) -> Drop:
+    """Publish a signed drop; where it cannot be, it stays staged."""
+    index = fs.read_bounded(site.index_path(drop.release), limits.INDEX_DOCUMENT)
+    found = contents.read(index, site.store)
+    if found.config.channel != drop.channel:
+        raise BundleError(f"the drop is made for channel {found.config.channel}, the release for {drop.channel}")
+    listing = contents.list_all(found.config, site.store, is_embedded=site.config.registry is None)
+    _compare_blobs(
+        site, found, [*(value.digest for value in found.values), *(one.digest for one in listing.held)], hashed
+    )
+    drop = replace(
+        drop,
+        content_id=digests.of(index),
+        name=found.config.name,
+        config=found.config_digest,
+        artifacts=len(found.config.artifacts),
+    )
+    journal.stage(drop)
+    with journal.transaction():
+        journal.accept(drop)
+        journal.publish(drop, listing.names, listing.held)
     return drop
-
-
-def _verified(site: Site, envelope: bytes) -> Release:
-    """Take the steps of the gate that hold for what was accepted before: neither age nor order count."""
-    gate = Gate(site.trust, now=None)
-    gate.envelope(envelope)
-    gate.roots(b"[]")
-    gate.signatures()
-    gate.acceptance()
-    return parse_release(parse_envelope(envelope).body)
 
 
 def _compare_blobs(site: Site, found: Contents, held: Iterable[digests.Digest], hashed: set[str]) -> None:

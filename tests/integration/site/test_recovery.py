@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from airlift.digest import of as digest_of
-from airlift.errors import TrustError, UsageError
+from airlift.errors import IntegrityError, StoreError, TrustError, UsageError
 from airlift.progress import Silent
 from airlift.site import drops, recovery, repair, retention
 from airlift.site.config import RegistryConfig, Site
+from airlift.site.preflight import Flight
 from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
+from tests.support.bundles import NOW
 from tests.support.cli import airlift
 from tests.support.registry import running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
@@ -38,6 +40,12 @@ def site(tmp_path: Path) -> Site:
 def lose(site: Site) -> None:
     for path in site.root.glob("state.db*"):
         path.unlink()
+
+
+def flight(site: Site, bundle: Path) -> dict[str, str]:
+    """What preflight says, by what it looked at."""
+    looked = Flight(site, bundle, NOW, b"", HttpSettings(), Silent(), lambda: 0.0)
+    return {item.check: item.message for item in looked.run()}
 
 
 def names(site: Site) -> list[object]:
@@ -113,7 +121,94 @@ def test_what_is_damaged_or_not_signed_is_left_out_and_said(site: Site) -> None:
     assert set(done.left_out) == set(releases.values())
     assert "expected sha256:" in done.left_out[releases[2]]
     assert "signed" in done.left_out[releases[3]]
-    assert drops.list_drops(site) == []
+    # What is signed is known to have been here; what is not is as unknown as if it never had been.
+    assert [(drop.release, drop.state) for drop in drops.list_drops(site)] == [(releases[2], "staging")]
+
+
+def test_a_damaged_older_drop_is_completed_from_its_bundle_and_nothing_older_gets_in(
+    site: Site, tmp_path: Path
+) -> None:
+    before = names(site)
+    old = drops.find(site, "stable/2").release
+    blob = site.store.path(digest_of(b"tool of month 2"))
+    blob.write_bytes(b"tool of month X")
+    lose(site)
+    assert set(recovery.recover(site, {"stable": 3}, Silent()).left_out) == {old}
+    drops.activate(site, "stable/3")
+    found = repair.check(site, progress=Silent(), http=HttpSettings())
+    assert [(item.subject, item.problem) for item in found] == [("stable/2", "not complete (staging)")]
+    retention.execute(site, retention.plan(site, 1), Silent())
+
+    for stranger in (month(tmp_path, 1), ship(Cargo(), tmp_path / "other.airlift", sequence=2)):
+        with pytest.raises(TrustError, match="is too old: 3 was accepted before"):
+            take(site, stranger)
+    assert flight(site, tmp_path / "2.airlift")["sequence"].startswith("the drop was here and is not complete")
+    ran = airlift("import", tmp_path / "2.airlift", "--site", site.root, home=tmp_path)
+    assert ran.code == 0, ran.err
+    assert "drop stable/2 is complete again and not active, since a later one was accepted: 1 new blob (" in ran.out
+    assert blob.read_bytes() == b"tool of month 2"
+    assert names(site) == before
+    assert [drop.sequence for drop in drops.list_drops(site) if drop.active] == [3]
+    assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
+    with pytest.raises(TrustError, match="is too old: 3 was accepted before"):
+        take(site, tmp_path / "1.airlift")
+
+
+def test_a_journal_from_an_older_backup_is_refused_and_named(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    take(site, month(tmp_path, 2))
+    backup = site.journal_path.read_bytes()
+    release = take(site, month(tmp_path, 3)).drop.release
+    lose(site)
+    site.journal_path.write_bytes(backup)
+
+    older = (
+        f"older than drops/: stable/3 ({release}) was imported here, and the journal knows neither it nor a later one"
+    )
+    with pytest.raises(StoreError) as caught:
+        take(site, month(tmp_path, 2))
+    assert caught.value.message == f"the journal {site.journal_path} is {older}"
+    assert "airlift site recover" in str(caught.value.hint)
+    assert flight(site, tmp_path / "2.airlift")["journal"] == f"the journal {site.journal_path} is {older}"
+    ran = airlift("check", "--site", site.root, home=tmp_path)
+    assert (ran.code, f"journal  stable/3: the journal is {older}" in ran.out) == (12, True)
+
+    lose(site)
+    recovery.recover(site, {"stable": 3}, Silent())
+    drops.activate(site, "stable/3")
+    assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
+
+
+def test_what_nobody_signed_makes_no_journal_older(site: Site) -> None:
+    folder = site.drops_dir / f"sha256:{'0' * 64}"
+    folder.mkdir()
+    release = drops.find(site, "stable/3").release
+    (folder / "airlift.json").write_bytes((site.drops_dir / release / "airlift.json").read_bytes())
+    assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
+
+
+def test_a_bad_copy_of_the_bundle_takes_no_chance_from_the_next(site: Site, tmp_path: Path) -> None:
+    site.store.path(digest_of(b"tool of month 2")).unlink()
+    lose(site)
+    recovery.recover(site, {"stable": 9}, Silent())
+    bad = tmp_path / "bad.airlift"
+    data = bytearray((tmp_path / "2.airlift").read_bytes())
+    data[-9000] ^= 1
+    bad.write_bytes(data)
+    with pytest.raises(IntegrityError):
+        take(site, bad)
+    assert not take(site, tmp_path / "2.airlift").drop.active
+    assert drops.activate(site, "stable/2").drop.active
+
+
+def test_the_newest_drop_that_is_left_out_still_sets_the_lowest_sequence(site: Site, tmp_path: Path) -> None:
+    site.store.path(digest_of(b"tool of month 3")).write_bytes(b"tool of month X")
+    lose(site)
+    assert recovery.recover(site, {"stable": 1}, Silent()).sequences == {"stable": 3}
+    with pytest.raises(TrustError, match="with another content"):
+        take(site, ship(Cargo(), tmp_path / "other.airlift", sequence=3))
+    assert take(site, tmp_path / "3.airlift").drop.active
+    assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
 
 
 def test_a_site_that_fills_a_registry_is_recovered_too(tmp_path: Path) -> None:
