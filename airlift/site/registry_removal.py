@@ -15,16 +15,19 @@ from typing import Final
 
 from airlift import oci
 from airlift.digest import Digest
-from airlift.errors import DeliveryError
+from airlift.errors import DeliveryError, IntegrityError
 from airlift.progress import Progress
 from airlift.site.registry_retention import Doomed
 from airlift.transport.harbor import HarborClient
+from airlift.transport.harbor_login import Meaning, RefusedError
+from airlift.transport.http import HttpStatusError
 from airlift.transport.push import delivering
 from airlift.transport.referrers import ReferrerLists
 from airlift.transport.registry import RegistryClient
 
 _FALLBACK: Final = re.compile(r"sha256-[0-9a-f]{64}")
 _NESTED: Final = 4
+_NOT_FOUND: Final = 404
 _DENIED: Final = (None, 401, 403)
 """The statuses of what the account may not do; a login of Harbor that is refused has none."""
 
@@ -45,20 +48,21 @@ def remove(client: RegistryClient, wanted: Iterable[Doomed], needed: Needed, pro
         What is gone.
 
     Raises:
-        DeliveryError: the registry does not answer; or the account may not do it, and then the rest was tried.
+        DeliveryError: the registry does not answer; or the account may not do it, or a repository gives an answer that
+            cannot be used, and then the rest was tried.
     """
     repositories: dict[str, list[Doomed]] = defaultdict(list)
     for item in wanted:
         if item.digest not in needed.get(item.repository, {}):
             repositories[item.repository].append(item)
     gone: list[Doomed] = []
-    denied: list[DeliveryError] = []
+    failures: list[DeliveryError] = []
     lists = ReferrerLists(client)
     progress.start("pruning the registry", sum(map(len, repositories.values())), unit="manifests")
     try:
         for repository, items in repositories.items():
             place = _Repository(client, repository, needed.get(repository, {}))
-            gone += _remove_in(place, lists, items, denied, progress)
+            gone += _remove_in(place, lists, items, failures, progress)
         for name in lists.settle():
             progress.warn(
                 f"{name}: another site writes this list of referrers all the while, and what was pruned is in it "
@@ -70,8 +74,8 @@ def remove(client: RegistryClient, wanted: Iterable[Doomed], needed: Needed, pro
             "docker-registry needs storage.delete.enabled: true"
         )
     progress.finish()
-    if denied:
-        raise denied[0]
+    if failures:
+        raise failures[0]
     return tuple(gone)
 
 
@@ -80,39 +84,46 @@ class _KeepsAllError(Exception):
 
 
 def _remove_in(
-    place: _Repository, lists: ReferrerLists, items: list[Doomed], denied: list[DeliveryError], progress: Progress
+    place: _Repository, lists: ReferrerLists, items: list[Doomed], failures: list[DeliveryError], progress: Progress
 ) -> Iterator[Doomed]:
     client = place.client
     try:
-        place.look_at_tags(items)
+        if not place.look_at_tags(items):
+            progress.advance(len(items))
+            yield from items
+            return
         for item in items:
             progress.advance(1)
-            reason = place.why_kept(item.digest)
+            reason = _delete(place, lists, item, failures)
             if reason is None:
-                try:
-                    if not client.delete_manifest(place.name, item.digest):
-                        raise _KeepsAllError
-                    if item.subject is not None:
-                        lists.remove(place.name, item.subject, item.digest)
-                except DeliveryError as error:
-                    _note(error, denied)
-                    reason = error.message
-                    place.keep_children(item.digest)
-                else:
-                    yield item
-                    continue
-            progress.warn(f"{client.name(place.name, item.digest)} stays: {reason}")
-    except DeliveryError as error:
-        _note(error, denied)
+                yield item
+            else:
+                progress.warn(f"{client.name(place.name, item.digest)} stays: {reason}")
+    except (DeliveryError, IntegrityError) as error:
+        if isinstance(error, DeliveryError) and error.temporary:
+            raise
+        failures.append(DeliveryError(error.message, mirror=client.registry, hint=error.hint))
         progress.warn(f"{client.registry}/{place.name} is left as it is: {error.message}")
 
 
-def _note(error: DeliveryError, denied: list[DeliveryError]) -> None:
-    """Let only what lasts pass, and note what a person can end."""
-    if error.temporary:
-        raise error
-    if error.status in _DENIED:
-        denied.append(error)
+def _delete(place: _Repository, lists: ReferrerLists, item: Doomed, failures: list[DeliveryError]) -> str | None:
+    """Delete a manifest, or return why it stays."""
+    reason = place.why_kept(item.digest)
+    if reason is not None:
+        return reason
+    try:
+        if not place.client.delete_manifest(place.name, item.digest):
+            raise _KeepsAllError
+        if item.subject is not None:
+            lists.remove(place.name, item.subject, item.digest)
+    except DeliveryError as error:
+        if error.temporary:
+            raise
+        if error.status in _DENIED:
+            failures.append(error)
+        place.keep_children(item.digest)
+        return error.message
+    return None
 
 
 class _Repository:
@@ -126,15 +137,27 @@ class _Repository:
         self._tagged: set[Digest] = set()
         self._listed: dict[Digest, bool] = {}
 
-    def look_at_tags(self, items: Iterable[Doomed]) -> None:
-        """Keep what tags that are not ours lead to.
+    def look_at_tags(self, items: Iterable[Doomed]) -> bool:
+        """Keep what tags that are not ours lead to; return whether anything can be there at all.
 
         Raises:
             DeliveryError: the registry does not answer, or does not say.
+            IntegrityError: its answer cannot be used.
         """
         own = {item.digest: set(item.tags) for item in items}
         with delivering(self.client.registry):
-            for tag in self.client.tags(self.name):
+            try:
+                tags = self.client.tags(self.name)
+            except RefusedError as error:
+                if error.meaning is not Meaning.PROJECT:
+                    raise
+                return False
+            except HttpStatusError as error:
+                if error.status != _NOT_FOUND:
+                    raise
+                # It is gone, or all of it has digests alone: docker-registry says the same of both.
+                return True
+            for tag in tags:
                 if _FALLBACK.fullmatch(tag):
                     continue
                 found = self.client.head(self.name, tag)
@@ -145,6 +168,7 @@ class _Repository:
                     found.digest in own or found.media_type in oci.INDEX_TYPES
                 ):
                     self._keep(found.digest, f"the tag {tag} leads there and is of no pruned drop")
+        return True
 
     def _keep(self, digest: Digest, reason: str, depth: int = 0) -> None:
         self._kept[digest] = reason
@@ -157,6 +181,7 @@ class _Repository:
 
         Raises:
             DeliveryError: the registry does not answer, or does not say.
+            IntegrityError: its answer cannot be used.
         """
         with delivering(self.client.registry):
             found = self.client.head(self.name, digest)
@@ -168,6 +193,7 @@ class _Repository:
 
         Raises:
             DeliveryError: the registry does not answer, or does not say.
+            IntegrityError: its answer cannot be used.
         """
         if digest not in self._kept and isinstance(self.client, HarborClient):
             with delivering(self.client.registry):

@@ -87,3 +87,11 @@ def test_what_may_be_deleted_goes_although_one_manifest_may_not(site: Site, harb
     harbor.faults.clear()
     assert len(retention.execute(site, plan, Silent()).manifests) == 2
     assert client.head(APP, barred) is None
+
+
+def test_a_project_that_is_gone_is_no_obstacle(filled: Site, harbor: Harbor) -> None:
+    plan = retention.plan(filled, 1)
+    del harbor.projects["docker.io"]
+    listener = Listener()
+    assert retention.execute(filled, plan, listener).manifests == plan.manifests
+    assert listener.warnings == []

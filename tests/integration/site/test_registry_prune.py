@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from airlift import canonical
+from airlift.artifact import Kind
 from airlift.digest import Digest
 from airlift.errors import DeliveryError, PartialDeliveryError
 from airlift.progress import Silent
@@ -243,8 +244,41 @@ def test_a_repository_that_is_gone_is_no_obstacle(tmp_path: Path, registry: Regi
     site, digests = filled(tmp_path, registry.url, months=2)
     shutil.rmtree(registry.root / "data/docker/registry/v2/repositories/docker.io/library/tool")
     listener = Listener()
-    done = retention.execute(site, retention.plan(site, 1), listener)
-    assert {item.digest for item in done.manifests} == {digests[1]["index"], digests[1]["own"]}
-    (warning,) = listener.warnings
-    assert "docker.io/library/tool is left as it is" in warning
+    plan = retention.plan(site, 1)
+    assert set(retention.execute(site, plan, listener).manifests) == set(plan.manifests)
+    assert listener.warnings == []
+    assert not is_there(registry, "app", digests[1]["index"])
     assert [drop.sequence for drop in drops.list_drops(site)] == [2]
+
+
+def test_a_repository_without_a_tag_is_pruned(tmp_path: Path, registry: Registry) -> None:
+    site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url))
+    digests = []
+    for number in (1, 2):
+        cargo = Cargo()
+        manifest = cargo.image_manifest(b"layer of %d" % number)
+        cargo.add(Kind.IMAGE, f"{APP}@{manifest.digest}", manifest)
+        take(site, ship(cargo, tmp_path / f"{number}", sequence=number))
+        digests.append(manifest.digest)
+    retention.execute(site, retention.plan(site, 1), Silent())
+    assert [is_there(registry, "app", digest) for digest in digests] == [False, True]
+
+
+def test_an_answer_that_cannot_be_used_leaves_one_repository_and_the_same_plan_finishes_it(
+    tmp_path: Path, registry: Registry
+) -> None:
+    with running_front(registry) as front:
+        site, digests = filled(tmp_path, front.url, months=2)
+        plan = retention.plan(site, 1)
+        front.faults.append(refuse(200, b'{"tags":"x"}', match="/app/tags/list"))
+        listener = Listener()
+        said = f"tags of {front.host}/{APP}: expected a list of tags, got 'x'"
+        with pytest.raises(DeliveryError) as caught:
+            retention.execute(site, plan, listener, ONCE)
+        assert caught.value.message.startswith(f"{said}; the site has forgotten the pruned drops, ")
+        assert listener.warnings == [f"{front.host}/{APP} is left as it is: {said}"]
+        assert is_there(registry, "app", digests[1]["index"])
+        assert not is_there(registry, "tool", digests[1]["tool"])
+        front.faults.clear()
+        assert set(retention.execute(site, plan, Silent(), ONCE).manifests) == set(plan.manifests)
+        assert not is_there(registry, "app", digests[1]["index"])
