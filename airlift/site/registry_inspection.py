@@ -14,6 +14,7 @@ from airlift.site import contents, mirror, oci_listing
 from airlift.site.config import Site
 from airlift.site.inspection import Finding, Inventory, Place, side_by_side
 from airlift.site.journal import Journal
+from airlift.transport.harbor import HarborClient
 from airlift.transport.harbor_login import Meaning, RefusedError
 from airlift.transport.http import HttpStatusError
 from airlift.transport.push import delivering
@@ -28,6 +29,10 @@ NOT_GIVEN: Final = "damaged: the registry answers "
 """How a manifest is described that the registry fails to give: it may be damaged, or what stores it be away."""
 
 _MEND: Final = "airlift check --site DIR --repair, from the store; with the bundle where the store does not have it"
+_MEND_HARBOR: Final = (
+    f"{_MEND}; where Harbor's garbage collection deletes untagged artifacts, or a retention policy does, switch that "
+    "off for this project first"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,9 @@ def inspect_registry(
         progress.advance(1)
         if problem is None:
             return None
-        return Finding(Place.REGISTRY, client.name(item.repository, item.digest), problem, _MEND, item.releases)
+        is_untagged = item.is_manifest and problem == "missing" and isinstance(client, HarborClient)
+        remedy = _MEND_HARBOR if is_untagged else _MEND
+        return Finding(Place.REGISTRY, client.name(item.repository, item.digest), problem, remedy, item.releases)
 
     found = [item for item in side_by_side(one, items) if item is not None]
     progress.finish()

@@ -260,3 +260,24 @@ def test_tags_of_an_import_that_was_cut_short_go_when_it_is_taken_back(
     assert [(drop.active, drop.pending) for drop in drops.list_drops(site)] == [(True, False), (False, False)]
     assert client_of(harbor).tags(APP) == ("1",)
     assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
+
+
+def test_what_a_garbage_collection_took_of_a_drop_that_is_not_active_is_explained_and_mended(
+    harbor: Harbor, site: Site, tmp_path: Path
+) -> None:
+    first = bundle(tmp_path, b"one")
+    take(site, first)
+    root = client_of(harbor).manifest(APP, "1").descriptor.digest
+    take(site, bundle(tmp_path, b"two", sequence=2))
+    harbor.projects["docker.io"].collect_untagged()
+    (found,) = repair.check(site, progress=Silent(), http=HttpSettings())
+    assert (found.subject, found.problem) == (f"{harbor.host}/{APP}@{root}", "missing")
+    assert found.remedy.endswith(
+        "; where Harbor's garbage collection deletes untagged artifacts, or a retention policy does, switch that off for "
+        "this project first"
+    )
+    left = repair.repair(
+        site, [found], first, now=NOW, passphrase=b"", progress=Silent(), http=HttpSettings()
+    )  # fmt: skip
+    assert left == []
+    assert drops.rollback(site, None).drop.sequence == 1

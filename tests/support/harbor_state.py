@@ -99,6 +99,18 @@ class Project:
             ):
                 self.forget_deeply(repository, child)
 
+    def collect_untagged(self) -> None:
+        """Collect garbage with ``delete_untagged``: children and accessories stay with what they belong to."""
+        for repository in self.repositories.values():
+            for digest in list(repository.artifacts):
+                item = repository.artifacts.get(digest)
+                if item and not (
+                    digest in repository.tags.values()
+                    or repository.is_listed(digest)
+                    or item.subject in repository.artifacts
+                ):
+                    self.forget_deeply(repository, digest)
+
     def is_immutable(self, inner: str, tag: str) -> bool:
         """Say whether a rule covers a tag."""
         for rule in self.rules:
