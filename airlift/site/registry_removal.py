@@ -16,6 +16,7 @@ from typing import Final
 from airlift import oci
 from airlift.digest import Digest
 from airlift.errors import DeliveryError, IntegrityError
+from airlift.oci import Descriptor
 from airlift.progress import Progress
 from airlift.site.registry_retention import Doomed
 from airlift.transport.harbor import HarborClient
@@ -167,14 +168,14 @@ class _Repository:
                 if tag not in own.get(found.digest, ()) and (
                     found.digest in own or found.media_type in oci.INDEX_TYPES
                 ):
-                    self._keep(found.digest, f"the tag {tag} leads there and is of no pruned drop")
+                    self._keep(found, f"the tag {tag} leads there and is of no pruned drop")
         return True
 
-    def _keep(self, digest: Digest, reason: str, depth: int = 0) -> None:
-        self._kept[digest] = reason
+    def _keep(self, found: Descriptor, reason: str, depth: int = 0) -> None:
+        self._kept[found.digest] = reason
         if depth < _NESTED:
-            for child in self.client.manifest(self.name, digest).manifests:
-                self._keep(child.digest, reason, depth + 1)
+            for child in self._children(found):
+                self._keep(child, reason, depth + 1)
 
     def keep_children(self, digest: Digest) -> None:
         """Keep what a manifest lists that stays.
@@ -215,7 +216,7 @@ class _Repository:
             if found is None:
                 continue
             referring = {item.digest for item in self.client.referrers(self.name, one)}
-            children = set(self._children(found)) - self._tagged
+            children = {child.digest for child in self._children(found)} - self._tagged
             for below in sorted((referring | children) - seen):
                 seen.add(below)
                 if self._is_listed(below):
@@ -225,10 +226,9 @@ class _Repository:
                 waiting.append(below)
         return None
 
-    def _children(self, found: oci.Descriptor) -> Iterator[Digest]:
-        if found.media_type in oci.INDEX_TYPES:
-            for child in self.client.manifest(self.name, found.digest).manifests:
-                yield child.digest
+    def _children(self, found: Descriptor) -> tuple[Descriptor, ...]:
+        # Only of an index: registries count what is read as pulled.
+        return self.client.manifest(self.name, found.digest).manifests if found.media_type in oci.INDEX_TYPES else ()
 
     def _is_listed(self, digest: Digest) -> bool:
         """Say whether an index lists it that stays, and that the registry has."""

@@ -95,3 +95,22 @@ def test_a_project_that_is_gone_is_no_obstacle(filled: Site, harbor: Harbor) -> 
     listener = Listener()
     assert retention.execute(filled, plan, listener).manifests == plan.manifests
     assert listener.warnings == []
+
+
+def test_of_what_stays_only_an_index_is_read_since_harbor_counts_pulls(
+    site: Site, harbor: Harbor, tmp_path: Path
+) -> None:
+    harbor.accounts[ROBOT].gain("repository:delete")
+    indexes = []
+    for number in (1, 2):
+        cargo = Cargo()
+        one, other = cargo.image_manifest(b"one of %d" % number), cargo.image_manifest(b"other of %d" % number)
+        indexes.append(cargo.index(f"{APP}:{number}", one, other).root.digest)
+        cargo.image(f"{APP}:image-{number}", b"image")
+        take(site, ship(cargo, tmp_path / f"{number}", sequence=number))
+    harbor.asked.clear()
+    assert len(retention.execute(site, retention.plan(site, 1), Silent()).manifests) == 3
+    read = {
+        item.path.rpartition("/")[2] for item in harbor.asked if item.method == "GET" and "/manifests/" in item.path
+    }
+    assert read == set(indexes)
