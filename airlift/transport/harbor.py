@@ -154,6 +154,22 @@ class HarborClient(RegistryClient):
                     continue
                 self._check_project(project, item)
 
+    def admit_tags(self, tags: Mapping[tuple[str, str], Digest]) -> None:
+        """Refuse tags that a rule keeps from moving where they are to point.
+
+        Args:
+            tags: ``(repository, tag)`` and the digest it is to have.
+
+        Raises:
+            DeliveryError: an immutable tag has another digest.
+        """
+        projects: dict[str, dict[tuple[str, str], Digest]] = {}
+        for (repository, tag), digest in tags.items():
+            projects.setdefault(repository.partition("/")[0], {})[repository, tag] = digest
+        with delivering(self.registry):
+            for project, own in projects.items():
+                self._check_rules(project, own)
+
     def prepare(self) -> None:
         """Make the projects that `admit` missed.
 
@@ -194,7 +210,7 @@ class HarborClient(RegistryClient):
             )
         hard, used = self._quota(found.get("project_id"))
         self._check_limit(project, item, hard, used)
-        self._check_rules(project, item)
+        self._check_rules(project, item.tags)
 
     def _quota(self, number: object) -> tuple[int, int]:
         """Return limit (-1: none is known) and use of a project."""
@@ -272,12 +288,13 @@ class HarborClient(RegistryClient):
                     break
         return found
 
-    def _check_rules(self, project: str, item: Wanted) -> None:
-        answer = self.api("GET", f"/projects/{quote(project)}/immutabletagrules?page_size=100", accept=(_FORBIDDEN,))
+    def _check_rules(self, project: str, tags: Mapping[tuple[str, str], Digest]) -> None:
+        path = f"/projects/{quote(project)}/immutabletagrules?page_size=100"
+        answer = self.api("GET", path, accept=(_FORBIDDEN, _NOT_FOUND))
         rules = self.document(answer, "immutabletagrules") if answer.status == _OK else None
         if not isinstance(rules, list) or not rules:
             return
-        for (repository, tag), digest in item.tags.items():
+        for (repository, tag), digest in tags.items():
             if not any(covers(rule, repository.partition("/")[2], tag) for rule in rules):
                 continue
             found = self.head(repository, tag)

@@ -252,6 +252,16 @@ class RegistryTarget:
             self._side_by_side(trees, progress)
             progress.finish()
 
+    def check_names(self, names: Sequence[Name]) -> None:
+        """Refuse tags that a Harbor's rules keep from moving.
+
+        Raises:
+            DeliveryError: one is immutable, or the registry does not answer.
+        """
+        if isinstance(self._client, HarborClient):
+            tags = mirror.tags(names)
+            self._client.admit_tags({(self._repository(path), tag): digest for path, tag, digest in tags})
+
     def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
         """Let tags point at what was published; those that do already are left alone.
 
