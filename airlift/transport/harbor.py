@@ -35,6 +35,7 @@ _MOST_QUESTIONS: Final = 1000
 """How often repositories of earlier drops are asked for what a quota seems to have no room for."""
 
 _OK: Final = 200
+_BAD_REQUEST: Final = 400
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
@@ -226,6 +227,20 @@ class HarborClient(RegistryClient):
             # Core refuses a full project before it reads the body, and the proxy before it may make a 502 of that.
             if error.temporary:
                 self._refuse_full(repository, digest, size, error)
+            raise
+
+    def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> None:
+        """See `airlift.transport.push.PushHalf.put_manifest`."""
+        try:
+            super().put_manifest(repository, reference, data, media_type)
+        except HttpStatusError as error:
+            # An index without its manifests never comes here; what an image lacks was there a moment ago.
+            if error.status == _BAD_REQUEST and "MANIFEST_BLOB_UNKNOWN" in error.said:
+                raise FetchError(
+                    error.message,
+                    hint="Harbor's garbage collection took a blob before its manifest came; run the same command again,"
+                    " which sends what is missing",
+                ) from None
             raise
 
     def _refuse_full(self, repository: str, digest: Digest, size: int, error: FetchError) -> None:

@@ -5,6 +5,7 @@ What is asked of every Harbor is in test_harbor.py, what concerns accounts in te
 
 from __future__ import annotations
 
+import http.client
 import time
 from pathlib import Path
 
@@ -260,3 +261,24 @@ def test_tags_of_an_import_that_was_cut_short_go_when_it_is_taken_back(
     assert [(drop.active, drop.pending) for drop in drops.list_drops(site)] == [(True, False), (False, False)]
     assert client_of(harbor).tags(APP) == ("1",)
     assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
+
+
+def test_a_layer_that_is_collected_before_its_manifest_is_sent_again_by_the_re_run(
+    harbor: Harbor, behind: Registry, site: Site, tmp_path: Path
+) -> None:
+    def collect() -> None:
+        link = http.client.HTTPConnection(behind.host, timeout=30)
+        link.request("DELETE", f"/v2/{APP}/blobs/{digest_of(BIG)}")
+        assert link.getresponse().status == 202
+        link.close()
+
+    shipped = bundle(tmp_path)
+    when(harbor, collect, match="/manifests/sha256:", method="PUT")
+    with pytest.raises(PartialDeliveryError, match="answered 400 Bad Request: MANIFEST_BLOB_UNKNOWN") as caught:
+        take(site, shipped)
+    assert caught.value.hint == (
+        "Harbor's garbage collection took a blob before its manifest came; run the same command again, "
+        "which sends what is missing"
+    )
+    assert take(site, shipped).drop.active
+    assert repair.check(site, progress=Silent(), http=ONCE) == []
