@@ -1,8 +1,4 @@
-"""Harbor: a registry with projects, quotas and rules, which are asked for before the first byte is sent.
-
-Every request carries Basic: Harbor's tokens expire into a challenge for Basic, and 401 there may as well mean that a
-project is missing. See docs/site-harbor.md.
-"""
+"""Harbor: a registry with projects, quotas and rules, which are asked for before the first byte is sent."""
 
 from __future__ import annotations
 
@@ -11,21 +7,17 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
-from airlift import limits
 from airlift.digest import Digest
 from airlift.errors import FetchError
-from airlift.oci import Descriptor
 from airlift.transport.credentials import Credentials
-from airlift.transport.harbor_login import HarborLogin, Meaning, Refusals, RefusedError
+from airlift.transport.harbor_api import HarborApi
 from airlift.transport.harbor_quota import Piece, Wanted, sides
 from airlift.transport.harbor_rules import covers
-from airlift.transport.http import HttpClient, HttpStatusError, Response
-from airlift.transport.push import FULL, POLICY, delivering
-from airlift.transport.registry import RegistryClient
-from airlift.transport.tokens import Login, Scope
+from airlift.transport.http import HttpClient, HttpStatusError
+from airlift.transport.push import FULL, delivering
 from airlift.transport.upload import Body, Whole
 
 _PROJECT: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
@@ -35,15 +27,13 @@ _MOST_QUESTIONS: Final = 1000
 """How often repositories of earlier drops are asked for what a quota seems to have no room for."""
 
 _OK: Final = 200
-_BAD_REQUEST: Final = 400
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _IMMUTABLE: Final = 412
-_BLOCKED: Final = 412
 
 
-class HarborClient(RegistryClient):
+class HarborClient(HarborApi):
     """One Harbor with one account. Safe to use from many threads.
 
     Args:
@@ -55,10 +45,6 @@ class HarborClient(RegistryClient):
         storage_limit: bytes that a project that is made may hold, -1 for no bound, 0 for Harbor's own default.
         filled: gives the repositories that were filled before: what they have, their projects' quotas count already.
     """
-
-    takes_sparse = False
-    # Its 401 may as well mean that the database is away.
-    no_referrers: tuple[int, ...] = (_NOT_FOUND,)
 
     def __init__(
         self,
@@ -75,66 +61,8 @@ class HarborClient(RegistryClient):
         self._is_public = is_public
         self._storage_limit = storage_limit
         self._filled = filled
-        self._user = credentials.username
-        self._refusals: Refusals | None = None
         self._made = threading.Lock()
         self._absent: set[str] = set()
-
-    def scope(self, *scopes: str) -> Scope:
-        """Return the authorizer: Basic for all scopes, which say what a 401 is about."""
-        if self._login is None or self._refusals is None:
-            self._login = Login(self.registry, self.base, self.http, self._credentials)
-            self._refusals = Refusals(
-                self.registry,
-                self._user,
-                self.http,
-                base=self.base,
-                basic=self._login.basic(),
-                plain_http=self.plain_http,
-            )
-        return HarborLogin(self._login, self._refusals, scopes)
-
-    def head(self, repository: str, reference: str) -> Descriptor | None:
-        """Return what a tag or digest is right now, or None; a missing project has none.
-
-        Raises:
-            FetchError: the registry does not answer.
-        """
-        try:
-            return super().head(repository, reference)
-        except RefusedError as error:
-            if error.meaning is Meaning.PROJECT:
-                return None
-            raise
-        except HttpStatusError as error:
-            if error.status == _BLOCKED:
-                raise FetchError(error.message, hint=POLICY) from None
-            raise
-
-    def ready(self) -> None:
-        """Ask whether this is a Harbor that knows the account and may be written to.
-
-        Raises:
-            DeliveryError: it is not.
-        """
-        with delivering(self.registry):
-            info = self.document(self.api("GET", "/systeminfo"), "systeminfo")
-            if not isinstance(info, dict) or "auth_mode" not in info:
-                raise FetchError(
-                    f"{self.registry}: this is no Harbor", hint="leave out kind: harbor in site.yaml, or mend its url"
-                )
-            # A refused login is answered as if nobody had asked; the registry says what is wrong with it.
-            self.ping()
-            if self._refusals is not None:
-                self._refusals.let_in()
-            self._refuse_read_only(info)
-
-    def _refuse_read_only(self, info: Mapping[str, Any]) -> None:
-        if info.get("read_only") is True:
-            raise FetchError(
-                f"{self.registry}: the registry is in read-only mode",
-                hint="let its administrator end the read-only mode, then run the same command again",
-            )
 
     def admit(self, wanted: Mapping[str, Wanted]) -> None:
         """Refuse what can be seen to fail: names, proxy projects, quota, immutable tags. Nothing is changed.
@@ -227,20 +155,6 @@ class HarborClient(RegistryClient):
             # Core refuses a full project before it reads the body, and the proxy before it may make a 502 of that.
             if error.temporary:
                 self._refuse_full(repository, digest, size, error)
-            raise
-
-    def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> None:
-        """See `airlift.transport.push.PushHalf.put_manifest`."""
-        try:
-            super().put_manifest(repository, reference, data, media_type)
-        except HttpStatusError as error:
-            # An index without its manifests never comes here; what an image lacks was there a moment ago.
-            if error.status == _BAD_REQUEST and "MANIFEST_BLOB_UNKNOWN" in error.said:
-                raise FetchError(
-                    error.message,
-                    hint="Harbor's garbage collection took a blob before its manifest came; run the same command again,"
-                    " which sends what is missing",
-                ) from None
             raise
 
     def _refuse_full(self, repository: str, digest: Digest, size: int, error: FetchError) -> None:
@@ -351,44 +265,3 @@ class HarborClient(RegistryClient):
                 accept=(_FORBIDDEN, _NOT_FOUND, _IMMUTABLE),
             )
         return answer.status not in (_FORBIDDEN, _IMMUTABLE)
-
-    def api(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        *,
-        accept: Iterable[int] = (),
-        retries: int | None = None,
-    ) -> Response:
-        """Ask Harbor's API; `path` is what follows ``/api/v2.0``.
-
-        Raises:
-            RefusedError: it answers 401.
-            HttpStatusError: it answers with another error that is not in `accept`.
-            FetchError: it does not answer.
-        """
-        headers = {"X-Is-Resource-Name": "true"}
-        return self.http.exchange(
-            method,
-            self.url(f"/api/v2.0{path}"),
-            limit=0 if method == "HEAD" else limits.DOCUMENT,
-            body=body,
-            headers=headers if body is None else {**headers, "Content-Type": "application/json"},
-            auth=self.scope(),
-            plain_http=self.plain_http,
-            subject=f"{self.registry}: {path.partition('?')[0].strip('/')}",
-            accept=tuple(accept),
-            retries=retries,
-        )
-
-    def document(self, answer: Response, name: str) -> Any:
-        """Return what an answer of the API holds.
-
-        Raises:
-            FetchError: it is no JSON.
-        """
-        try:
-            return json.loads(answer.body)
-        except (ValueError, RecursionError):
-            raise FetchError(f"{self.registry}: the answer about {name} is no JSON", hint="is this a Harbor?") from None
