@@ -23,6 +23,10 @@ from airlift.transport.upload import Body, Whole
 _PROJECT: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _MAX_PROJECT: Final = 255
 _MAX_REPOSITORY: Final = 245
+_PAGE: Final = 100
+"""Rules on a page, the most that Harbor gives."""
+
+_MAX_PAGES: Final = 100
 _MOST_QUESTIONS: Final = 1000
 """How often repositories of earlier drops are asked for what a quota seems to have no room for."""
 
@@ -218,11 +222,7 @@ class HarborClient(HarborApi):
         return found
 
     def _check_rules(self, project: str, tags: Mapping[tuple[str, str], Digest]) -> None:
-        path = f"/projects/{quote(project)}/immutabletagrules?page_size=100"
-        answer = self.api("GET", path, accept=(_FORBIDDEN, _NOT_FOUND))
-        rules = self.document(answer, "immutabletagrules") if answer.status == _OK else None
-        if not isinstance(rules, list) or not rules:
-            return
+        rules = self._rules(project)
         for (repository, tag), digest in tags.items():
             if not any(covers(rule, repository.partition("/")[2], tag) for rule in rules):
                 continue
@@ -232,6 +232,20 @@ class HarborClient(HarborApi):
                     f"{self.registry}/{repository}:{tag} is immutable and is {found.digest}, the drop has {digest}",
                     hint="change the project's rule of immutability, or ship the content under a new tag",
                 )
+
+    def _rules(self, project: str) -> list[object]:
+        """Return the rules of immutability, of all pages; none where the account may not see them."""
+        rules: list[object] = []
+        for page in range(1, _MAX_PAGES + 1):
+            path = f"/projects/{quote(project)}/immutabletagrules?page_size={_PAGE}&page={page}"
+            answer = self.api("GET", path, accept=(_FORBIDDEN, _NOT_FOUND))
+            found = self.document(answer, "immutabletagrules") if answer.status == _OK else None
+            if not isinstance(found, list):
+                break
+            rules += found
+            if len(found) < _PAGE:
+                break
+        return rules
 
     def _exists(self, project: str) -> bool:
         answer = self.api("HEAD", f"/projects?{urlencode({'project_name': project})}", accept=(_NOT_FOUND,))

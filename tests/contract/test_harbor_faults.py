@@ -282,3 +282,15 @@ def test_a_layer_that_is_collected_before_its_manifest_is_sent_again_by_the_re_r
     )
     assert take(site, shipped).drop.active
     assert repair.check(site, progress=Silent(), http=ONCE) == []
+
+
+def test_a_rule_of_immutability_on_a_later_page_is_seen(harbor: Harbor, site: Site, tmp_path: Path) -> None:
+    take(site, bundle(tmp_path))
+    rules = harbor.projects["docker.io"].rules
+    rules += [{**immutable(f"never-{number}"), "id": number} for number in range(1, 120)]
+    rules.append({**immutable("[0-9]"), "id": 120})
+    harbor.asked.clear()
+    with pytest.raises(DeliveryError, match=f"{APP}:1 is immutable and is sha256:") as caught:
+        take(site, bundle(tmp_path, BIG[::-1], sequence=2))
+    assert caught.value.hint == "change the project's rule of immutability, or ship the content under a new tag"
+    assert writes(harbor) == []
