@@ -127,10 +127,12 @@ def _activate(site: Site, choose: Callable[[], Drop], progress: Progress, http: 
         left: tuple[str, ...] = ()
         with site.journal() as journal:
             if not journal.is_settled(drop):
-                refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
+                names = journal.names_of(drop.release)
+                refuse_clashes(journal, drop.channel, names)
                 target = target_of(site, http, progress)
                 if target is not None:
                     target.check()
+                    target.check_names(names)
                 left = switch(site, journal, drop, target, progress)
             return Activated(journal.drop(drop.release) or drop, left)
 

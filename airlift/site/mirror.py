@@ -60,6 +60,9 @@ class Target(Protocol):
     def publish(self, store: Store, progress: Progress) -> None:
         """Complete the expected artifacts: blobs that are still missing, then manifests by digest, children first."""
 
+    def check_names(self, names: Sequence[Name]) -> None:
+        """Refuse, before any name moves, where one can be seen to be refused later."""
+
     def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
         """Let tags point at what was published; those that do already are left alone."""
 
@@ -100,6 +103,11 @@ class Several:
         """See `Target`."""
         for target in self._targets:
             target.publish(store, progress)
+
+    def check_names(self, names: Sequence[Name]) -> None:
+        """See `Target`."""
+        for target in self._targets:
+            target.check_names(names)
 
     def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
         """See `Target`."""

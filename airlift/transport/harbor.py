@@ -1,8 +1,4 @@
-"""Harbor: a registry with projects, quotas and rules, which are asked for before the first byte is sent.
-
-Every request carries Basic: Harbor's tokens expire into a challenge for Basic, and 401 there may as well mean that a
-project is missing. See docs/site-harbor.md.
-"""
+"""Harbor: a registry with projects, quotas and rules, which are asked for before the first byte is sent."""
 
 from __future__ import annotations
 
@@ -11,26 +7,26 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
-from airlift import limits
 from airlift.digest import Digest
 from airlift.errors import FetchError
-from airlift.oci import Descriptor
 from airlift.transport.credentials import Credentials
-from airlift.transport.harbor_login import HarborLogin, Meaning, Refusals, RefusedError
+from airlift.transport.harbor_api import HarborApi
 from airlift.transport.harbor_quota import Piece, Wanted, sides
 from airlift.transport.harbor_rules import covers
-from airlift.transport.http import HttpClient, HttpStatusError, Response
-from airlift.transport.push import FULL, POLICY, delivering
-from airlift.transport.registry import RegistryClient
-from airlift.transport.tokens import Login, Scope
+from airlift.transport.http import HttpClient, HttpStatusError
+from airlift.transport.push import FULL, delivering
 from airlift.transport.upload import Body, Whole
 
 _PROJECT: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _MAX_PROJECT: Final = 255
 _MAX_REPOSITORY: Final = 245
+_PAGE: Final = 100
+"""Rules on a page, the most that Harbor gives."""
+
+_MAX_PAGES: Final = 100
 _MOST_QUESTIONS: Final = 1000
 """How often repositories of earlier drops are asked for what a quota seems to have no room for."""
 
@@ -39,10 +35,9 @@ _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _IMMUTABLE: Final = 412
-_BLOCKED: Final = 412
 
 
-class HarborClient(RegistryClient):
+class HarborClient(HarborApi):
     """One Harbor with one account. Safe to use from many threads.
 
     Args:
@@ -54,10 +49,6 @@ class HarborClient(RegistryClient):
         storage_limit: bytes that a project that is made may hold, -1 for no bound, 0 for Harbor's own default.
         filled: gives the repositories that were filled before: what they have, their projects' quotas count already.
     """
-
-    takes_sparse = False
-    # Its 401 may as well mean that the database is away.
-    no_referrers: tuple[int, ...] = (_NOT_FOUND,)
 
     def __init__(
         self,
@@ -74,66 +65,8 @@ class HarborClient(RegistryClient):
         self._is_public = is_public
         self._storage_limit = storage_limit
         self._filled = filled
-        self._user = credentials.username
-        self._refusals: Refusals | None = None
         self._made = threading.Lock()
         self._absent: set[str] = set()
-
-    def scope(self, *scopes: str) -> Scope:
-        """Return the authorizer: Basic for all scopes, which say what a 401 is about."""
-        if self._login is None or self._refusals is None:
-            self._login = Login(self.registry, self.base, self.http, self._credentials)
-            self._refusals = Refusals(
-                self.registry,
-                self._user,
-                self.http,
-                base=self.base,
-                basic=self._login.basic(),
-                plain_http=self.plain_http,
-            )
-        return HarborLogin(self._login, self._refusals, scopes)
-
-    def head(self, repository: str, reference: str) -> Descriptor | None:
-        """Return what a tag or digest is right now, or None; a missing project has none.
-
-        Raises:
-            FetchError: the registry does not answer.
-        """
-        try:
-            return super().head(repository, reference)
-        except RefusedError as error:
-            if error.meaning is Meaning.PROJECT:
-                return None
-            raise
-        except HttpStatusError as error:
-            if error.status == _BLOCKED:
-                raise FetchError(error.message, hint=POLICY) from None
-            raise
-
-    def ready(self) -> None:
-        """Ask whether this is a Harbor that knows the account and may be written to.
-
-        Raises:
-            DeliveryError: it is not.
-        """
-        with delivering(self.registry):
-            info = self.document(self.api("GET", "/systeminfo"), "systeminfo")
-            if not isinstance(info, dict) or "auth_mode" not in info:
-                raise FetchError(
-                    f"{self.registry}: this is no Harbor", hint="leave out kind: harbor in site.yaml, or mend its url"
-                )
-            # A refused login is answered as if nobody had asked; the registry says what is wrong with it.
-            self.ping()
-            if self._refusals is not None:
-                self._refusals.let_in()
-            self._refuse_read_only(info)
-
-    def _refuse_read_only(self, info: Mapping[str, Any]) -> None:
-        if info.get("read_only") is True:
-            raise FetchError(
-                f"{self.registry}: the registry is in read-only mode",
-                hint="let its administrator end the read-only mode, then run the same command again",
-            )
 
     def admit(self, wanted: Mapping[str, Wanted]) -> None:
         """Refuse what can be seen to fail: names, proxy projects, quota, immutable tags. Nothing is changed.
@@ -153,6 +86,22 @@ class HarborClient(RegistryClient):
                     self._check_limit(project, item, self._storage_limit or -1, 0)
                     continue
                 self._check_project(project, item)
+
+    def admit_tags(self, tags: Mapping[tuple[str, str], Digest]) -> None:
+        """Refuse tags that a rule keeps from moving where they are to point.
+
+        Args:
+            tags: ``(repository, tag)`` and the digest it is to have.
+
+        Raises:
+            DeliveryError: an immutable tag has another digest.
+        """
+        projects: dict[str, dict[tuple[str, str], Digest]] = {}
+        for (repository, tag), digest in tags.items():
+            projects.setdefault(repository.partition("/")[0], {})[repository, tag] = digest
+        with delivering(self.registry):
+            for project, own in projects.items():
+                self._check_rules(project, own)
 
     def prepare(self) -> None:
         """Make the projects that `admit` missed.
@@ -194,7 +143,7 @@ class HarborClient(RegistryClient):
             )
         hard, used = self._quota(found.get("project_id"))
         self._check_limit(project, item, hard, used)
-        self._check_rules(project, item)
+        self._check_rules(project, item.tags)
 
     def _quota(self, number: object) -> tuple[int, int]:
         """Return limit (-1: none is known) and use of a project."""
@@ -272,12 +221,9 @@ class HarborClient(RegistryClient):
                     break
         return found
 
-    def _check_rules(self, project: str, item: Wanted) -> None:
-        answer = self.api("GET", f"/projects/{quote(project)}/immutabletagrules?page_size=100", accept=(_FORBIDDEN,))
-        rules = self.document(answer, "immutabletagrules") if answer.status == _OK else None
-        if not isinstance(rules, list) or not rules:
-            return
-        for (repository, tag), digest in item.tags.items():
+    def _check_rules(self, project: str, tags: Mapping[tuple[str, str], Digest]) -> None:
+        rules = self._rules(project)
+        for (repository, tag), digest in tags.items():
             if not any(covers(rule, repository.partition("/")[2], tag) for rule in rules):
                 continue
             found = self.head(repository, tag)
@@ -286,6 +232,20 @@ class HarborClient(RegistryClient):
                     f"{self.registry}/{repository}:{tag} is immutable and is {found.digest}, the drop has {digest}",
                     hint="change the project's rule of immutability, or ship the content under a new tag",
                 )
+
+    def _rules(self, project: str) -> list[object]:
+        """Return the rules of immutability, of all pages; none where the account may not see them."""
+        rules: list[object] = []
+        for page in range(1, _MAX_PAGES + 1):
+            path = f"/projects/{quote(project)}/immutabletagrules?page_size={_PAGE}&page={page}"
+            answer = self.api("GET", path, accept=(_FORBIDDEN, _NOT_FOUND))
+            found = self.document(answer, "immutabletagrules") if answer.status == _OK else None
+            if not isinstance(found, list):
+                break
+            rules += found
+            if len(found) < _PAGE:
+                break
+        return rules
 
     def _exists(self, project: str) -> bool:
         answer = self.api("HEAD", f"/projects?{urlencode({'project_name': project})}", accept=(_NOT_FOUND,))
@@ -319,44 +279,3 @@ class HarborClient(RegistryClient):
                 accept=(_FORBIDDEN, _NOT_FOUND, _IMMUTABLE),
             )
         return answer.status not in (_FORBIDDEN, _IMMUTABLE)
-
-    def api(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        *,
-        accept: Iterable[int] = (),
-        retries: int | None = None,
-    ) -> Response:
-        """Ask Harbor's API; `path` is what follows ``/api/v2.0``.
-
-        Raises:
-            RefusedError: it answers 401.
-            HttpStatusError: it answers with another error that is not in `accept`.
-            FetchError: it does not answer.
-        """
-        headers = {"X-Is-Resource-Name": "true"}
-        return self.http.exchange(
-            method,
-            self.url(f"/api/v2.0{path}"),
-            limit=0 if method == "HEAD" else limits.DOCUMENT,
-            body=body,
-            headers=headers if body is None else {**headers, "Content-Type": "application/json"},
-            auth=self.scope(),
-            plain_http=self.plain_http,
-            subject=f"{self.registry}: {path.partition('?')[0].strip('/')}",
-            accept=tuple(accept),
-            retries=retries,
-        )
-
-    def document(self, answer: Response, name: str) -> Any:
-        """Return what an answer of the API holds.
-
-        Raises:
-            FetchError: it is no JSON.
-        """
-        try:
-            return json.loads(answer.body)
-        except (ValueError, RecursionError):
-            raise FetchError(f"{self.registry}: the answer about {name} is no JSON", hint="is this a Harbor?") from None

@@ -8,6 +8,9 @@ from typing import Final
 from airlift import limits
 
 _MAX_ALTERNATIVES: Final = 256
+_SIGNS: Final = re.compile(r"\*+|\[\^?(?:\\.|[^\]\\])+\]|\\.|.", re.DOTALL)
+_MEMBERS: Final = re.compile(r"(\\.|.)(?:-(\\.|.))?", re.DOTALL)
+"""What is in a class: single characters, and the first and last of each range."""
 
 
 def covers(rule: object, repository: str, tag: str) -> bool:
@@ -40,7 +43,10 @@ def _selected(selectors: object, name: str, within: str, without: str) -> bool:
 
 
 def _matches(glob: str, name: str) -> bool:
-    """Say whether a doublestar pattern (``**``, ``*``, ``?``, ``{a,b}``) fits a whole name; in bounded time."""
+    """Say whether a doublestar pattern (``**``, ``*``, ``?``, ``[a-z]``, ``{a,b}``) fits a whole name, in bounded time.
+
+    Of doublestar 1, as Harbor has it: ``^`` negates a class, ``!`` does not.
+    """
     return any(_fits(one, name) for one in _alternatives(glob))
 
 
@@ -78,16 +84,26 @@ def _split(glob: str, start: int) -> tuple[list[str], int]:
 def _fits(glob: str, name: str) -> bool:
     """Follow all ways at once, so that no pattern takes longer than its length times the name's."""
     places = {0}
-    for sign in re.findall(r"\*+|.", glob, re.DOTALL):
+    for sign in _SIGNS.findall(glob):
         if sign[0] == "*":
             places = _spread(places, name, stops="" if len(sign) > 1 else "/")
         else:
-            places = {
-                at + 1
-                for at in places
-                if name[at : at + 1] == sign or (sign == "?" and name[at : at + 1] not in ("", "/"))
-            }
+            places = {at + 1 for at in places if name[at : at + 1] and _is_one(sign, name[at])}
     return len(name) in places
+
+
+def _is_one(sign: str, character: str) -> bool:
+    """Say whether a sign that stands for one character stands for this one."""
+    if sign == "?":
+        return character != "/"
+    if len(sign) == 1:
+        return sign == character
+    if sign[0] == "\\":
+        return sign[1] == character
+    is_without = sign[1] == "^"
+    parts = _MEMBERS.findall(sign[2 if is_without else 1 : -1])
+    is_in = any(first[-1] <= character <= (last or first)[-1] for first, last in parts)
+    return character != "/" and is_in is not is_without
 
 
 def _spread(places: set[int], name: str, *, stops: str) -> set[int]:

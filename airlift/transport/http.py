@@ -109,6 +109,7 @@ class HttpClient:
         accept: Collection[int] = (),
         timeout_s: float | None = None,
         retries: int | None = None,
+        is_followed: bool = True,
     ) -> Response:
         """Send a request and return its whole answer.
 
@@ -124,6 +125,7 @@ class HttpClient:
             accept: statuses that are returned although they are no success.
             timeout_s: how long the answer may take to begin, where the server has much to do.
             retries: instead of the settings'.
+            is_followed: go where a redirect leads.
 
         Raises:
             HttpStatusError: the server answered with an error.
@@ -135,7 +137,15 @@ class HttpClient:
 
         def attempt() -> Response:
             with self._wire.open(
-                method, url, headers or {}, auth, body, plain_http=plain_http, subject=name, timeout_s=timeout_s
+                method,
+                url,
+                headers or {},
+                auth,
+                body,
+                plain_http=plain_http,
+                subject=name,
+                timeout_s=timeout_s,
+                is_followed=is_followed,
             ) as raw:
                 status = raw.status_code
                 is_good = 200 <= status < 300  # noqa: PLR2004 - HTTP's success

@@ -159,15 +159,24 @@ class Wire:
         plain_http: bool,
         subject: str,
         timeout_s: float | None = None,
+        is_followed: bool = True,
     ) -> Iterator[requests.Response]:
-        """Send, follow redirects, answer challenges; yield the answer unread."""
+        """Send, follow redirects unless told not to, answer challenges; yield the answer unread."""
         url, own = urls.without_user(url)
         auth = auth or own
         challenges = 0
         while True:
             value = auth if isinstance(auth, str) or auth is None else auth.header()
             raw = self._follow(
-                method, url, headers, value, body, plain_http=plain_http, subject=subject, timeout_s=timeout_s
+                method,
+                url,
+                headers,
+                value,
+                body,
+                hops=_MAX_HOPS if is_followed else 1,
+                plain_http=plain_http,
+                subject=subject,
+                timeout_s=timeout_s,
             )
             try:
                 if (
@@ -199,18 +208,20 @@ class Wire:
         value: str | None,
         body: bytes | Iterable[bytes | memoryview] | None,
         *,
+        hops: int,
         plain_http: bool,
         subject: str,
         timeout_s: float | None = None,
     ) -> requests.Response:
         home = urls.origin(url)
-        for _ in range(_MAX_HOPS):
+        for _ in range(hops):
             given = {k: v for k, v in headers.items() if k.lower() != "authorization" or urls.origin(url) == home}
             if value is not None and urls.origin(url) == home:
                 given["Authorization"] = value
             raw = self._send(method, url, given, body, plain_http=plain_http, subject=subject, timeout_s=timeout_s)
             location = raw.headers.get("Location")
-            if raw.status_code not in _REDIRECTS or not location or not (body is None or isinstance(body, bytes)):
+            is_whole = body is None or isinstance(body, bytes)
+            if raw.status_code not in _REDIRECTS or not location or not is_whole or hops == 1:
                 return raw
             self.drain(raw)
             target, _user = urls.without_user(urljoin(url, location))

@@ -5,6 +5,7 @@ What is asked of every Harbor is in test_harbor.py, what concerns accounts in te
 
 from __future__ import annotations
 
+import http.client
 import time
 from pathlib import Path
 
@@ -281,3 +282,36 @@ def test_what_a_garbage_collection_took_of_a_drop_that_is_not_active_is_explaine
     )  # fmt: skip
     assert left == []
     assert drops.rollback(site, None).drop.sequence == 1
+
+
+def test_a_layer_that_is_collected_before_its_manifest_is_sent_again_by_the_re_run(
+    harbor: Harbor, behind: Registry, site: Site, tmp_path: Path
+) -> None:
+    def collect() -> None:
+        link = http.client.HTTPConnection(behind.host, timeout=30)
+        link.request("DELETE", f"/v2/{APP}/blobs/{digest_of(BIG)}")
+        assert link.getresponse().status == 202
+        link.close()
+
+    shipped = bundle(tmp_path)
+    when(harbor, collect, match="/manifests/sha256:", method="PUT")
+    with pytest.raises(PartialDeliveryError, match="answered 400 Bad Request: MANIFEST_BLOB_UNKNOWN") as caught:
+        take(site, shipped)
+    assert caught.value.hint == (
+        "Harbor's garbage collection took a blob before its manifest came; run the same command again, "
+        "which sends what is missing"
+    )
+    assert take(site, shipped).drop.active
+    assert repair.check(site, progress=Silent(), http=ONCE) == []
+
+
+def test_a_rule_of_immutability_on_a_later_page_is_seen(harbor: Harbor, site: Site, tmp_path: Path) -> None:
+    take(site, bundle(tmp_path))
+    rules = harbor.projects["docker.io"].rules
+    rules += [{**immutable(f"never-{number}"), "id": number} for number in range(1, 120)]
+    rules.append({**immutable("[0-9]"), "id": 120})
+    harbor.asked.clear()
+    with pytest.raises(DeliveryError, match=f"{APP}:1 is immutable and is sha256:") as caught:
+        take(site, bundle(tmp_path, BIG[::-1], sequence=2))
+    assert caught.value.hint == "change the project's rule of immutability, or ship the content under a new tag"
+    assert writes(harbor) == []

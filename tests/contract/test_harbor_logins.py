@@ -16,9 +16,9 @@ from airlift.site.config import RegistryConfig, Site
 from airlift.transport.harbor_login import Meaning, RefusedError
 from tests.components import ROOT
 from tests.support.cli import airlift
-from tests.support.harbor import ROBOT, SECRET, Harbor
+from tests.support.harbor import ROBOT, SECRET, Harbor, running_harbor
 from tests.support.harbor_sites import APP, BIG, bundle, client_of, import_once, when, writes
-from tests.support.registry import refuse
+from tests.support.registry import Registry, redirect, refuse, running_front
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
 
@@ -26,7 +26,9 @@ def test_no_cookie_and_no_token_is_used(harbor: Harbor, site: Site, tmp_path: Pa
     take(site, bundle(tmp_path))
     assert {item.cookie for item in harbor.asked} == {None}
     assert not harbor.paths("/service/token")
-    assert all((item.authorization or "").startswith("Basic ") for item in harbor.asked)
+    # The first question finds out whether this is the place.
+    assert [str(item) for item in harbor.asked if item.authorization is None] == ["GET /api/v2.0/systeminfo"]
+    assert all(item.authorization.startswith("Basic ") for item in harbor.asked if item.authorization is not None)
     # With the slash: without it Harbor answers 301.
     assert not [item for item in harbor.asked if item.path.endswith("/blobs/uploads")]
 
@@ -270,3 +272,21 @@ def test_a_robot_that_cannot_be_made_is_told_why_and_none_is_made(
     assert hint in ran.err
     assert set(harbor.accounts) == before
     assert (tmp_path / "password").read_text() == f"{SECRET}\n"
+
+
+def test_a_login_does_not_go_in_clear_to_a_harbor_that_only_has_tls(behind: Registry, tmp_path: Path) -> None:
+    with running_harbor(behind, authority=tmp_path / "ca.pem") as harbor, running_front() as proxy:
+        # What nginx of a Harbor with TLS says on its other port.
+        proxy.faults.append(redirect(harbor.url, 308))
+        (tmp_path / "password").write_text(f"{SECRET}\n")
+        config = RegistryConfig(url=proxy.url, kind="harbor", username=ROBOT, password_file=str(tmp_path / "password"))
+        with pytest.raises(DeliveryError) as caught:
+            take(make_site(tmp_path / "site", registry=config), bundle(tmp_path))
+    path = "/api/v2.0/systeminfo"
+    assert caught.value.message == f"{proxy.host}: {proxy.url}{path} redirects to {harbor.url}{path}"
+    assert caught.value.hint == (
+        f"if this is the Harbor that is meant, give url: {harbor.url} in site.yaml, "
+        "and ca: where its certificate is of a private authority"
+    )
+    assert proxy.asked != []
+    assert {item.authorization for item in proxy.asked} == {None}

@@ -1,4 +1,4 @@
-"""Mending a Harbor: what is healthy stays, and what is asked of it is no more than what is to be done."""
+"""Mending a Harbor and going back there: what is healthy stays, and what cannot be done is refused before it begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airlift.digest import of as digest_of
 from airlift.errors import DeliveryError, PartialDeliveryError
 from airlift.oci import Descriptor
 from airlift.progress import Silent
-from airlift.site import repair
+from airlift.site import drops, repair
 from airlift.site.config import Site
 from airlift.site.inspection import Finding
 from tests.support.bundles import NOW
@@ -125,3 +125,24 @@ def test_an_entry_that_is_missing_in_a_list_of_referrers_is_mended(harbor: Harbo
     harbor.asked.clear()
     assert mend(site) == []
     assert writes(harbor) == []
+
+
+def test_a_rollback_into_an_immutable_tag_is_refused_before_any_tag_moves(
+    harbor: Harbor, site: Site, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        made = Cargo()
+        for name in ("a", "b"):
+            made.image(f"docker.io/library/{name}:1", f"{name} of {number}".encode())
+        take(site, ship(made, tmp_path / str(number), sequence=number))
+    project = harbor.projects["docker.io"]
+    project.rules.append({**immutable("**", "library/b"), "id": 99})
+    harbor.asked.clear()
+    with pytest.raises(DeliveryError, match="library/b:1 is immutable and is sha256:") as caught:
+        drops.rollback(site, None)
+    assert caught.value.hint == "change the project's rule of immutability, or ship the content under a new tag"
+    assert writes(harbor) == []
+    assert [(d.sequence, d.active, d.pending) for d in drops.list_drops(site)] == [(1, False, False), (2, True, False)]
+    assert problems(site) == []
+    project.rules.clear()
+    assert drops.rollback(site, None).drop.sequence == 1

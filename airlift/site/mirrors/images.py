@@ -7,7 +7,6 @@ blobs under no name, then manifests by digest, and tags last of all.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from airlift.errors import DeliveryError, PartialDeliveryError, StoreError
 from airlift.kinds.images import is_foreign
 from airlift.site import mirror
 from airlift.site.oci_listing import blobs_of, children_first, oci_listing
+from airlift.site.patience import Patience
 from airlift.transport.credentials import Credentials
 from airlift.transport.harbor import HarborClient
 from airlift.transport.harbor_quota import Piece, Wanted
@@ -111,7 +111,7 @@ class RegistryTarget:
         self._trees: list[tuple[str, list[tuple[Descriptor, Manifest]]]] = []
         self._sources: dict[str, str] = {}
         self._delivered: set[Digest] = set()
-        self._patience = _Patience()
+        self._patience = Patience()
         self._lists = lists or ReferrerLists(client)
 
     def check(self) -> None:
@@ -252,6 +252,16 @@ class RegistryTarget:
             self._side_by_side(trees, progress)
             progress.finish()
 
+    def check_names(self, names: Sequence[Name]) -> None:
+        """Refuse tags that a Harbor's rules keep from moving.
+
+        Raises:
+            DeliveryError: one is immutable, or the registry does not answer.
+        """
+        if isinstance(self._client, HarborClient):
+            tags = mirror.tags(names)
+            self._client.admit_tags({(self._repository(path), tag): digest for path, tag, digest in tags})
+
     def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
         """Let tags point at what was published; those that do already are left alone.
 
@@ -347,29 +357,6 @@ class RegistryTarget:
     def _tag(self, repository: str, tag: str, digest: Digest, store: Store) -> None:
         manifest = oci.parse_manifest(store.read(digest), subject=f"{repository}:{tag}")
         self._client.push_manifest(repository, tag, manifest.data, manifest.media_type)
-
-
-class _Patience:
-    """Lets calls run side by side until the registry is overburdened, and from then on one by one."""
-
-    def __init__(self) -> None:
-        self._alone = threading.Lock()
-        self._is_pressed = threading.Event()
-
-    def call(self, call: Callable[[], object]) -> None:
-        """Make a call, once more and alone when it failed for a passing reason."""
-        was_pressed = self._is_pressed.is_set()
-        with self._alone if was_pressed else contextlib.nullcontext():
-            try:
-                call()
-            except DeliveryError as error:
-                if not error.temporary or was_pressed:
-                    raise
-                self._is_pressed.set()
-            else:
-                return
-        with self._alone:
-            call()
 
 
 @contextlib.contextmanager

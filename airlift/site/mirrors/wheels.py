@@ -132,6 +132,9 @@ class IndexTarget:
     def publish(self, store: Store, progress: Progress) -> None:
         """Nothing can be there unseen."""
 
+    def check_names(self, _: Sequence[Name]) -> None:
+        """Nothing: `activate` looks at all of them before it uploads one."""
+
     def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
         """Upload the wheels that the index lacks; nothing when it has one of them with another content.
 

@@ -42,6 +42,20 @@ def rule(tags: str = "**", repositories: str = "**", **changes: Any) -> dict[str
         ("{a,b{c,d}}e", "**", "redis", "be", False),
         ("v{,1}", "**", "redis", "v", True),
         ("", "**", "redis", "7", False),
+        ("v[0-9]*", "**", "redis", "v1.2", True),
+        ("v[0-9]*", "**", "redis", "vx", False),
+        ("v[!0-9]*", "**", "redis", "vx", False),
+        ("v[^0-9]*", "**", "redis", "vx", True),
+        ("v[^0-9]*", "**", "redis", "v1", False),
+        ("[abx-z]", "**", "redis", "y", True),
+        ("[abx-z]", "**", "redis", "c", False),
+        ("[abx-z]", "**", "redis", "ab", False),
+        ("[z-a]", "**", "redis", "m", False),
+        (r"[\]a]x", "**", "redis", "ax", True),
+        (r"v1\.0", "**", "redis", "v1.0", True),
+        (r"v1\.0", "**", "redis", "v1x0", False),
+        ("**", "library[^a]redis", "library/redis", "7", False),
+        ("{v[0-9],x}", "**", "redis", "v7", True),
     ],
 )
 def test_a_pattern_means_what_doublestar_means(
@@ -81,4 +95,5 @@ def test_a_pattern_without_an_end_takes_no_time() -> None:
     assert covers(rule("*" * 1000 + "x"), "redis", "y" * 128) is False
     assert covers(rule("*a" * 500), "redis", "a" * 128) is False
     assert covers(rule("*a" * 60 + "*x"), "redis", "a" * 128) is False
+    assert covers(rule("*[a-z]" * 150), "redis", "a" * 127 + "1") is False
     assert covers(rule("{a,b}" * 200), "redis", "a" * 200) is False
