@@ -27,6 +27,7 @@ _IN_PROJECTS: Final = (
 _IN_SYSTEM: Final = (("project", "create"), ("quota", "list"))
 _CONFLICT: Final = 409
 _FORBIDDEN: Final = 403
+_NOT_FOUND: Final = 404
 _NAME: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _DESCRIPTION: Final = "imports bundles (airlift)"
 
@@ -81,7 +82,9 @@ def make_robot(client: HarborClient, username: str, *, days: int, anew: bool) ->
     """
     with delivering(client.registry):
         name = _without_prefix(client, username)
-        known = client.document(client.api("GET", "/permissions"), "permissions")
+        answer = client.api("GET", "/permissions", accept=(_NOT_FOUND,))
+        # A Harbor without such a list takes whatever it is asked for.
+        known = None if answer.status == _NOT_FOUND else client.document(answer, "permissions")
         wanted = {
             "description": _DESCRIPTION,
             "level": "system",

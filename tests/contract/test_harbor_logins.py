@@ -272,6 +272,26 @@ def test_a_robot_that_is_gone_is_made_by_a_renewal(harbor: Harbor, site: Site, t
     assert take(site, bundle(tmp_path)).drop.active
 
 
+@pytest.mark.parametrize(
+    ("answer", "missing"),
+    [
+        ((404, b'{"errors":[{"code":"NOT_FOUND","message":"path /api/v2.0/permissions was not found"}]}'), set()),
+        ((404, b"404 page not found"), set()),
+        ((200, b"{}"), set()),
+        ((200, b'{"system":[{"resource":"quota","action":"list"}]}'), {"project:create"}),
+    ],
+)
+def test_a_robot_gets_all_rights_but_those_that_harbor_says_it_has_not(
+    harbor: Harbor, site: Site, tmp_path: Path, answer: tuple[int, bytes], missing: set[str]
+) -> None:
+    harbor.faults.append(refuse(*answer, match="/permissions"))
+    assert renew(site, tmp_path).code == 0
+    rights = harbor.accounts[ROBOT].rights
+    assert rights["/"] == {"project:create", "quota:list"} - missing
+    assert len(rights["*"]) == 6
+    assert take(site, bundle(tmp_path)).drop.active
+
+
 def test_every_command_of_the_page_works_in_the_order_it_is_given(harbor: Harbor, site: Site, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "site-harbor.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
