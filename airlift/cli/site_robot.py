@@ -25,7 +25,7 @@ from airlift.trust.fields import format_time
     help="Its first line is the administrator's password.",
 )
 @click.option("--days", type=click.IntRange(1, 3650), help="The robot's life; without it, it has no end.")
-@click.option("--renew", is_flag=True, help="Take the place of the robot of this name, and end its secret.")
+@click.option("--renew", is_flag=True, help="Renew the robot of this name: its rights, its life, and last its secret.")
 @options.as_json
 def robot(folder: Path, admin: str, admin_password_file: Path, days: int | None, *, renew: bool, as_json: bool) -> None:
     """Make the robot that site.yaml names in the site's Harbor, and write its secret into the password_file.

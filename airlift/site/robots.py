@@ -24,7 +24,7 @@ def make_account(
         site: whose registry is a Harbor.
         administrator: the login of one; it is not kept.
         days: the robot's life, `FOR_EVER` for no end.
-        anew: take the place of a robot of this name.
+        anew: renew a robot of this name; its secret ends last.
         http: how to reach servers.
         progress: hears of waits.
 

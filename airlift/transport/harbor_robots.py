@@ -1,10 +1,13 @@
-"""The robot that a site imports with: made once, with an administrator's login, and made anew when it expires."""
+"""The robot that a site imports with: made once, with an administrator's login, and renewed when it expires."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -44,45 +47,87 @@ class Robot:
     expires_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A robot that is there already.
+
+    Attributes:
+        path: of it in Harbor's API.
+        created: when it was made.
+        now: what Harbor's clock says.
+    """
+
+    path: str
+    created: datetime
+    now: datetime
+
+    def life(self, days: int) -> int:
+        """Return the duration with which it lives `days` more: Harbor counts from when a robot was made."""
+        begun = -((self.created - self.now) // timedelta(days=1))
+        return days if days < 0 else days + max(0, begun)
+
+
 def make_robot(client: HarborClient, username: str, *, days: int, anew: bool) -> Robot:
     """Make a system robot that may do what an import and a prune need, and no more.
 
     Args:
         client: of an administrator.
         username: its whole name, as site.yaml has it.
-        days: its life, -1 for no end.
-        anew: remove a robot of this name first; its secret ends.
+        days: its life from now on, -1 for no end; of a robot that was there, up to a day more.
+        anew: take a robot of this name when there is one. Its rights and its life are set first, and its secret changes
+            last: whatever fails before leaves it with the secret that it has.
 
     Raises:
         DeliveryError: Harbor refuses, or has a robot of this name.
     """
     with delivering(client.registry):
         name = _without_prefix(client, username)
-        if anew:
-            _remove(client, name, username)
-        known = client.document(client.api("GET", "/permissions"), "permissions")
-        body = {
-            "name": name,
+        answer = client.api("GET", "/permissions", accept=(_NOT_FOUND,))
+        # A Harbor without such a list takes whatever it is asked for.
+        known = None if answer.status == _NOT_FOUND else client.document(answer, "permissions")
+        wanted = {
             "description": _DESCRIPTION,
             "level": "system",
-            "duration": days,
             "permissions": [
                 {"kind": "system", "namespace": "/", "access": _access(_IN_SYSTEM, known, "system")},
                 {"kind": "project", "namespace": "*", "access": _access(_IN_PROJECTS, known, "project")},
             ],
         }
-        answer = client.api("POST", "/robots", json.dumps(body).encode(), accept=(_CONFLICT,))
-        if answer.status == _CONFLICT:
-            raise FetchError(
-                f"{client.registry}: there is a robot {username} already",
-                hint="--renew makes it anew, and ends the secret that it has",
-            )
-        made = client.document(answer, "robots")
-        values = [made.get(key) if isinstance(made, dict) else None for key in ("name", "secret", "expires_at")]
-        given, secret, ends = values
-        if given != username or not isinstance(secret, str) or not secret or not isinstance(ends, int):
-            raise FetchError(f"{client.registry}: the robot that was made is {str(given)[:100]}, expected {username}")
-        return Robot(username, secret, ends)
+        found = _find(client, name, username) if anew else None
+        if found is None:
+            return _make(client, username, {**wanted, "name": name, "duration": days})
+        return _renew(client, username, found, {**wanted, "name": username, "disable": False}, days)
+
+
+def _make(client: HarborClient, username: str, wanted: Mapping[str, Any]) -> Robot:
+    answer = client.api("POST", "/robots", json.dumps(wanted).encode(), accept=(_CONFLICT,))
+    if answer.status == _CONFLICT:
+        raise FetchError(
+            f"{client.registry}: there is a robot {username} already",
+            hint="--renew gives it a new life and a new secret, and ends the one that it has",
+        )
+    made = client.document(answer, "robots")
+    values = [made.get(key) if isinstance(made, dict) else None for key in ("name", "secret", "expires_at")]
+    given, secret, ends = values
+    if given != username or not isinstance(secret, str) or not secret or not isinstance(ends, int):
+        raise FetchError(f"{client.registry}: the robot that was made is {str(given)[:100]}, expected {username}")
+    return Robot(username, secret, ends)
+
+
+def _renew(client: HarborClient, username: str, found: _Found, wanted: Mapping[str, Any], days: int) -> Robot:
+    client.api("PUT", found.path, json.dumps({**wanted, "duration": found.life(days)}).encode())
+    shown = client.document(client.api("GET", found.path), "robots")
+    ends = shown.get("expires_at") if isinstance(shown, dict) else None
+    if not isinstance(ends, int) or (ends >= 0 if days < 0 else ends <= found.now.timestamp()):
+        raise FetchError(
+            f"{client.registry}: the robot {username} ends at {str(ends)[:100]}, which is not what it was told",
+            hint="remove the robot in Harbor, then make it without --renew",
+        )
+    answer = client.document(client.api("PATCH", found.path, b"{}"), "robots")
+    secret = answer.get("secret") if isinstance(answer, dict) else None
+    if not isinstance(secret, str) or not secret:
+        raise FetchError(f"{client.registry}: no secret came for the robot {username}")
+    return Robot(username, secret, ends)
 
 
 def _access(rights: tuple[tuple[str, str], ...], known: Any, kind: str) -> list[dict[str, str]]:
@@ -113,9 +158,16 @@ def _without_prefix(client: HarborClient, username: str) -> str:
     return name
 
 
-def _remove(client: HarborClient, name: str, username: str) -> None:
+def _find(client: HarborClient, name: str, username: str) -> _Found | None:
     query = urlencode({"q": f"name={name}"})
-    found = client.document(client.api("GET", f"/robots?{query}"), "robots")
-    for item in found if isinstance(found, list) else []:
+    answer = client.api("GET", f"/robots?{query}")
+    listed = client.document(answer, "robots")
+    for item in listed if isinstance(listed, list) else []:
         if isinstance(item, dict) and item.get("name") == username and isinstance(item.get("id"), int):
-            client.api("DELETE", f"/robots/{item['id']}", accept=(_NOT_FOUND,))
+            try:
+                created = datetime.fromisoformat(str(item.get("creation_time")))
+                now = parsedate_to_datetime(answer.headers.get("Date", ""))
+                return _Found(f"/robots/{item['id']}", created.astimezone(UTC), now.astimezone(UTC))
+            except (ValueError, OverflowError):
+                raise FetchError(f"{client.registry}: the age of the robot {username} cannot be read") from None
+    return None

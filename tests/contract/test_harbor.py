@@ -363,9 +363,9 @@ def test_a_robot_is_made_from_an_administrators_login_and_imports(harbor: Harbor
     site, words = robots_site(harbor, tmp_path, project)
     assert site.config.registry is not None
     name = site.config.registry.username
-    made = airlift(*words, "--days", "2", home=tmp_path)
+    made = airlift(*words, "--days", "2", "--json", home=tmp_path)
     assert made.code == 0, made.err
-    assert made.out.startswith(f"robot {name}, until ")
+    assert made.json["name"] == name
     secret = (tmp_path / "password").read_text().strip()
     assert secret not in made.out + made.err
     assert (tmp_path / "password").stat().st_mode & 0o777 == 0o600
@@ -380,6 +380,9 @@ def test_a_robot_is_made_from_an_administrators_login_and_imports(harbor: Harbor
     renewed = airlift(*words, "--renew", "--json", home=tmp_path)
     assert renewed.json == {"name": name, "expires_at": -1}
     assert (tmp_path / "password").read_text().strip() != secret
+    ends = airlift(*words, "--renew", "--days", "3", "--json", home=tmp_path).json["expires_at"]
+    # Up to a day more: Harbor counts in whole days from when the robot was made.
+    assert 86_400 <= ends - made.json["expires_at"] <= 2 * 86_400 + 60
     assert take(site, bundle(tmp_path, BIG[::-1], tag="2", sequence=2)).drop.active
     assert digest_of(BIG) in {blob.digest for blob in client_of(harbor).manifest(f"{project}/{APP}", "1").layers}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,13 @@ from airlift.errors import DeliveryError, PartialDeliveryError
 from airlift.site.config import RegistryConfig, Site
 from airlift.transport.harbor_login import Meaning, RefusedError
 from tests.components import ROOT
-from tests.support.cli import airlift
+from tests.support.cli import Ran, airlift
 from tests.support.harbor import ROBOT, SECRET, Harbor, running_harbor
 from tests.support.harbor_sites import APP, BIG, bundle, client_of, import_once, when, writes
 from tests.support.registry import Registry, redirect, refuse, running_front
 from tests.support.site_bundles import Cargo, make_site, ship, take
+
+DAY_S = 86_400
 
 
 def test_no_cookie_and_no_token_is_used(harbor: Harbor, site: Site, tmp_path: Path) -> None:
@@ -205,14 +208,90 @@ def test_a_robot_that_expires_half_way_is_renewed_and_the_same_command_goes_on(
     assert f"the login of {ROBOT} was taken before and is refused now" in caught.value.message
     assert "nothing of the drop has a name there" in caught.value.message
     assert "airlift site robot --renew" in (caught.value.hint or "")
-    (tmp_path / "admin").write_text("Harbor12345\n")
-    admin = ["--admin", "admin", "--admin-password-file", tmp_path / "admin", "--days", "30", "--renew"]
-    renewed = airlift("site", "robot", "--site", site.root, *admin, home=tmp_path)
+    renewed = renew(site, tmp_path, "--days", "30")
     assert renewed.code == 0, renewed.err
     before = len(writes(harbor))
     assert take(site, shipped).drop.active
     # The large layer is there already.
     assert not [line for line in writes(harbor)[before:] if digest_of(BIG) in line]
+
+
+def renew(site: Site, folder: Path, *words: str) -> Ran:
+    (folder / "admin").write_text("Harbor12345\n")
+    admin = ("--admin", "admin", "--admin-password-file", folder / "admin")
+    return airlift("site", "robot", "--site", site.root, *admin, "--renew", *words, home=folder)
+
+
+@pytest.mark.parametrize("age", [0.0, 0.5, 40.0, 400.0])
+@pytest.mark.parametrize("life", [30, 365, -1])
+def test_a_robot_of_any_age_is_renewed_for_the_days_that_are_asked_for(
+    harbor: Harbor, site: Site, tmp_path: Path, age: float, life: int
+) -> None:
+    robot = harbor.accounts[ROBOT]
+    robot.created = time.time() - age * DAY_S
+    robot.live(life)
+    robot.is_on = False
+    robot.lose("repository:push")
+    number, before = robot.number, time.time()
+    ran = renew(site, tmp_path, "--days", "30", "--json")
+    assert ran.code == 0, ran.err
+    # Harbor counts in whole days from when the robot was made.
+    assert before + 30 * DAY_S - 1 <= ran.json["expires_at"] <= time.time() + 31 * DAY_S
+    now = harbor.accounts[ROBOT]
+    assert (now.number, now.expires_at) == (number, ran.json["expires_at"])
+    assert take(site, bundle(tmp_path)).drop.active
+    assert renew(site, tmp_path, "--json").json == {"name": ROBOT, "expires_at": -1}
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "message"),
+    [
+        ("PUT", None, "robots/2 answered 403"),
+        ("PATCH", None, "robots/2 answered 403"),
+        ("PATCH", b"{}", f"no secret came for the robot {ROBOT}"),
+        ("PUT", b"", f"the robot {ROBOT} ends at -1, which is not what it was told"),
+    ],
+)
+def test_a_renewal_that_fails_leaves_the_robot_with_its_secret(
+    harbor: Harbor, site: Site, tmp_path: Path, method: str, answer: bytes | None, message: str
+) -> None:
+    robot = harbor.accounts[ROBOT]
+    harbor.faults.append(refuse(403 if answer is None else 200, answer or b"", match="/robots/", method=method))
+    ran = renew(site, tmp_path, "--days", "30")
+    assert ran.code == 17, ran.out
+    assert message in ran.err
+    assert harbor.accounts[ROBOT] is robot
+    assert robot.password == (tmp_path / "password").read_text().strip() == SECRET
+    assert take(site, bundle(tmp_path)).drop.active
+    harbor.faults.clear()
+    assert renew(site, tmp_path, "--days", "30").code == 0
+    assert robot.password == (tmp_path / "password").read_text().strip() != SECRET
+
+
+def test_a_robot_that_is_gone_is_made_by_a_renewal(harbor: Harbor, site: Site, tmp_path: Path) -> None:
+    del harbor.accounts[ROBOT]
+    assert renew(site, tmp_path).code == 0
+    assert take(site, bundle(tmp_path)).drop.active
+
+
+@pytest.mark.parametrize(
+    ("answer", "missing"),
+    [
+        ((404, b'{"errors":[{"code":"NOT_FOUND","message":"path /api/v2.0/permissions was not found"}]}'), set()),
+        ((404, b"404 page not found"), set()),
+        ((200, b"{}"), set()),
+        ((200, b'{"system":[{"resource":"quota","action":"list"}]}'), {"project:create"}),
+    ],
+)
+def test_a_robot_gets_all_rights_but_those_that_harbor_says_it_has_not(
+    harbor: Harbor, site: Site, tmp_path: Path, answer: tuple[int, bytes], missing: set[str]
+) -> None:
+    harbor.faults.append(refuse(*answer, match="/permissions"))
+    assert renew(site, tmp_path).code == 0
+    rights = harbor.accounts[ROBOT].rights
+    assert rights["/"] == {"project:create", "quota:list"} - missing
+    assert len(rights["*"]) == 6
+    assert take(site, bundle(tmp_path)).drop.active
 
 
 def test_every_command_of_the_page_works_in_the_order_it_is_given(harbor: Harbor, site: Site, tmp_path: Path) -> None:

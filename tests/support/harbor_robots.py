@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 import string
-import time
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.support.harbor_state import Account, Project
@@ -69,7 +69,7 @@ class RobotHandler(WebHandler):
             for namespace, rights in item.rights.items()
         ]
         return {
-            "creation_time": DATE,
+            "creation_time": datetime.fromtimestamp(item.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
             "creator_ref": 1,
             "creator_type": "local",
             "disable": not item.is_on,
@@ -94,24 +94,30 @@ class RobotHandler(WebHandler):
             code = {400: "BAD_REQUEST", 404: "NOT_FOUND", 409: "CONFLICT"}[status]
             self.refuse(status, code, said)
             return
-        days = wanted["duration"]
-        ends = -1 if days < 0 else int(time.time()) + days * 86400
-        made = Account(_secret(), level=level or "", number=self.front.number(), duration=days, expires_at=ends)
-        for item in permissions:
-            held = {f"{access['resource']}:{access['action']}" for access in item["access"]}
-            made.gain(*held, namespace=item["namespace"])
+        made = Account(_secret(), level=level or "", number=self.front.number())
+        made.live(wanted["duration"])
+        made.rights = _held(permissions)
         self.front.accounts[name] = made
-        shown = {"creation_time": DATE, "expires_at": ends, "id": made.number, "name": name, "secret": made.password}
+        shown = {
+            "creation_time": DATE,
+            "expires_at": made.expires_at,
+            "id": made.number,
+            "name": name,
+            "secret": made.password,
+        }
         self.send(201, shown, {"Location": f"/api/v2.0/robots/{made.number}"})
 
     def _refusal_of_robot(self, wanted: dict[str, Any]) -> tuple[int, str]:
-        """Return status and message of what is wrong with a robot; status 0 when nothing is."""
+        """Return status and message of what is wrong with a new robot; status 0 when nothing is."""
+        if not NAME.fullmatch(wanted.get("name", "")) and not _is_no_life(wanted.get("duration", 0)):
+            return 400, "robot name is not in lower case or contains illegal characters"
+        return self._refusal_of_change(wanted)
+
+    def _refusal_of_change(self, wanted: dict[str, Any]) -> tuple[int, str]:
         duration, level, permissions = wanted.get("duration", 0), wanted.get("level"), wanted.get("permissions") or []
-        if duration == 0 or duration < -1:
+        if _is_no_life(duration):
             never = "duration must be either -1(Never) or a positive integer"
             return 400, f"bad request error duration input: {duration}, {never}"
-        if not NAME.fullmatch(wanted.get("name", "")):
-            return 400, "robot name is not in lower case or contains illegal characters"
         if level not in ("system", "project"):
             return 400, f"bad request error level input: {level}"
         if not permissions:
@@ -137,12 +143,25 @@ class RobotHandler(WebHandler):
             del accounts[name]
             self.send(200)
         elif self.command == "PUT":
-            accounts[name].is_on = not json.loads(self.body())["disable"]
-            self.send(200)
+            self._change(name, accounts[name], json.loads(self.body()))
         elif self.command == "PATCH":
             self._refresh(accounts[name], json.loads(self.body()).get("secret"))
         else:
             self.send(200, self._shown_robot(name, accounts[name]))
+
+    def _change(self, name: str, account: Account, wanted: dict[str, Any]) -> None:
+        status, said = self._refusal_of_change({"duration": account.duration, **wanted})
+        if not status and (wanted.get("name"), wanted["level"]) != (name, account.level):
+            status, said = 400, "cannot update the level or name of robot"
+        if status:
+            self.refuse(status, {400: "BAD_REQUEST", 404: "NOT_FOUND"}[status], said)
+            return
+        if (days := wanted.get("duration", account.duration)) != account.duration:
+            # From when it was made; the same number again prolongs nothing.
+            account.live(days)
+        account.is_on = not wanted.get("disable", False)
+        account.rights = _held(wanted["permissions"])
+        self.send(200)
 
     def _refresh(self, account: Account, secret: str | None) -> None:
         if secret and not SECRET.fullmatch(secret):
@@ -190,6 +209,18 @@ class RobotHandler(WebHandler):
             "update_time": DATE,
             "used": {"storage": project.used},
         }
+
+
+def _is_no_life(days: int) -> bool:
+    return days == 0 or days < -1
+
+
+def _held(permissions: list[dict[str, Any]]) -> dict[str, set[str]]:
+    held: dict[str, set[str]] = {}
+    for item in permissions:
+        rights = {f"{access['resource']}:{access['action']}" for access in item["access"]}
+        held.setdefault(item["namespace"], set()).update(rights)
+    return held
 
 
 def _secret() -> str:

@@ -131,6 +131,7 @@ class Account:
     """A user or robot; one that is off is nobody.
 
     Attributes:
+        created: when it was made, in seconds since 1970: a robot's life counts from then.
         rights: ``resource:action`` by namespace: ``/`` for the system, ``*`` for all projects, or a project's name.
     """
 
@@ -141,6 +142,7 @@ class Account:
     level: str = "system"
     number: int = 0
     duration: int = -1
+    created: float = field(default_factory=time.time)
     expires_at: int = -1
     rights: dict[str, set[str]] = field(default_factory=dict)
 
@@ -156,6 +158,11 @@ class Account:
     def lose(self, *rights: str) -> None:
         for held in self.rights.values():
             held.difference_update(rights)
+
+    def live(self, days: int) -> None:
+        """Give it a life that counts from when it was made; -1 for no end."""
+        self.duration = days
+        self.expires_at = -1 if days < 0 else int(self.created) + days * 86400
 
     @property
     def is_good(self) -> bool:
