@@ -76,6 +76,9 @@ class Intake:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and self._target is not None:
+            self._is_over.set()
+            self._target.give_up()
         self._end()
 
     def _end(self) -> None:

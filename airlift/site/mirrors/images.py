@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from airlift.transport.settings import HttpSettings
 
 _WORKERS: Final = 4
+_TRIES: Final = 3
+"""How often a call is made alone; each repeats its requests as the client does, so all of it takes about a minute."""
+_PATIENCE_S: Final = 60.0
 _NAMELESS: Final = "nothing of the drop has a name there"
 
 
@@ -196,6 +200,10 @@ class RegistryTarget:
         self._delivered.add(digest)
         return any(sent)
 
+    def give_up(self) -> None:
+        """End waits for the registry, of every thread; the client is of no use afterwards."""
+        self._client.http.give_up()
+
     def publish(self, store: Store, progress: Progress) -> None:
         """Complete the expected artifacts, and see that what refers to them is still listed afterwards.
 
@@ -313,6 +321,9 @@ class RegistryTarget:
             try:
                 for future in waiting:
                     future.result()
+            except KeyboardInterrupt:
+                self.give_up()
+                raise
             finally:
                 for future in waiting:
                     future.cancel()
@@ -323,26 +334,44 @@ class RegistryTarget:
 
 
 class _Patience:
-    """Lets calls run side by side until the registry is overburdened, and from then on one by one."""
+    """Lets calls run side by side until the registry is overburdened, from then on one by one, and ends for all."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._alone = threading.Lock()
         self._is_pressed = threading.Event()
+        self._ended: DeliveryError | None = None
 
     def call(self, call: Callable[[], object]) -> None:
-        """Make a call, once more and alone when it failed for a passing reason."""
-        was_pressed = self._is_pressed.is_set()
-        with self._alone if was_pressed else contextlib.nullcontext():
+        """Make a call, and alone when one failed for a passing reason."""
+        if not self._is_pressed.is_set():
             try:
                 call()
             except DeliveryError as error:
-                if not error.temporary or was_pressed:
+                if not error.temporary:
                     raise
                 self._is_pressed.set()
             else:
                 return
         with self._alone:
-            call()
+            self._insist(call)
+
+    def _insist(self, call: Callable[[], object]) -> None:
+        """Make a call a few times; once one has failed so for a passing reason, none is made any more."""
+        begun = self._clock()
+        for left in reversed(range(_TRIES)):
+            if self._ended is not None:
+                raise self._ended
+            try:
+                call()
+            except DeliveryError as error:
+                if not error.temporary:
+                    raise
+                if not left or self._clock() - begun > _PATIENCE_S:
+                    self._ended = error
+                    raise
+            else:
+                return
 
 
 @contextlib.contextmanager
