@@ -10,8 +10,9 @@ from airlift import limits
 from airlift.artifact import DropConfig, decode_drop_config
 from airlift.errors import StoreError, UsageError
 from airlift.progress import Progress, Silent
+from airlift.site.clashes import refuse_clashes
 from airlift.site.config import Site
-from airlift.site.importer import Change, changes, refuse_clashes, target_of
+from airlift.site.importer import Change, changes, target_of
 from airlift.site.importer import activate as switch
 from airlift.site.journal import READY, Drop, part_of
 from airlift.transport.settings import HttpSettings

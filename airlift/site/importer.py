@@ -19,6 +19,7 @@ from airlift.digest import Digest
 from airlift.errors import BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError
 from airlift.progress import Progress
 from airlift.site import contents, kept
+from airlift.site.clashes import listing_of, refuse_clashes
 from airlift.site.config import Site
 from airlift.site.contents import Contents
 from airlift.site.intake import Damaged, Intake
@@ -155,7 +156,7 @@ class _Import:
             for key_id in verified.unknown_signers:
                 self.progress.warn(f"a signature by {key_id} counts for nothing: the trust file does not list this key")
             known = journal.drop(verified.release.digest)
-            if self.mend is None and known is not None and known.state == READY and self._is_whole(journal, known):
+            if self.mend is None and known is not None and known.state == READY and is_whole(self.site, journal, known):
                 return self._again(journal, known, reader.summary(verified), is_dry=is_dry)
             return self._take(journal, reader, verified, is_dry=is_dry)
 
@@ -175,13 +176,6 @@ class _Import:
                 hint="take it in with airlift import; to mend, give the bundle of a drop that airlift drops list shows",
             )
         return verified
-
-    def _is_whole(self, journal: Journal, drop: Drop) -> bool:
-        """Say whether the store still has what the drop shows; where it does not, the bundle mends it."""
-        store = self.site.store
-        return all(
-            store.has(digest) and store.size(digest) == size for digest, size in journal.held_blobs(drop.release)
-        )
 
     def _again(self, journal: Journal, drop: Drop, summary: Mapping[str, Any], *, is_dry: bool) -> Imported:
         is_settled = journal.is_settled(drop)
@@ -234,7 +228,14 @@ class _Import:
             journal.stage(drop)
         summary = {**reader.summary(verified), "content_id": drop.content_id}
         self.progress.start("importing", opened.payload_size)
-        with Intake(self.site.store, target, self.progress, is_dry=is_dry, distrusted=distrusted) as intake:
+        with Intake(
+            self.site.store,
+            target,
+            self.progress,
+            lambda early, payload: listing_of(self.site, journal, early, payload),
+            is_dry=is_dry,
+            distrusted=distrusted,
+        ) as intake:
             try:
                 found = intake.run(opened)
                 attest = opened.attest()
@@ -265,8 +266,7 @@ class _Import:
     def _checked(self, journal: Journal, drop: Drop, found: Contents, intake: Intake) -> tuple[Drop, Listing]:
         if found.config.channel != drop.channel:
             raise BundleError(f"the drop is made for channel {found.config.channel}, the bundle for {drop.channel}")
-        listing = contents.list_all(found.config, intake.payload, is_embedded=self.site.config.registry is None)
-        refuse_clashes(journal, drop.channel, listing.names)
+        listing = listing_of(self.site, journal, found, intake.payload)
         return replace(drop, name=found.config.name, config=found.config_digest), listing
 
     def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None) -> tuple[str, ...]:
@@ -292,22 +292,14 @@ class _Import:
         return activate(self.site, journal, drop, target, self.progress)
 
 
-def refuse_clashes(journal: Journal, channel: str, names: Iterable[Name]) -> None:
-    """Compare names with those of the other channels' active drops.
+def is_whole(site: Site, journal: Journal, drop: Drop) -> bool:
+    """Say whether the store still has what a drop shows; where it does not, the bundle mends it.
 
     Raises:
-        PolicyError: one name would have two contents.
+        StoreError: the journal cannot be read.
     """
-    problems = [
-        f"{contents.shown(one.service, one.key, one.part)} is {one.digest} in channel {one.channel}"
-        for one in journal.clashes(channel, names)
-    ]
-    if problems:
-        raise PolicyError(
-            f"channel {channel} would give other contents to names of another channel",
-            violations=problems,
-            hint="ship one content under one name, or use another tag or version",
-        )
+    store = site.store
+    return all(store.has(digest) and store.size(digest) == size for digest, size in journal.held_blobs(drop.release))
 
 
 def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, progress: Progress) -> tuple[str, ...]:

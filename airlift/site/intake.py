@@ -40,6 +40,7 @@ class Intake:
         store: Store,
         target: Target | None,
         progress: Progress,
+        admit: Callable[[Contents, Payload], object],
         *,
         is_dry: bool,
         distrusted: Container[Digest] = frozenset(),
@@ -50,6 +51,7 @@ class Intake:
             store: where blobs go.
             target: the external registry, if the site has one.
             progress: hears of the bytes.
+            admit: refuses a drop by its manifests, before its first large blob is taken.
             is_dry: check everything and write nothing.
             distrusted: blobs of the store that are known to be damaged; the payload's replace them.
         """
@@ -59,6 +61,8 @@ class Intake:
         self._store = store
         self._target = target
         self._progress = progress
+        self._admit = admit
+        self._is_admitted = False
         self._is_dry = is_dry
         self._is_routed = False
         self._index = b""
@@ -76,6 +80,9 @@ class Intake:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and self._target is not None:
+            self._is_over.set()
+            self._target.give_up()
         self._end()
 
     def _end(self) -> None:
@@ -135,6 +142,8 @@ class Intake:
         if digest in self._absent:
             # The registry would get an index without it.
             raise BundleError(f"payload: {digest} is a manifest and comes after large blobs")
+        if member.size > limits.SMALL_BLOB and not self._is_own:
+            self._judge()
         if self._is_for_target(member, digest):
             self._deliver(member, digest)
         elif self._is_here(digest, member.size):
@@ -145,6 +154,15 @@ class Intake:
         else:
             self._write(member, digest)
             self.new[digest] = member.size
+
+    def _judge(self) -> None:
+        """Let the drop be refused by its names, once; whether its manifests are right and whole is told at the end."""
+        if self._is_admitted:
+            return
+        self._is_admitted = True
+        self._settle()
+        with contextlib.suppress(BundleError, IntegrityError, StoreError):
+            self._admit(self.contents(), self.payload)
 
     def _is_here(self, digest: Digest, size: int) -> bool:
         return digest not in self._distrusted and self._store.has(digest) and self._store.size(digest) == size

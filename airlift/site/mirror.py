@@ -57,6 +57,9 @@ class Target(Protocol):
     def deliver(self, digest: Digest, size: int, chunks: Chunks) -> bool:
         """Take a wanted blob, unless it is there; return whether bytes were sent. Several threads call it."""
 
+    def give_up(self) -> None:
+        """End what other threads are waiting for, as far as that is possible; nothing is delivered any more."""
+
     def publish(self, store: Store, progress: Progress) -> None:
         """Complete the expected artifacts: blobs that are still missing, then manifests by digest, children first."""
 
@@ -98,6 +101,11 @@ class Several:
         """See `Target`."""
         wanting = next(target for target in self._targets if target.is_wanted(digest))
         return wanting.deliver(digest, size, chunks)
+
+    def give_up(self) -> None:
+        """See `Target`."""
+        for target in self._targets:
+            target.give_up()
 
     def publish(self, store: Store, progress: Progress) -> None:
         """See `Target`."""

@@ -23,8 +23,10 @@ from airlift.digest import Digest
 from airlift.errors import AirliftError, BundleError, DeliveryError, StoreError, TrustError
 from airlift.progress import Progress
 from airlift.site import contents, kept
+from airlift.site.clashes import listing_of
 from airlift.site.config import Site
 from airlift.site.contents import Contents, Payload
+from airlift.site.importer import is_whole
 from airlift.site.journal import READY
 from airlift.site.kept import ENVELOPE
 from airlift.site.mirrors import images, wheels
@@ -36,7 +38,7 @@ from airlift.trust.roots import Channel, Trust
 from airlift.trust.signing import MAX_ENVELOPE, parse_envelope, parse_release
 
 MARGIN: Final = 64 * limits.MIB
-"""What the journal and the file system need beside the blobs."""
+"""What the journal and the file system may need beside the blobs; an import does not ask for it."""
 _SAMPLE: Final = 64 * limits.MIB
 _SOON: Final = timedelta(days=30)
 
@@ -121,6 +123,7 @@ class Flight:
             found += about
             cargo, about = self._cargo(opened)
             found += about
+            found += self._names(cargo)
             found += self._space(reader, cargo)
         found += self._lock()
         found += self._registry(cargo)
@@ -136,6 +139,8 @@ class Flight:
                 seen = journal.seen()
                 known = journal.drop(reader.release.digest)
                 is_late = kept.is_late(self.site, journal, reader.release)
+                is_here = known is not None and known.state == READY
+                is_mendable = known is not None and is_here and not is_whole(self.site, journal, known)
         except StoreError as error:
             yield _error("journal", error)
             return
@@ -165,7 +170,12 @@ class Flight:
             yield _ok("sequence", f"{reader.release.channel}/{reader.release.sequence} may be imported")
         except TrustError as error:
             yield _error("sequence", error)
-        if known is not None and known.state == READY:
+            return
+        if is_mendable:
+            remedy = "nothing has to be done: the import brings them again"
+            message = "the drop is here already, but blobs of it are missing or have another size"
+            yield Finding("sequence", Severity.WARNING, message, remedy)
+        elif is_here:
             yield _ok("sequence", "the drop is here already and complete")
 
     def _clock(self, reader: BundleReader) -> Iterator[Finding]:
@@ -224,6 +234,18 @@ class Flight:
         except AirliftError as error:
             return None, [_error("payload", error)]
 
+    def _names(self, cargo: Cargo | None) -> Iterator[Finding]:
+        """Compare the names with those of other channels."""
+        if cargo is None:
+            return
+        try:
+            with self.site.journal() as journal:
+                names = listing_of(self.site, journal, cargo.drop, cargo.payload).names
+        except AirliftError as error:
+            yield _error("names", error)
+        else:
+            yield _ok("names", f"{len(names)} names, none of which another channel gives to another content")
+
     def _space(self, reader: BundleReader, cargo: Cargo | None) -> Iterator[Finding]:
         needed, note = reader.release.payload_size, "at most, as if nothing of it were here"
         if cargo is not None:
@@ -246,8 +268,8 @@ class Flight:
             yield _ok("space", where)
             return
         remedy = "free space there, or let drops go with airlift drops prune"
-        if cargo is None:
-            # It is a bound; what is here already would not be written again.
+        if cargo is None or free >= needed:
+            # It is a bound: what is here already would not be written again, and an import asks for no margin.
             yield Finding("space", Severity.WARNING, where, remedy)
         else:
             yield _error("space", StoreError(where, hint=remedy))

@@ -9,6 +9,7 @@ read a page before the switch finds its files after it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -70,10 +71,17 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
             catalog.close()
         described = {path: _described(item) for path, item in plan.items()}
         state = digests.hex_of(digests.of(canonical.encode(described)))[:32]
-        with fs.guarded("exporting"):
+        with fs.guarded("exporting"), fs.named(target):
             is_same = current is not None and current.name.startswith(f"{target.name}.{state}.")
             if current is None or not is_same or not _is_whole(current, plan, site.store):
-                current = _switch(target, state, plan, site.store)
+                # First, since the disk may be full of them.
+                _clean_parts(target)
+                try:
+                    current = _switch(target, state, plan, site.store)
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        _clean_parts(target)
+                    raise
                 changed = True
             else:
                 changed = False
@@ -190,12 +198,21 @@ def _put(file: Path, item: Item, store: Store) -> None:
 
 def _clean(target: Path, *, keep: str) -> None:
     """Remove what is neither shown nor being made: older generations, and the rests of killed exports."""
+    _clean_parts(target)
     for item in target.parent.iterdir():
-        is_part = item.name.startswith(f".{target.name}.part.")
         tail = item.name[len(target.name) :] if item.name.startswith(f"{target.name}.") else ""
-        if not is_part and (item.name == keep or not _GENERATION.fullmatch(tail)):
-            continue
-        if item.is_symlink():
-            item.unlink()
-        else:
-            shutil.rmtree(item)
+        if item.name != keep and _GENERATION.fullmatch(tail):
+            _remove(item)
+
+
+def _clean_parts(target: Path) -> None:
+    for item in target.parent.iterdir():
+        if item.name.startswith(f".{target.name}.part."):
+            _remove(item)
+
+
+def _remove(item: Path) -> None:
+    if item.is_symlink():
+        item.unlink()
+    else:
+        shutil.rmtree(item)

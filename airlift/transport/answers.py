@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _EXCERPT = 300
+_DISK = ("no space left on device", "disk quota exceeded", "read-only file system")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -52,18 +54,28 @@ def excerpt(body: bytes) -> str:
 
     Understands the error documents of registries (``errors[].code, .message``) and of plain JSON services.
     """
+    return line(_said(body))
+
+
+def disk_fault(body: bytes) -> str | None:
+    """Return what the server says is wrong with its disk (full, over quota, read-only), or None."""
+    said = _said(body).lower()
+    return next((words for words in _DISK if words in said), None)
+
+
+def _said(body: bytes) -> str:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         text = body[:_EXCERPT].decode("utf-8", "replace")
-        return "" if text.lstrip().startswith("<") else line(text)
+        return "" if text.lstrip().startswith("<") else text
     if isinstance(value, dict):
         errors = value.get("errors")
         if isinstance(errors, list):
-            return line("; ".join(_error(item) for item in errors[:3]))
+            return "; ".join(_error(item) for item in errors[:3])
         for key in ("error_description", "message", "details", "error", "detail"):
             if isinstance(value.get(key), str):
-                return line(value[key])
+                return str(value[key])
     return ""
 
 
@@ -72,9 +84,18 @@ def _error(item: object) -> str:
         return str(item)
     words = [str(item[key]) for key in ("code", "message") if item.get(key)]
     detail = item.get("detail")
+    if isinstance(detail, dict):
+        detail = _of_storage(detail.get("Enclosed"))
     if isinstance(detail, str) and detail:
         words.append(f"({detail})")
     return " ".join(words)
+
+
+def _of_storage(cause: object) -> str:
+    """Return what docker-registry gives of a failed call of its storage: the call, the path, the error's number."""
+    if not isinstance(cause, dict) or not isinstance(cause.get("Err"), int) or not 0 < cause["Err"] < 1000:  # noqa: PLR2004 - errno
+        return ""
+    return f"{os.strerror(cause['Err']).lower()}: {cause.get('Op')} {cause.get('Path')}"
 
 
 def line(text: str) -> str:

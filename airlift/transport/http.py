@@ -6,6 +6,7 @@ Faults that may pass are retried, everything else is said at once. What always h
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
@@ -30,7 +31,7 @@ class HttpClient:
     Args:
         settings: certificates, proxies, time-outs.
         progress: told when a wait is long.
-        sleep: how to wait between attempts.
+        sleep: how to wait between attempts; None for a wait that `give_up` ends.
         clock: monotonic seconds.
     """
 
@@ -39,17 +40,22 @@ class HttpClient:
         settings: HttpSettings,
         progress: Progress | None = None,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self._progress = progress or Silent()
-        self._sleep = sleep
+        self._sleep = sleep or self._rest
+        self._is_given_up = threading.Event()
         self._wire = Wire(settings, clock)
 
     def close(self) -> None:
         """Close idle connections."""
         self._wire.close()
+
+    def give_up(self) -> None:
+        """End the waits between attempts, of every thread, and begin no request any more."""
+        self._is_given_up.set()
 
     def get_bytes(
         self,
@@ -136,6 +142,8 @@ class HttpClient:
         repeatable = body is None or isinstance(body, bytes)
 
         def attempt() -> Response:
+            if self._is_given_up.is_set():
+                raise FetchError(f"{name}: given up")
             with self._wire.open(
                 method,
                 url,
@@ -225,6 +233,9 @@ class HttpClient:
                 failures += 1
                 self._wait(error, failures, retries)
 
+    def _rest(self, seconds: float) -> None:
+        self._is_given_up.wait(seconds)
+
     def pause(self, failures: int) -> None:
         """Wait as long as is due after so many failures."""
         self._sleep(_backoff(failures))
@@ -241,6 +252,8 @@ class HttpClient:
         if pause >= 5:  # noqa: PLR2004 - seconds that a person notices
             self._progress.note(f"{error.message}; waiting {pause:.0f} s")
         self._sleep(pause)
+        if self._is_given_up.is_set():
+            raise error
 
 
 def _meant(error: HttpStatusError, auth: Auth) -> FetchError:

@@ -78,6 +78,10 @@ class PackageIndex:
         self._http = http
         self._auth = None if credentials is None else urls.basic(credentials.username, credentials.password)
 
+    def give_up(self) -> None:
+        """See `HttpClient.give_up`."""
+        self._http.give_up()
+
     def files(self, project: str) -> tuple[IndexFile, ...]:
         """Return what the index has of a project.
 

@@ -39,6 +39,8 @@ _HINTS: Final = {
 }
 
 FULL: Final = "the project's quota is used up; raise it, or prune and collect garbage"
+_BROKEN: Final = "see the registry's log: its disk may be full, or its storage away; then run the same command again"
+
 POLICY: Final = (
     "a policy of the project hides unsigned or unscanned images; switch it on after the import, or sign them"
 )
@@ -68,7 +70,7 @@ def _hint(error: HttpStatusError) -> str | None:
     challenge = error.headers.get("WWW-Authenticate")
     if error.status == 401 and challenge is not None and not challenge.strip():  # noqa: PLR2004 - Harbor's
         return "the project is missing at the registry, or it does not allow the name"
-    return _HINTS.get(error.status, error.hint)
+    return error.hint or _BROKEN if error.status == _INTERNAL else _HINTS.get(error.status, error.hint)
 
 
 @contextlib.contextmanager
@@ -183,9 +185,11 @@ class PushHalf(ABC):
         """
         failures = 0
         while not self.has_blob(repository, digest):
+            with delivering(self.registry):
+                # Repeats by itself; what it cannot get that way is not worth this loop as well.
+                place = self._place(repository, digest)
             try:
                 with delivering(self.registry):
-                    place = self._place(repository, digest)
                     self._put(repository, digest, size, place, Whole(self.name(repository, digest), size, chunks()))
             except DeliveryError as error:
                 failures += 1

@@ -42,6 +42,8 @@ _HINTS: Final = {
     429: "the server limits requests; log in, or try again later",
 }
 
+_MEND_DISK: Final = "make room there, or make it writable, and run the same command again"
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -334,6 +336,7 @@ class Wire:
             body = b""
         said = answers.excerpt(body)
         status = raw.status_code
+        fault = answers.disk_fault(body) if status >= requests.codes.internal_server_error else None
         message = (
             f"{subject}: {method} {urls.shown(raw.url)} answered {status} {answers.line(raw.reason or '')}".rstrip()
         )
@@ -341,6 +344,6 @@ class Wire:
             f"{message}: {said}" if said else message,
             response=Response(body, CaseInsensitiveDict(raw.headers), raw.url, status),
             said=said,
-            temporary=status in _PASSING,
-            hint=_HINTS.get(status),
+            temporary=status in _PASSING and fault is None,
+            hint=_HINTS.get(status) if fault is None else f"the server's disk says: {fault}; {_MEND_DISK}",
         )

@@ -212,6 +212,10 @@ class RegistryTarget:
         self._delivered.add(digest)
         return any(sent)
 
+    def give_up(self) -> None:
+        """End waits for the registry, of every thread; the client is of no use afterwards."""
+        self._client.http.give_up()
+
     def publish(self, store: Store, progress: Progress) -> None:
         """Complete the expected artifacts, and see that what refers to them is still listed afterwards.
 
@@ -350,6 +354,9 @@ class RegistryTarget:
             try:
                 for future in waiting:
                     future.result()
+            except KeyboardInterrupt:
+                self.give_up()
+                raise
             finally:
                 for future in waiting:
                     future.cancel()

@@ -129,6 +129,10 @@ class IndexTarget:
         """Not called, since no blob is wanted."""
         raise ValueError(f"{digest} is not wanted here")
 
+    def give_up(self) -> None:
+        """End waits for the index, of every thread; the client is of no use afterwards."""
+        self._index.give_up()
+
     def publish(self, store: Store, progress: Progress) -> None:
         """Nothing can be there unseen."""
 
@@ -165,6 +169,10 @@ class IndexTarget:
             try:
                 for future in waiting:
                     future.result()
+            except KeyboardInterrupt:
+                ended.set()
+                self.give_up()
+                raise
             except DeliveryError as error:
                 pool.shutdown(cancel_futures=True)
                 raise PartialDeliveryError(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from airlift.site.importer import import_bundle
 from airlift.transport.settings import HttpSettings
 from tests.components import require_root
 from tests.support.bundles import NOW
-from tests.support.cli import airlift
+from tests.support.cli import airlift, environment
 from tests.support.registry import Fault, Front, FrontHandler, Registry, refuse, running_front, running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
@@ -234,3 +237,89 @@ def test_a_registry_whose_disk_is_full_ends_the_import_and_goes_on_when_there_is
             assert repair.check(site, progress=Silent(), http=HttpSettings(), is_deep=True) == []
     finally:
         subprocess.run(["umount", "-l", disk], check=False)
+
+
+class _Notes(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize(("room", "layer"), [("1400k", 700_000), ("14m", SIZE)], ids=["from the store", "on the way"])
+def test_a_full_disk_of_the_registry_is_told_and_nothing_waits_for_it(tmp_path: Path, room: str, layer: int) -> None:
+    require_root()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", disk], check=True)
+    try:
+        (tmp_path / "registry").mkdir()
+        (tmp_path / "registry/data").symlink_to(disk)
+        with running_registry(tmp_path / "registry") as registry:
+            site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url))
+            cargo = Cargo()
+            for number in range(5):
+                cargo.image(f"docker.io/acme/app{number}:1", os.urandom(layer))
+            drop = ship(cargo, tmp_path / "drop.airlift")
+            notes = _Notes()
+            with pytest.raises(DeliveryError, match=r"answered 500 .*no space left on device") as caught:
+                take(site, drop, progress=notes)
+            assert not caught.value.temporary
+            assert caught.value.hint == (
+                "the server's disk says: no space left on device; make room there, or make it writable, and run the "
+                "same command again"
+            )
+            assert notes.said == []
+            subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+            assert take(site, drop).drop.active
+    finally:
+        subprocess.run(["umount", "-l", disk], check=False)
+
+
+def test_a_registry_that_goes_on_failing_is_asked_side_by_side_once_then_alone_and_ends_for_all(
+    tmp_path: Path, front: Front
+) -> None:
+    front.faults.append(refuse(500, b"out of order", match="/blobs/uploads/", method="POST"))
+    with pytest.raises(DeliveryError, match="answered 500") as caught:
+        import_bundle(
+            site_of(tmp_path, front),
+            bundle(tmp_path, layers=6),
+            now=NOW,
+            passphrase=b"",
+            progress=Silent(),
+            http=HttpSettings(retries=1),
+        )
+    assert caught.value.hint == (
+        "see the registry's log: its disk may be full, or its storage away; then run the same command again"
+    )
+    # Four lanes once, then one of them three times; each call is a request and its one repetition.
+    assert len([path for path in front.paths("/blobs/uploads/") if path.startswith("POST")]) <= (4 + 3) * 2
+
+
+@pytest.mark.parametrize("layer", [SIZE, 1000], ids=["on the way", "from the store"])
+def test_a_signal_ends_an_import_whose_lanes_wait_for_a_failing_registry(
+    tmp_path: Path, front: Front, layer: int
+) -> None:
+    front.faults.append(refuse(503, b"starting", {"Retry-After": "100"}, match="/blobs/uploads/", method="POST"))
+    site = site_of(tmp_path, front)
+    cargo = Cargo()
+    for number in range(6):
+        cargo.image(f"docker.io/acme/app{number}:1", os.urandom(layer))
+    drop = ship(cargo, tmp_path / "drop.airlift")
+    command = [sys.executable, "-m", "airlift", "import", drop, "--site", site.root]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(tmp_path))
+    try:
+        while len([path for path in front.paths("/blobs/uploads/") if path.startswith("POST")]) < 4:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        # Half of what the lanes were told to wait.
+        _, said = process.communicate(timeout=50)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "airlift: interrupted; run the same command again to go on"
+    front.faults.clear()
+    assert take(site, drop).drop.active

@@ -13,7 +13,8 @@ import trustme
 from airlift.bundle.layout import Member, PayloadPlan
 from airlift.bundle.writer import BundleWriter
 from airlift.cli.exit import code_of
-from airlift.errors import BundleError
+from airlift.digest import of as digest_of
+from airlift.errors import BundleError, PolicyError
 from airlift.progress import Silent
 from airlift.site import preflight
 from airlift.site.config import RegistryConfig, Site
@@ -75,6 +76,7 @@ def test_a_good_bundle_is_ready_and_nothing_is_written(site: Site, tmp_path: Pat
         "sequence",
         "clock",
         "identity",
+        "names",
         "space",
         "lock",
         "time",
@@ -158,7 +160,7 @@ def test_a_disk_without_room_is_told_before_the_import(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     path = bundle(tmp_path, 1)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", small], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small], check=True)
     try:
         found = look(make_site(small / "site"), path)
     finally:
@@ -213,3 +215,69 @@ def test_an_authority_that_ends_is_told_before_it_does(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_text("no certificate")
     ((severity, message),) = of(look(site, path), "certificates")
     assert (severity, "no certificates" in message) == (Severity.ERROR, True)
+
+
+def test_a_name_of_another_channel_is_told_before_the_import_and_by_the_import_before_large_blobs(
+    tmp_path: Path,
+) -> None:
+    site = make_site(tmp_path / "site", channels=("stable", "edge"))
+    take(site, bundle(tmp_path, 1))
+    other = Cargo(channel="edge")
+    other.image("docker.io/library/app:1", b"of edge", BIG)
+    path = ship(other, tmp_path / "edge.airlift")
+    found = look(site, path)
+    assert code(found) == 15
+    (names,) = [item for item in found if item.check == "names"]
+    assert names.message.startswith(
+        "channel edge would give other contents to names of another channel\n  v2/docker.io/library/app:1 is sha256:"
+    )
+    assert names.remedy == "ship one content under one name, or use another tag or version"
+    damaged = bytearray(path.read_bytes())
+    # In the large blob, which nobody has to read for this.
+    damaged[-1024 * 1024] ^= 1
+    path.write_bytes(damaged)
+    before = state(site)
+    with pytest.raises(PolicyError):
+        take(site, path)
+    assert {name: data for name, data in state(site).items() if "/store/" in name} == {
+        name: data for name, data in before.items() if "/store/" in name
+    }
+
+
+def test_a_drop_whose_blob_was_emptied_is_not_here_whole(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "2.airlift"
+    assert (Severity.OK, "the drop is here already and complete") in of(look(site, path), "sequence")
+    site.store.path(digest_of(BIG)).write_bytes(b"")
+    found = look(site, path)
+    assert (
+        Severity.WARNING,
+        "the drop is here already, but blobs of it are missing or have another size",
+    ) in of(found, "sequence")
+    assert code(found) == 0
+    assert f"needs {len(BIG)} (exactly" in of(found, "space")[0][1]
+    assert take(site, path).new_bytes == len(BIG)
+    assert (Severity.OK, "the drop is here already and complete") in of(look(site, path), "sequence")
+
+
+def test_an_older_drop_that_was_kept_is_too_old_and_nothing_else(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "2.airlift"
+    take(site, bundle(tmp_path, 3))
+    assert of(look(site, path), "sequence") == [
+        (Severity.ERROR, "sequence 2 of channel stable is too old: 3 was accepted before")
+    ]
+
+
+def test_a_disk_with_room_for_the_blobs_alone_is_only_warned_of(tmp_path: Path) -> None:
+    require_root()
+    small = tmp_path / "small"
+    small.mkdir()
+    path = bundle(tmp_path, 1)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", small], check=True)
+    try:
+        site = make_site(small / "site")
+        found = look(site, path)
+        assert [item.severity for item in found if item.check == "space"] == [Severity.WARNING]
+        assert code(found) == 0
+        assert take(site, path).drop.active
+    finally:
+        subprocess.run(["umount", small], check=True)

@@ -23,6 +23,7 @@ from airlift.site.config import RegistryConfig, Site
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.site.mirrors import charts, models, wheels
 from airlift.site.static_tree import export
+from tests.components import require_root
 from tests.support.catalog import carry as carry_chart
 from tests.support.charts import chart
 from tests.support.cli import environment
@@ -257,3 +258,26 @@ def test_after_a_kill_at_any_step_the_link_is_on_a_whole_tree_and_the_next_expor
         steps += 7
     assert steps > 50
     assert shown_new > 0
+
+
+def test_an_export_to_a_full_disk_names_the_path_and_leaves_nothing(tmp_path: Path) -> None:
+    require_root()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    site = make_site(tmp_path / "site")
+    publish(site.journal_path, [file_listing(site, f"file{number}", bytes([number]) * 300_000) for number in range(4)])
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+    try:
+        (disk / ".tree.part.0123abcd").mkdir()
+        (disk / ".tree.part.0123abcd/rest").write_bytes(b"r" * 500_000)
+        for _ in range(2):
+            with pytest.raises(StoreError) as caught:
+                export(site, disk / "tree", Silent())
+            assert caught.value.message == f"exporting {disk}/tree: No space left on device"
+            assert caught.value.hint == "free some space on that disk and run the same command again"
+            assert list(disk.iterdir()) == []
+        subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+        export(site, disk / "tree", Silent())
+        assert (disk / "tree/files/file3").read_bytes() == b"\3" * 300_000
+    finally:
+        subprocess.run(["umount", "-l", disk], check=False)

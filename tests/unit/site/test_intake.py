@@ -47,7 +47,7 @@ def test_a_blob_that_is_still_on_its_way_to_the_disk_is_taken_back_too(tmp_path:
     store = SlowStore(tmp_path / "store")
     store.create()
     damaged: Any = Damaged()
-    with Intake(store, None, Silent(), is_dry=False) as intake:
+    with Intake(store, None, Silent(), lambda *_: None, is_dry=False) as intake:
         with pytest.raises(IntegrityError):
             intake.run(damaged)
         intake.discard()

@@ -1,0 +1,48 @@
+"""Names of a drop against those of the other channels: one name never has two contents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from airlift.errors import PolicyError
+from airlift.site import contents
+from airlift.site.config import Site
+from airlift.site.contents import Contents, Payload
+from airlift.site.journal import Journal
+from airlift.site.listing import Listing, Name
+
+
+def listing_of(site: Site, journal: Journal, drop: Contents, payload: Payload) -> Listing:
+    """Return what a drop that comes in will show.
+
+    Args:
+        site: where.
+        journal: the site's.
+        drop: what comes.
+        payload: has its manifests.
+
+    Raises:
+        PolicyError: a name of it has another content, within the drop or in another channel.
+        BundleError, IntegrityError: an artifact is malformed, or a manifest has not come yet.
+    """
+    listing = contents.list_all(drop.config, payload, is_embedded=site.config.registry is None)
+    refuse_clashes(journal, drop.config.channel, listing.names)
+    return listing
+
+
+def refuse_clashes(journal: Journal, channel: str, names: Iterable[Name]) -> None:
+    """Compare names with those of the other channels' active drops.
+
+    Raises:
+        PolicyError: one name would have two contents.
+    """
+    problems = [
+        f"{contents.shown(one.service, one.key, one.part)} is {one.digest} in channel {one.channel}"
+        for one in journal.clashes(channel, names)
+    ]
+    if problems:
+        raise PolicyError(
+            f"channel {channel} would give other contents to names of another channel",
+            violations=problems,
+            hint="ship one content under one name, or use another tag or version",
+        )
