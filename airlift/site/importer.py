@@ -259,7 +259,7 @@ class _Import:
         )
         if is_dry:
             return result
-        kept.write(self.site, drop.release, {**attest, kept.ENVELOPE: reader.envelope, kept.INDEX: opened.index()})
+        kept.write(self.site, drop.release, attest, envelope=reader.envelope, index=opened.index())
         left = self._publish(journal, drop, listing, target)
         return replace(result, drop=journal.drop(drop.release) or drop, tags_left=left)
 

@@ -13,7 +13,6 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from airlift import artifact, fs, limits
-from airlift import digest as digests
 from airlift.artifact import Artifact, DropConfig
 from airlift.digest import Digest
 from airlift.digest import parse as parse_digest
@@ -24,7 +23,6 @@ from airlift.site import contents, kept, oci_listing
 from airlift.site.config import Site
 from airlift.site.contents import shown
 from airlift.site.journal import READY, Drop, Journal, part_of
-from airlift.site.kept import ENVELOPE, INDEX
 from airlift.site.listing import Listing
 
 WORKERS: Final = 4
@@ -254,16 +252,10 @@ def listing_of(site: Site, config: DropConfig) -> Listing:
 
 
 def _files(site: Site, drop: Drop) -> list[Finding]:
-    """Look for what an import keeps beside the store."""
-    folder = site.drops_dir / drop.release
-    index = site.index_path(drop.release)
-    if index.is_file() and digests.of(fs.read_bounded(index, limits.INDEX_DOCUMENT)) != drop.content_id:
-        problem = f"damaged: its digest is not {drop.content_id}"
-        return [Finding(Place.DROPS, f"drops/{drop.release}/{INDEX}", problem, _FROM_BUNDLE, (drop.release,))]
-    missing = [name for name in (ENVELOPE, INDEX) if not (folder / name).is_file()]
+    """Compare what an import keeps beside the store."""
     return [
-        Finding(Place.DROPS, f"drops/{drop.release}/{name}", "missing", _FROM_BUNDLE, (drop.release,))
-        for name in missing
+        Finding(Place.DROPS, f"drops/{drop.release}/{name}", problem, _FROM_BUNDLE, (drop.release,))
+        for name, problem in kept.problems(site, drop).items()
     ]
 
 

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from airlift import fs
-from airlift.errors import BundleError, IntegrityError, StoreError, TrustError
+from airlift import canonical, fs, limits
+from airlift import digest as digests
+from airlift.errors import AirliftError, BundleError, IntegrityError, StoreError, TrustError
 from airlift.site.config import Site
-from airlift.site.journal import READY, Journal
+from airlift.site.journal import READY, Drop, Journal
 from airlift.trust.gate import Gate
 from airlift.trust.signing import MAX_ENVELOPE, Release, parse_envelope, parse_release
 
 ENVELOPE: Final = "airlift.json"
 INDEX: Final = "index.json"
+ATTEST: Final = "attest.json"
+"""The digests of the files of attest, by name."""
+
+_OWN: Final = (ENVELOPE, INDEX, ATTEST)
 OLDER_JOURNAL: Final = (
     "move state.db with its -wal and -shm files away and run airlift site recover, with the highest sequence of the"
     " paper records as --min-sequence"
@@ -26,13 +32,16 @@ OLDER_JOURNAL: Final = (
 """What to do when `newer` finds something."""
 
 
-def write(site: Site, release: str, files: Mapping[str, bytes]) -> None:
-    """Keep files of a release.
+def write(site: Site, release: str, attest: Mapping[str, bytes], *, envelope: bytes, index: bytes) -> None:
+    """Keep what belongs to a release, and the digests of its attest: what was signed of that is its sealed bytes.
 
     Raises:
         StoreError: the disk refuses.
     """
     folder = site.drops_dir / release
+    files = {name: data for name, data in attest.items() if name not in _OWN}
+    listed = canonical.encode({name: digests.of(data) for name, data in files.items()})
+    files |= {ENVELOPE: envelope, INDEX: index, ATTEST: listed}
     with fs.guarded("creating"):
         folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
@@ -59,6 +68,48 @@ def verified(site: Site, release: str) -> Release:
     if found.digest != release:
         raise IntegrityError(f"{release}/{ENVELOPE}", expected=release, actual=found.digest)
     return found
+
+
+def problems(site: Site, drop: Drop) -> dict[str, str]:
+    """Compare what is kept of a complete drop: the envelope with the trust, the rest with digests.
+
+    Returns:
+        File name to what is wrong with it, sorted.
+    """
+    folder = site.drops_dir / drop.release
+    found = {name: "missing" for name in _OWN if not (folder / name).is_file()}
+    wanted: dict[str, Any] = {INDEX: drop.content_id}
+    try:
+        if ENVELOPE not in found:
+            verified(site, drop.release)
+    except AirliftError as error:
+        found[ENVELOPE] = f"damaged: {error.message}"
+    try:
+        if ATTEST not in found:
+            wanted = _listed(folder) | wanted
+    except AirliftError as error:
+        found[ATTEST] = f"damaged: {error.message}"
+    for name, digest in wanted.items():
+        if name not in found and (problem := _problem(folder / name, digest)) is not None:
+            found[name] = problem
+    return dict(sorted(found.items()))
+
+
+def _listed(folder: Path) -> dict[str, Any]:
+    listed = canonical.decode(fs.read_bounded(folder / ATTEST, limits.DOCUMENT), limit=limits.DOCUMENT, subject=ATTEST)
+    if not isinstance(listed, dict) or not all(Path(name).name == name for name in listed):
+        raise BundleError(f"{ATTEST}: expected digests by file name")
+    return listed
+
+
+def _problem(path: Path, digest: object) -> str | None:
+    if not path.is_file():
+        return "missing"
+    try:
+        is_same = digests.of(fs.read_bounded(path, limits.INDEX_DOCUMENT)) == digest
+    except StoreError as error:
+        return f"damaged: {error.message}"
+    return None if is_same else f"damaged: its digest is not {digest}"
 
 
 def is_proven(site: Site, release: str) -> bool:

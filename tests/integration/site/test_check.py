@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import shutil
 import urllib.request
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from airlift import canonical
 from airlift.digest import of as digest_of
 from airlift.errors import DeliveryError, UsageError
 from airlift.progress import Silent
@@ -20,7 +23,7 @@ from airlift.transport.settings import HttpSettings
 from tests.support.bundles import NOW
 from tests.support.cli import airlift
 from tests.support.registry import Registry, refuse, running_front, running_registry
-from tests.support.site_bundles import Cargo, make_site, ship, take
+from tests.support.site_bundles import SBOM, Cargo, make_site, ship, take
 
 APP = "docker.io/library/app"
 BIG = hashlib.shake_256(b"big").digest(5 * 1024 * 1024)
@@ -121,6 +124,41 @@ def test_a_missing_file_of_a_drop_is_found_and_mended(site: Site, tmp_path: Path
     (site.drops_dir / release / "airlift.json").unlink()
     assert said(check(site)) == [("drops", f"drops/{release}/airlift.json", "missing")]
     assert mend(site, tmp_path / "2.airlift") == []
+
+
+def test_every_changed_or_missing_file_of_a_drop_is_found_and_mended(site: Site, tmp_path: Path) -> None:
+    release = drops.find(site, "stable/2").release
+    folder = site.drops_dir / release
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(whole) == ["airlift.json", "attest.json", "index.json", "sbom.cdx.json"]
+
+    envelope = json.loads(whole["airlift.json"])
+    signature = bytearray(base64.b64decode(envelope["signatures"][0]["sig"]))
+    signature[-1] ^= 1
+    envelope["signatures"][0]["sig"] = base64.b64encode(signature).decode()
+    (folder / "airlift.json").write_bytes(canonical.encode(envelope))
+    (folder / "sbom.cdx.json").write_bytes(SBOM.replace(b"1.6", b"1.5"))
+    (folder / "index.json").unlink()
+    assert [(item[1].rpartition("/")[2], item[2].partition(" (key")[0]) for item in said(check(site))] == [
+        ("airlift.json", "damaged: the signature of ann"),
+        ("index.json", "missing"),
+        ("sbom.cdx.json", f"damaged: its digest is not {digest_of(SBOM)}"),
+    ]
+    ran = airlift("check", "--site", site.root, "--repair", tmp_path / "2.airlift", home=tmp_path)
+    assert (ran.code, f"mended   drops: drops/{release}/sbom.cdx.json" in ran.out) == (0, True), ran.err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+
+    for name in whole:
+        (folder / name).unlink()
+    # Which files attest had is known to the list alone.
+    assert [item[2] for item in said(check(site))] == ["missing"] * 3
+    (folder / "attest.json").write_bytes(whole["attest.json"] + b" ")
+    assert [item[1].rpartition("/")[2] for item in said(check(site)) if item[2].startswith("damaged")] == [
+        "attest.json"
+    ]
+    assert mend(site, tmp_path / "2.airlift") == []
+    (folder / "sbom.cdx.json").unlink()
+    assert said(check(site)) == [("drops", f"drops/{release}/sbom.cdx.json", "missing")]
 
 
 def test_a_bundle_that_the_site_does_not_have_mends_nothing(site: Site, tmp_path: Path) -> None:
