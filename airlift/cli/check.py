@@ -8,7 +8,7 @@ import click
 
 from airlift.cli import console, environment, options
 from airlift.cli import exit as exits
-from airlift.errors import DeliveryError, IntegrityError
+from airlift.errors import AirliftError, DeliveryError, IntegrityError
 from airlift.site import inspection, repair
 from airlift.site.config import load_site
 from airlift.site.inspection import Place
@@ -36,16 +36,21 @@ def command(
     mended: list[inspection.Finding] = []
     if is_repair and findings:
         before = findings
-        findings = repair.repair(
-            site,
-            findings,
-            bundle,
-            now=environment.now(),
-            passphrase=environment.passphrase(passphrase_file or site.passphrase_file),
-            progress=progress,
-            http=http,
-            is_deep=deep,
-        )
+        try:
+            findings = repair.repair(
+                site,
+                findings,
+                bundle,
+                now=environment.now(),
+                passphrase=environment.passphrase(passphrase_file or site.passphrase_file),
+                progress=progress,
+                http=http,
+                is_deep=deep,
+            )
+        except AirliftError:
+            if not as_json:
+                _tell(before)
+            raise
         left = {(item.place, item.subject) for item in findings}
         mended = [item for item in before if (item.place, item.subject) not in left]
     if as_json:
@@ -56,10 +61,14 @@ def command(
     else:
         for item in mended:
             console.answer(f"mended   {item.place.value}: {item.subject}")
-        for item in findings:
-            console.answer(f"{item.place.value:8} {item.subject}: {item.problem}")
-            console.answer(f"         do: {item.remedy}")
+        _tell(findings)
         console.answer(console.count(len(findings), "finding") if findings else "clean: everything is as the drops say")
     if any(item.place not in (Place.REGISTRY, Place.INDEX) for item in findings):
         return exits.CODES[IntegrityError]
     return exits.CODES[DeliveryError] if findings else exits.OK
+
+
+def _tell(findings: list[inspection.Finding]) -> None:
+    for item in findings:
+        console.answer(f"{item.place.value:8} {item.subject}: {item.problem}")
+        console.answer(f"         do: {item.remedy}")

@@ -10,7 +10,7 @@ from typing import Final
 
 from airlift import digest as digests
 from airlift import limits
-from airlift.errors import AirliftError, FetchError, IntegrityError, StoreError
+from airlift.errors import AirliftError, DeliveryError, FetchError, IntegrityError, StoreError
 from airlift.progress import Progress
 from airlift.site import contents, index_inspection, inspection, registry_inspection
 from airlift.site.config import Site
@@ -31,10 +31,13 @@ from airlift.trust.keys import Passphrase
 _GONE: Final = (202, 204, 404, 405)
 _WITNESSES: Final = 3
 """How many other objects of a repository are asked for before a failing one counts as damaged."""
+_UNREACHED: Final = "could not be compared"
 
 
 def check(site: Site, *, progress: Progress, http: HttpSettings, is_deep: bool = False) -> list[Finding]:
     """Compare everything with the drops, and return what differs. Nothing is written.
+
+    That a registry does not answer, or does not let us in, is a finding too, the last one.
 
     Args:
         site: which.
@@ -44,7 +47,6 @@ def check(site: Site, *, progress: Progress, http: HttpSettings, is_deep: bool =
 
     Raises:
         StoreError: the journal cannot be read.
-        DeliveryError: the registry does not answer.
     """
     with site.journal() as journal:
         return _check(site, journal, progress, http, is_deep=is_deep)
@@ -52,12 +54,20 @@ def check(site: Site, *, progress: Progress, http: HttpSettings, is_deep: bool =
 
 def _check(site: Site, journal: Journal, progress: Progress, http: HttpSettings, *, is_deep: bool) -> list[Finding]:
     inventory, findings = inspection.inspect_site(site, journal, progress)
+    unreached: list[Finding] = []
     if site.config.registry is not None:
         client = images.connect(site, http, progress)
-        findings += registry_inspection.inspect_registry(site, journal, inventory, client, progress, is_deep=is_deep)
+        try:
+            findings += registry_inspection.inspect_registry(
+                site, journal, inventory, client, progress, is_deep=is_deep
+            )
+        except DeliveryError as error:
+            # What was found before would be lost with it.
+            remedy = error.hint or "see that the registry runs and answers, then check again"
+            unreached.append(Finding(Place.REGISTRY, client.registry, f"{_UNREACHED}: {error.message}", remedy))
     if site.config.python is not None:
         findings += index_inspection.inspect_index(journal, wheels.connect(site, http, progress))
-    return findings
+    return findings + unreached
 
 
 def repair(
@@ -73,7 +83,8 @@ def repair(
 ) -> list[Finding]:
     """Mend what `check` found, check once more, and return what is still wrong.
 
-    Damaged blobs of the store are replaced by those of the bundle; without a bundle they stay.
+    Damaged blobs of the store are replaced by those of the bundle; without a bundle they stay. While the registry does
+    not answer, nothing is mended.
 
     Args:
         site: which.
@@ -89,6 +100,8 @@ def repair(
         AirliftError: as `import_bundle`.
         DeliveryError: the registry refuses.
     """
+    if any(item.problem.startswith(_UNREACHED) for item in findings):
+        return list(findings)
     client = None if site.config.registry is None else images.connect(site, http, progress)
     if client is not None:
         with site.locked("mending", progress), site.journal() as journal:

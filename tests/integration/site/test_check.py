@@ -18,7 +18,7 @@ from airlift.errors import DeliveryError, UsageError
 from airlift.progress import Silent
 from airlift.site import drops, repair
 from airlift.site.config import RegistryConfig, Site
-from airlift.site.inspection import Finding
+from airlift.site.inspection import Finding, Place
 from airlift.transport.settings import HttpSettings
 from tests.support.bundles import NOW
 from tests.support.cli import airlift
@@ -165,6 +165,8 @@ def test_a_bundle_that_the_site_does_not_have_mends_nothing(site: Site, tmp_path
     site.store.path(digest_of(b"tool of month 1")).unlink()
     with pytest.raises(UsageError, match="which is no complete drop of"):
         mend(site, bundle(tmp_path, 3))
+    ran = airlift("check", "--site", site.root, "--repair", tmp_path / "3.airlift", home=tmp_path)
+    assert (ran.code, ran.out.count(": missing")) == (2, 1)
     assert len(drops.list_drops(site)) == 2
 
 
@@ -189,6 +191,25 @@ def put_tag(registry: Registry, tag: str, digest: str) -> None:
 def test_a_filled_registry_is_clean(filled: Site) -> None:
     assert check(filled) == []
     assert check(filled, deep=True) == []
+
+
+def test_what_is_damaged_is_told_although_the_registry_is_down(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as registry:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url))
+        take(site, bundle(tmp_path, 1))
+    once = HttpSettings(retries=0)
+    (down,) = repair.check(site, progress=Silent(), http=once)
+    assert (down.place, down.subject) == (Place.REGISTRY, registry.host)
+    assert down.problem.startswith("could not be compared: ")
+    assert "onnection refused" in down.problem
+    gone = digest_of(b"tool of month 1")
+    site.store.path(gone).unlink()
+    found = repair.check(site, progress=Silent(), http=once)
+    assert said(found) == [("store", gone, "missing"), *said([down])]
+    with_bundle = tmp_path / "1.airlift"
+    assert repair.repair(site, found, with_bundle, now=NOW, passphrase=b"", progress=Silent(), http=once) == found
+    ran = airlift("check", "--site", site.root, home=tmp_path)
+    assert (ran.code, f"store    {gone}: missing" in ran.out, "2 findings" in ran.out) == (12, True, True)
 
 
 def test_a_moved_tag_is_found_and_moved_back(filled: Site, registry: Registry, tmp_path: Path) -> None:
