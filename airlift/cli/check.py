@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from airlift.bundle.reader import BundleReader
 from airlift.cli import console, environment, options
 from airlift.cli import exit as exits
 from airlift.errors import AirliftError, DeliveryError, IntegrityError
@@ -18,7 +19,7 @@ from airlift.site.inspection import Place
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
 @click.option("--deep", is_flag=True, help="Read every blob of the external registry whole, and hash it.")
 @click.option("--repair", "is_repair", is_flag=True, help="Mend from the store, or from BUNDLE.")
-@click.argument("bundle", type=options.FILE, required=False)
+@click.argument("bundle", type=options.EXISTING, required=False)
 @options.as_json
 @options.passphrase
 def command(
@@ -30,6 +31,9 @@ def command(
     """
     if bundle is not None and not is_repair:
         raise click.UsageError("a BUNDLE was given without --repair")
+    if bundle is not None:
+        # Before anything is hashed, and also where nothing turns out to be wrong.
+        BundleReader(bundle).close()
     site = load_site(folder)
     progress, http = console.progress(), environment.http_settings()
     findings = repair.check(site, progress=progress, http=http, is_deep=deep)

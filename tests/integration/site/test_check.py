@@ -83,6 +83,15 @@ def test_a_site_that_is_whole_is_clean(site: Site, tmp_path: Path) -> None:
     assert (ran.code, ran.json) == (0, {"clean": True, "findings": []})
 
 
+def test_a_bundle_that_is_none_is_refused_before_anything(site: Site, tmp_path: Path) -> None:
+    ran = airlift("check", "--site", site.root, "--repair", tmp_path / "NOSUCH", home=tmp_path)
+    assert (ran.code, ran.out, "does not exist" in ran.err) == (2, "", True)
+    text = tmp_path / "text.airlift"
+    text.write_bytes(b"no bundle")
+    ran = airlift("check", "--site", site.root, "--repair", text, home=tmp_path)
+    assert (ran.code, ran.out, str(text) in ran.err) == (13, "", True), ran.err
+
+
 def test_flipped_missing_and_emptied_blobs_are_found_and_mended_from_their_bundles(site: Site, tmp_path: Path) -> None:
     flipped, gone, emptied = digest_of(b"tool of month 1"), digest_of(b"tool of month 2"), digest_of(BIG)
     path = site.store.path(flipped)
