@@ -79,6 +79,9 @@ def _open(path: Path, *, is_reader: bool, is_still: bool) -> sqlite3.Connection:
 def _check_version(db: sqlite3.Connection, path: Path) -> None:
     with failures(path):
         version = db.execute("PRAGMA user_version").fetchone()[0]
+    if not version:
+        # Every journal is made with its version in one transaction: this is an empty file, or what is left of one.
+        raise StoreError(f"the journal {path} is damaged or empty: it has no version", hint=_LOST)
     if version != VERSION:
         raise StoreError(
             f"the journal {path} is of version {version}, this airlift works with {VERSION}",

@@ -129,6 +129,17 @@ def test_a_channel_is_settled_when_one_drop_is_active_and_no_tags_are_on_their_w
         assert (journal.is_settled(first), journal.is_settled(second)) == (False, True)
 
 
+def test_an_empty_journal_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"")
+    for opened in (lambda: Journal(path), lambda: Catalog(path, Store(tmp_path / "store"))):
+        with pytest.raises(StoreError) as caught:
+            opened()
+        assert caught.value.message == f"the journal {path} is damaged or empty: it has no version"
+        assert caught.value.hint is not None
+        assert "move what is left of it away and run airlift site recover" in caught.value.hint
+
+
 def test_a_journal_of_another_version_is_refused_by_reader_and_writer(path: Path, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version=99")
