@@ -25,10 +25,10 @@ from airlift.transport.settings import HttpSettings
 from tests.support.bundles import NOW
 from tests.support.cli import airlift
 from tests.support.harbor import running_harbor
+from tests.support.listener import Listener
 from tests.support.real_harbor import HarborUnderTest, administered, clearing, eventually
 from tests.support.registry import running_registry
 from tests.support.site_bundles import Cargo, compact, make_site, ship, take
-from tests.support.wheel_source import Listener
 
 BIG = bytes(range(256)) * 20_000
 APP = "docker.io/library/app"

@@ -13,9 +13,9 @@ from airlift.site.config import Site
 from tests.support.cli import airlift
 from tests.support.harbor import ROBOT, Harbor
 from tests.support.harbor_sites import APP, bundle, client_of
+from tests.support.listener import Listener
 from tests.support.registry import refuse
 from tests.support.site_bundles import Cargo, ship, take
-from tests.support.wheel_source import Listener
 
 KEEP = "keep the plan and execute it again, since a new one does not know what is left there"
 

@@ -11,26 +11,11 @@ from typing import Any
 from airlift.connected.source import Settings
 from airlift.connected.sources.wheels import WheelSource
 from airlift.manifest import Python, Target
-from airlift.progress import Silent
 from airlift.store import Store
 from airlift.transport.http import HttpSettings
 
 GLIBC = Target(python="3.12", platform="linux/amd64", libc="glibc-2.28")
 MUSL = Target(python="3.11", platform="linux/arm64", libc="musl-1.2")
-
-
-class Listener(Silent):
-    """Keeps what a person would read."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @dataclass

@@ -18,21 +18,12 @@ from airlift.site.config import RegistryConfig, Site, load_site
 from airlift.transport.http import HttpSettings
 from airlift.transport.registry import fallback_tag
 from tests.integration.site.test_referrers import APP, client_of, referrer
+from tests.support.listener import Listener
 from tests.support.registry import Fault, Front, FrontHandler, Registry, running_front, running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
 ROUNDS = 4
 EACH = 12
-
-
-class Listener(Silent):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @pytest.fixture

@@ -20,21 +20,12 @@ from airlift.transport.registry import RegistryClient, fallback_tag
 from airlift.transport.settings import HttpSettings
 from tests.integration.site.test_referrers import referrer
 from tests.support.cli import Ran, airlift
+from tests.support.listener import Listener
 from tests.support.registry import Registry, refuse, running_front, running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
 APP = "docker.io/library/app"
 ONCE = HttpSettings(retries=0)
-
-
-class Listener(Silent):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @pytest.fixture
