@@ -13,6 +13,7 @@ from airlift.connected.sources.wheels import WheelSource
 from airlift.manifest import Python, Target
 from airlift.store import Store
 from airlift.transport.http import HttpSettings
+from tests.support.listener import Listener
 
 GLIBC = Target(python="3.12", platform="linux/amd64", libc="glibc-2.28")
 MUSL = Target(python="3.11", platform="linux/arm64", libc="musl-1.2")
