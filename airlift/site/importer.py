@@ -182,10 +182,12 @@ class _Import:
         left: tuple[str, ...] = ()
         if not is_settled:
             # Another channel may have taken one of its names since it was active.
-            refuse_clashes(journal, drop.channel, journal.names_of(drop.release))
+            names = journal.names_of(drop.release)
+            refuse_clashes(journal, drop.channel, names)
             target = self._target()
             if target is not None:
                 target.check()
+                target.check_names(names)
             if not is_dry:
                 left = activate(self.site, journal, drop, target, self.progress)
         after = journal.drop(drop.release) or drop
