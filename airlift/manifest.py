@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from airlift import oci, reference, yamldoc
+from airlift.kinds import files
 from airlift.yamldoc import Document, Problem, Where
 
 API_VERSION = "airlift/v1"
@@ -353,6 +354,9 @@ def _conflicts(manifest: Manifest) -> Iterator[Problem]:
     yield from _twice("charts", map(_chart_key, manifest.charts))
     yield from _twice("models", (((item.id.lower(), item.revision), item.id) for item in manifest.models))
     yield from _twice("files", ((item.name.lower(), item.name) for item in manifest.files))
+    names = [item.name for item in manifest.files]
+    for number, other in files.nested(names):
+        yield Problem(("files", number), f"{names[number]} is below {names[other]}, which is a file: files[{other}]")
     yield from _twice(
         "deploy",
         (

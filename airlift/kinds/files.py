@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Final
 
 from airlift import canonical, limits, oci
@@ -88,6 +90,18 @@ def check_name(name: str) -> None:
     # /files/<64 hex digits>/<name> is the address of kept content.
     if _HEX.fullmatch(parts[0]):
         raise _bad(name, "a name that does not start with a digest")
+
+
+def nested(names: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield the places of a name and of the name that it is below: no tree of files can have both.
+
+    Case is no difference, as on the media and desktops that drops travel over.
+    """
+    places = {name.lower(): place for place, name in reversed(list(enumerate(names)))}
+    for place, name in enumerate(names):
+        for parent in PurePosixPath(name.lower()).parents:
+            if str(parent) in places:
+                yield place, places[str(parent)]
 
 
 def _bad(name: str, expected: str) -> IntegrityError:

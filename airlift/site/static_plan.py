@@ -17,7 +17,7 @@ from typing import Any, Final
 from airlift import canonical
 from airlift import digest as digests
 from airlift.digest import Digest
-from airlift.errors import StoreError
+from airlift.errors import PolicyError, StoreError
 from airlift.kinds.models import ModelFile
 from airlift.site import file_index, model_hub, simple_pages
 from airlift.site.catalog import Catalog
@@ -66,6 +66,7 @@ def plan_of(catalog: Catalog, *, with_charts: bool) -> Plan:
 
     Raises:
         StoreError: a name cannot be a path, or two contents have one name.
+        PolicyError: a name is below another one, so that no tree has both.
         IntegrityError: a model's manifest is damaged.
     """
     plan: Plan = {"generation.json": canonical.encode({"generation": catalog.generation()})}
@@ -74,6 +75,7 @@ def plan_of(catalog: Catalog, *, with_charts: bool) -> Plan:
         _plan_charts(plan, catalog)
     _plan_models(plan, catalog)
     _plan_files(plan, catalog)
+    _refuse_nested(plan)
     return plan
 
 
@@ -153,6 +155,21 @@ def _plan_files(plan: Plan, catalog: Catalog) -> None:
     for name, value in names:
         _add(plan, f"files/{name}", Blob(digests.parse(value["digest"]), value["size"]))
     _add_json(plan, "files.json", {"files": file_index.index_of(names)})
+
+
+def _refuse_nested(plan: Plan) -> None:
+    problems = [
+        f"{path} is below {parent}, which is a file"
+        for path in plan
+        for parent in PurePosixPath(path).parents
+        if str(parent) in plan
+    ]
+    if problems:
+        raise PolicyError(
+            "a tree of files cannot have all names of the drops",
+            violations=problems,
+            hint="airlift serve has them all; for a tree, give one of the two another name, and ship it again",
+        )
 
 
 def _held(catalog: Catalog, service: Service) -> Iterator[Held]:

@@ -57,7 +57,8 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
 
     Raises:
         UsageError: `target` is there and not a link that an export made.
-        StoreError: the disk refuses, or two names cannot both be files.
+        StoreError: the disk refuses, or two contents have one name.
+        PolicyError: two names cannot both be files.
         IntegrityError: a blob that has to be copied is damaged.
     """
     current = _current(target)
@@ -160,10 +161,7 @@ def _make_parents(root: Path, folder: PurePosixPath, made: set[PurePosixPath]) -
     if folder in made:
         return
     _make_parents(root, folder.parent, made)
-    try:
-        (root / folder).mkdir()
-    except FileExistsError:
-        raise StoreError(f"exporting {folder}: one name is both a file and a directory of others") from None
+    (root / folder).mkdir()
     (root / folder).chmod(0o755)
     made.add(folder)
 

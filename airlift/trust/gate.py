@@ -73,7 +73,8 @@ class Gate:
         Args:
             trust: the site's pinned trust.
             now: the time, with its zone; None where there is no clock, then nothing expires.
-            seen: per channel the highest sequence that was accepted, with its release digest.
+            seen: per channel the highest sequence that was accepted, with its release digest; where a person said how
+                high the sequences were, the one below that, with an empty digest.
         """
         self._trust = trust
         self._now = now
@@ -228,6 +229,12 @@ class Gate:
             if seen is None:
                 return
             highest, digest = seen
+            if not digest and release.sequence <= highest:
+                raise TrustError(
+                    f"sequence {release.sequence} of channel {release.channel} is too old:"
+                    f" {highest + 1} was given as the lowest one when the site was recovered",
+                    hint="to go back to a drop that is still here, use: airlift drops activate",
+                )
             if release.sequence < highest:
                 raise TrustError(
                     f"sequence {release.sequence} of channel {release.channel} is too old:"

@@ -250,6 +250,10 @@ def test_what_is_wrong_in_an_entry_is_said_with_line_and_place(text: str, expect
             "6: files[1]: readme is there twice, first as files[0]",
         ),
         (
+            "files:\n  - {name: tools/x/y, path: x}\n  - {name: Tools, path: y}\n",
+            "5: files[0]: tools/x/y is below Tools, which is a file: files[1]",
+        ),
+        (
             "charts: [oci://ghcr.io/org/app:1]\ndeploy:\n  - {chart: app}\n  - {chart: app, namespace: default}\n",
             "7: deploy[1]: default/app is there twice, first as deploy[0]",
         ),

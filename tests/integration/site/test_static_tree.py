@@ -15,7 +15,7 @@ import requests
 
 from airlift import digest as digests
 from airlift.connected.sources.charts import ChartSource
-from airlift.errors import StoreError, UsageError
+from airlift.errors import PolicyError, StoreError, UsageError
 from airlift.manifest import Chart, Target
 from airlift.progress import Silent
 from airlift.site import drops
@@ -281,3 +281,15 @@ def test_an_export_to_a_full_disk_names_the_path_and_leaves_nothing(tmp_path: Pa
         assert (disk / "tree/files/file3").read_bytes() == b"\3" * 300_000
     finally:
         subprocess.run(["umount", "-l", disk], check=False)
+
+
+def test_two_names_that_no_tree_can_have_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    listings = [file_listing(site, name, name.encode()) for name in ("a", "a/b", "c/d")]
+    publish(site.journal_path, listings)
+    with pytest.raises(PolicyError) as caught:
+        export(site, tmp_path / "tree", Silent())
+    assert caught.value.message == (
+        "a tree of files cannot have all names of the drops\n  files/a/b is below files/a, which is a file"
+    )
+    assert [path.name for path in tmp_path.iterdir() if "tree" in path.name] == []

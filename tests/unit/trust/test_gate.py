@@ -155,6 +155,16 @@ def test_sequences_only_go_up_except_for_the_very_same_release() -> None:
         admit(seen={"stable": (7, "sha256:" + "1" * 64)})
 
 
+@pytest.mark.parametrize("bound", [7, 8])
+def test_a_minimum_that_a_person_gave_is_told_as_one(bound: int) -> None:
+    assert admit(seen={"stable": (6, "")}).release.sequence == 7
+    with pytest.raises(TrustError) as caught:
+        admit(seen={"stable": (bound, "")})
+    assert caught.value.message == (
+        f"sequence 7 of channel stable is too old: {bound + 1} was given as the lowest one when the site was recovered"
+    )
+
+
 def test_a_delta_is_refused() -> None:
     with pytest.raises(BundleError, match="the bundle is a delta"):
         admit(body=predicate(base="sha256:" + "1" * 64))
