@@ -141,9 +141,10 @@ class PushHalf(ABC):
             auth=self.scope(f"repository:{repository}:pull"),
             plain_http=self.plain_http,
             subject=self.name(repository, digest),
-            accept=(_NOT_FOUND,),
+            # 500: a docker-registry whose disk was full has links without content, until the blob is put again.
+            accept=(_NOT_FOUND, _INTERNAL),
         )
-        return answer.status != _NOT_FOUND
+        return answer.status not in (_NOT_FOUND, _INTERNAL)
 
     def mount(self, repository: str, digest: Digest, source: str) -> bool:
         """Let a repository have a blob that another repository of this registry has; return whether it worked.
