@@ -1,7 +1,8 @@
 """The mirrors of a site as a directory that any web server serves; one rename switches from one state to the next.
 
 ``DIR`` is a symbolic link to a generation beside it, ``DIR.<state>.<random>``. A generation gets its name when it is
-whole and durable, then the link is replaced, then older ones go; a kill at any step leaves the link on a whole one.
+whole and durable, then the link is replaced; a kill at any step leaves the link on a whole one. The generation before
+stays until the next switch, since a server may be on its way through it; older ones go.
 
 Pages show the active drops, and content stands under its digest as long as a drop that has it is kept: a client that
 read a page before the switch finds its files after it.
@@ -74,20 +75,18 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
         state = digests.hex_of(digests.of(canonical.encode(described)))[:32]
         with fs.guarded("exporting"), fs.named(target):
             is_same = current is not None and current.name.startswith(f"{target.name}.{state}.")
+            is_changed = False
             if current is None or not is_same or not _is_whole(current, plan, site.store):
+                is_changed = True
                 # First, since the disk may be full of them.
-                _clean_parts(target)
+                _clean(target, keep=current)
                 try:
                     current = _switch(target, state, plan, site.store)
                 except BaseException:
                     with contextlib.suppress(OSError):
                         _clean_parts(target)
                     raise
-                changed = True
-            else:
-                changed = False
-            _clean(target, keep=current.name)
-    return Export(state, current, len(plan), changed, skipped)
+    return Export(state, current, len(plan), is_changed, skipped)
 
 
 def _current(target: Path) -> Path | None:
@@ -194,12 +193,12 @@ def _put(file: Path, item: Item, store: Store) -> None:
         file.chmod(0o644)
 
 
-def _clean(target: Path, *, keep: str) -> None:
-    """Remove what is neither shown nor being made: older generations, and the rests of killed exports."""
+def _clean(target: Path, *, keep: Path | None) -> None:
+    """Remove what is not shown: older generations, and the rests of killed exports."""
     _clean_parts(target)
     for item in target.parent.iterdir():
         tail = item.name[len(target.name) :] if item.name.startswith(f"{target.name}.") else ""
-        if item.name != keep and _GENERATION.fullmatch(tail):
+        if item != keep and _GENERATION.fullmatch(tail):
             _remove(item)
 
 

@@ -112,15 +112,20 @@ def test_two_exports_of_one_state_are_identical_and_the_second_does_nothing(site
     assert blob.samefile(site.store.path(digests.of(blob.read_bytes())))
 
 
-def test_a_new_drop_is_switched_to_and_the_older_generation_goes(site: Site, tmp_path: Path) -> None:
+def test_a_new_drop_is_switched_to_and_the_older_generation_goes_with_the_next(site: Site, tmp_path: Path) -> None:
     first = export(site, tmp_path / "tree", Silent())
     publish(site.journal_path, [file_listing(site, "docs/a b.txt", b"two")], drop(2))
     second = export(site, tmp_path / "tree", Silent())
     assert (tmp_path / "tree" / "files" / "docs" / "a b.txt").read_bytes() == b"two"
     old = digests.hex_of(digests.of(b"one"))
     assert (tmp_path / "tree" / "files" / old / "docs" / "a b.txt").read_bytes() == b"one"
+    # A server may be on its way through it.
+    assert first.generation.is_dir()
+    publish(site.journal_path, [file_listing(site, "docs/a b.txt", b"three")], drop(3))
+    third = export(site, tmp_path / "tree", Silent())
     assert not first.generation.exists()
     assert second.generation.is_dir()
+    assert third.generation.is_dir()
 
 
 def test_a_client_that_asks_while_the_tree_is_switched_gets_one_drop_or_the_other(tmp_path: Path) -> None:
@@ -218,12 +223,15 @@ from airlift.site.static_tree import export
 site, left = load_site(Path(sys.argv[1])), int(sys.argv[3])
 CHANGES = {"os.mkdir", "os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.chmod"}
 
-def step(event, _):
-    global left
-    if event in CHANGES:
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+moved = False
+
+def step(event, arguments):
+    global left, moved
+    left -= event in CHANGES
+    if (event in CHANGES and left < 0) or (moved and event == "open"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    # Of the step after it there is nothing but to make the link durable.
+    moved = event == "os.rename" and str(arguments[1]) == sys.argv[2] and sys.argv[4] == "moved"
 
 sys.addaudithook(step)
 export(site, Path(sys.argv[2]), Silent())
@@ -238,26 +246,32 @@ def test_after_a_kill_at_any_step_the_link_is_on_a_whole_tree_and_the_next_expor
     tree = folder / "tree"
     export(site, tree, Silent())
     before = content_of(tree)
-    steps, shown_new = 0, 0
+    steps, last = 0, "any"
     for number in range(2, 200):
         publish(site.journal_path, [file_listing(site, "n", str(number).encode())], drop(number))
         done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(site.root), str(tree), str(steps)],
+            [sys.executable, "-c", KILLED, str(site.root), str(tree), str(steps), last],
             env=environment(tmp_path), capture_output=True, check=False, timeout=60,
         )  # fmt: skip
         shown = content_of(tree)
         if done.returncode == 0:
-            break
+            # All steps were tried but for that after the switch.
+            last, steps, before = "moved", steps * 2, shown
+            continue
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert export(site, tree, Silent()).generation.is_dir()
         after = content_of(tree)
         assert shown in (before, after)
-        shown_new += shown == after
-        assert len(list(folder.iterdir())) == 2
+        names = sorted(path.name for path in folder.iterdir())
+        assert names[0] == "tree"  # and nothing hidden, which would come before it
+        assert len(names) <= 3
+        if last == "moved":
+            assert shown == after != before
+            break
         before = after
         steps += 7
     assert steps > 50
-    assert shown_new > 0
+    assert last == "moved"
 
 
 def test_an_export_to_a_full_disk_names_the_path_and_leaves_nothing(tmp_path: Path) -> None:
