@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +18,7 @@ from airlift import fs, limits, oci
 from airlift.digest import Counter, Digest, Verifier
 
 _INGEST = "ingest"
+_BLOB = re.compile(r"[0-9a-f]{64}")
 
 
 class BlobWriter:
@@ -190,9 +192,14 @@ class Store:
         fs.remove_abandoned((self.root / _INGEST).glob("*"))
 
     def digests(self) -> Iterator[Digest]:
-        """Yield every blob's digest."""
+        """Yield every blob's digest; what is `strange` is left out."""
         for path in sorted(self._blobs.iterdir()):
-            yield digests.from_hex(path.name)
+            if _BLOB.fullmatch(path.name):
+                yield digests.from_hex(path.name)
+
+    def strange(self) -> list[Path]:
+        """Return what lies among the blobs and has no name of one, sorted."""
+        return [path for path in sorted(self._blobs.iterdir()) if not _BLOB.fullmatch(path.name)]
 
     def verify(self, digest: Digest) -> int:
         """Read a blob again, whole, and return its size.

@@ -27,6 +27,7 @@ from airlift.site.listing import Listing
 
 WORKERS: Final = 4
 _FROM_BUNDLE: Final = "airlift check --site DIR --repair BUNDLE with the bundle of that drop"
+_NOT_OURS: Final = "airlift did not put it there: look at it, and move it away"
 
 ItemT = TypeVar("ItemT")
 
@@ -200,7 +201,8 @@ def _blobs(site: Site, inventory: Inventory, progress: Progress) -> list[Finding
 
     found = side_by_side(one, items)
     progress.finish()
-    return [item for item in found if item is not None]
+    strange = [Finding(Place.STORE, str(path), "not a blob", _NOT_OURS) for path in site.store.strange()]
+    return [*(item for item in found if item is not None), *strange]
 
 
 def _blob_problem(site: Site, digest: Digest, size: int | None) -> str | None:

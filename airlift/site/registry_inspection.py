@@ -26,7 +26,7 @@ _PARTIAL: Final = 206
 _UNSATISFIABLE: Final = 416
 _INTERNAL: Final = 500
 NOT_GIVEN: Final = "damaged: the registry answers "
-"""How a manifest is described that the registry fails to give: it may be damaged, or what stores it be away."""
+"""How an object is described that the registry fails to give: it may be damaged, or what stores it be away."""
 
 _MEND: Final = "airlift check --site DIR --repair, from the store; with the bundle where the store does not have it"
 _MEND_HARBOR: Final = (
@@ -161,9 +161,11 @@ def _blob_problem(client: RegistryClient, item: Item) -> str | None:
     url = client.url(f"/v2/{item.repository}/blobs/{item.digest}")
     name = client.name(item.repository, item.digest)
     scope = client.pull_scope(item.repository)
-    answer = client.http.head(url, auth=scope, plain_http=client.plain_http, subject=name, accept=(_NOT_FOUND,))
-    if answer.status == _NOT_FOUND:
-        return "missing"
+    statuses = (_NOT_FOUND, _INTERNAL)
+    answer = client.http.head(url, auth=scope, plain_http=client.plain_http, subject=name, accept=statuses)
+    if answer.status in statuses:
+        # A docker-registry whose disk was full has links without content.
+        return "missing" if answer.status == _NOT_FOUND else f"{NOT_GIVEN}{answer.status}"
     length = answer.headers.get("Content-Length")
     if length is not None and length != str(item.size):
         return f"damaged: the registry says it has it and holds {length} bytes, expected {item.size}"

@@ -1,7 +1,7 @@
 """A Python package index that takes uploads: the form that twine posts, and the pages that pip reads.
 
-The form is PyPI's upload API (docs.pypi.org/api/upload; devpi, pypiserver, Nexus and Artifactory take the same), the
-pages are the simple repository API. An index has no drafts: what was uploaded is seen by its clients at once, and most
+The form is PyPI's legacy upload API (devpi, pypiserver, Nexus and Artifactory take the same), the pages are the simple
+repository API. An index has no drafts: what was uploaded is seen by its clients at once, and most
 never let a file of the same name be replaced.
 """
 

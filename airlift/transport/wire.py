@@ -279,7 +279,9 @@ class Wire:
             waited = timeout_s or self._settings.timeout_s
             raise FetchError(f"{where}: no answer within {waited:g} s", temporary=True) from None
         except (requests.exceptions.ConnectionError, urllib3.exceptions.HTTPError) as error:
-            raise FetchError(f"{where}: {reason(error)}", temporary=True) from None
+            raise FetchError(
+                f"{where}: {reason(error)}", temporary=True, hint="see that it runs, and that this machine reaches it"
+            ) from None
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
             raise FetchError(f"{where}: {reason(error)}") from None
 

@@ -81,17 +81,8 @@ def with_a_bill(folder: Path) -> tuple[Path, Descriptor, Descriptor]:
     """Ship an image and what refers to it; return bundle, image and that."""
     made = Cargo()
     image = made.image_manifest(b"an image")
-    body = {
-        "schemaVersion": 2,
-        "mediaType": oci.MANIFEST,
-        "artifactType": "application/vnd.example.sbom",
-        "config": made.put(oci.EMPTY_CONFIG, oci.EMPTY).to_json(),
-        "layers": [made.put(b"a bill", "application/octet-stream").to_json()],
-        "subject": image.to_json(),
-    }
-    bill = made.put(compact(body), oci.MANIFEST)
     made.add(Kind.IMAGE, f"{APP}:1", image)
-    made.add(Kind.IMAGE, f"{APP}@{bill.digest}", bill)
+    bill = made.referrer(APP, image, b"a bill")
     return ship(made, folder / "bundle"), image, bill
 
 

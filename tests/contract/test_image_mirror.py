@@ -347,5 +347,6 @@ def test_a_registry_that_is_away_moves_no_tag_and_leaves_nothing_to_finish(tmp_p
     with pytest.raises(DeliveryError, match="connection refused") as refused:
         drops.activate(site, "stable/1", http=HttpSettings(retries=0))
     assert not isinstance(refused.value, PartialDeliveryError)
+    assert refused.value.hint == "see that it runs, and that this machine reaches it"
     assert drops.list_drops(site) == before
     assert [(drop.active, drop.pending) for drop in before] == [(False, False), (True, False)]

@@ -98,7 +98,11 @@ def test_an_ordinary_account_skips_what_it_may_not_and_leaves_nothing(
     harbor: Harbor, authority: Path, tmp_path: Path
 ) -> None:
     harbor.accounts["joe"] = Account("Joe12345678", is_robot=False, number=90)
-    tests = ("tests/contract/test_harbor.py", "tests/contract/test_chart_mirror.py")
+    tests = (
+        "tests/contract/test_harbor.py",
+        "tests/contract/test_harbor_removal.py",
+        "tests/contract/test_chart_mirror.py",
+    )
     out = run(harbor, authority, tmp_path, *tests, user="joe", password="Joe12345678")
     assert re.search(r"\n\d+ passed, \d+ skipped, \d+ deselected", out), out[-3000:]
     assert "AIRLIFT_TEST_HARBOR_USER is no administrator of this Harbor" in out

@@ -64,6 +64,24 @@ class Cargo:
     def image(self, name: str, *layers: bytes, **extra: Any) -> Artifact:
         return self.add(Kind.IMAGE, name, self.image_manifest(*layers, **extra))
 
+    def referrer(self, repository: str, subject: Descriptor, text: bytes) -> Descriptor:
+        """What says something about an image; by itself, as a pack carries it.
+
+        An index that lists an image with its accessory cannot be deleted in some Harbors.
+        """
+        body = {
+            "schemaVersion": 2,
+            "mediaType": oci.MANIFEST,
+            "artifactType": "application/vnd.example.v1",
+            "config": self.put(oci.EMPTY_CONFIG, oci.EMPTY).to_json(),
+            "layers": [self.put(text, "text/plain", large=True).to_json()],
+            "subject": subject.to_json(),
+            "annotations": {"said": text.decode()},
+        }
+        made = self.put(compact(body), oci.MANIFEST)
+        self.add(Kind.IMAGE, f"{repository}@{made.digest}", made)
+        return made
+
     def index(self, name: str, *children: Descriptor, absent: int = 0) -> Artifact:
         listed = [child.to_json() for child in children]
         listed += [oci.describe(f"absent {number}".encode(), oci.MANIFEST).to_json() for number in range(absent)]

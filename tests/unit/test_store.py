@@ -125,6 +125,15 @@ def test_blobs_are_listed_measured_and_deleted(store: Store) -> None:
     assert list(store.digests()) == [other]
 
 
+def test_what_is_no_blob_is_told_apart(store: Store) -> None:
+    digest = store.put_bytes(DATA)
+    strange = [store.path(digest).with_name(name) for name in ("A" * 64, "foo", f"{'0' * 64}.bak")]
+    for path in strange:
+        path.write_bytes(b"x")
+    assert list(store.digests()) == [digest]
+    assert store.strange() == sorted(strange)
+
+
 def test_a_store_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "store").write_bytes(b"a file")
     with pytest.raises(StoreError, match=r"^creating .*store.*: (File exists|Not a directory)$"):

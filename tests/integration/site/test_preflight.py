@@ -197,7 +197,10 @@ def test_wrong_credentials_and_a_registry_that_is_down_are_seen(tmp_path: Path) 
         assert "401" in of(found, "registry")[0][1]
         (tmp_path / "password").write_text("s3cret\n")
         assert code(look(site, path, datetime.now(UTC))) == 0
-    assert code(look(site, path, datetime.now(UTC))) == 17
+    found = look(site, path, datetime.now(UTC))
+    assert code(found) == 17
+    (away,) = (item for item in found if item.check == "registry")
+    assert away.remedy == "see that it runs, and that this machine reaches it"
 
 
 def test_an_authority_that_ends_is_told_before_it_does(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from airlift import oci
 from airlift.artifact import Artifact
 from airlift.digest import Digest
-from airlift.oci import Descriptor
 from airlift.progress import Silent
 from airlift.site import repair
 from airlift.site.config import RegistryConfig, load_site
@@ -20,7 +19,7 @@ from airlift.transport.push import delivering
 from airlift.transport.registry import RegistryClient, fallback_tag
 from tests.support.bundles import NOW
 from tests.support.registry import Registry, refuse, running_front, running_registry
-from tests.support.site_bundles import Cargo, compact, make_site, ship, take
+from tests.support.site_bundles import Cargo, make_site, ship, take
 
 APP = "docker.io/library/app"
 
@@ -36,18 +35,7 @@ def client_of(host: str) -> RegistryClient:
 
 
 def referrer(cargo: Cargo, image: Artifact, text: bytes) -> Digest:
-    body = {
-        "schemaVersion": 2,
-        "mediaType": oci.MANIFEST,
-        "artifactType": "application/vnd.example.v1",
-        "config": cargo.put(oci.EMPTY_CONFIG, oci.EMPTY).to_json(),
-        "layers": [cargo.put(text, "text/plain", large=True).to_json()],
-        "subject": Descriptor(oci.MANIFEST, image.root.digest, image.root.size).to_json(),
-        "annotations": {"said": text.decode()},
-    }
-    made = cargo.put(compact(body), oci.MANIFEST)
-    cargo.add(image.kind, f"{APP}@{made.digest}", made)
-    return made.digest
+    return cargo.referrer(APP, image.root, text).digest
 
 
 def shipped(count: int) -> tuple[Cargo, Artifact, list[Digest]]:

@@ -136,6 +136,17 @@ def test_what_a_later_import_needs_is_kept_though_the_plan_names_it(site: Site, 
     assert [drop.sequence for drop in drops.list_drops(site)] == [3, 4]
 
 
+def test_a_strange_file_among_the_blobs_stays_and_check_names_it(site: Site, tmp_path: Path) -> None:
+    strange = site.store.path(digest_of(b"x")).with_name("foo")
+    strange.write_bytes(b"x")
+    ran = airlift("check", "--site", site.root, home=tmp_path)
+    assert (ran.code, ran.out.splitlines()[0]) == (12, f"store    {strange}: not a blob")
+    retention.execute(site, retention.plan(site, 1), Silent())
+    assert strange.read_bytes() == b"x"
+    strange.unlink()
+    assert ok("check", "--site", site.root, home=tmp_path).out.startswith("clean")
+
+
 def test_a_pruned_sequence_is_not_accepted_again(site: Site, tmp_path: Path) -> None:
     retention.execute(site, retention.plan(site, 1), Silent())
     home = tmp_path

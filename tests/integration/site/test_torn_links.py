@@ -68,6 +68,20 @@ def test_a_torn_manifest_is_found_and_mended(registry: Registry, tmp_path: Path)
     assert client_of(registry.host).manifest(APP, "1").descriptor.digest == image.root.digest
 
 
+def test_a_torn_link_of_a_blob_is_found_and_mended(registry: Registry, tmp_path: Path) -> None:
+    cargo, image, _ = shipped(0)
+    big = cargo.image(f"{APP}:2", bytes(200_000))
+    site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url))
+    drop = ship(cargo, tmp_path / "drop.airlift")
+    take(site, drop)
+    for layer in client_of(registry.host).manifest(APP, "2").layers:
+        tear(registry, f"../_layers/sha256/{layer.digest[7:]}")
+    found = check(site)
+    assert [item.problem for item in found] == ["damaged: the registry answers 500"]
+    assert repair.repair(site, found, drop, now=NOW, passphrase=b"", progress=Silent(), http=ONCE) == []
+    assert client_of(registry.host).manifest(APP, "2").descriptor.digest == big.root.digest != image.root.digest
+
+
 def test_the_next_import_goes_on_over_torn_links(registry: Registry, tmp_path: Path) -> None:
     cargo, image, made = shipped(1)
     site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url))
