@@ -103,8 +103,10 @@ def node_lines(made: NodePlan, *, dry_run: bool) -> list[str]:
     lines += file_lines((item for item in made.files if item not in made.manifests), dry_run=dry_run)
     lines += [f"{verb} {step} ({step.why})" for step in made.after]
     lines += file_lines(made.manifests, dry_run=dry_run)
-    lines += [f"{verb} {step} ({step.why})" for step in made.uninstalls]
-    lines += [f"{'remove' if dry_run else 'removed'} /{path}" for path in made.removal.files]
+    gone = "remove" if dry_run else "removed"
+    for path in made.removal.manifests:
+        lines += [*(f"{verb} {step} ({step.why})" for step in node.uninstall(path)), f"{gone} /{path}"]
+    lines += [f"{gone} /{path}" for path in made.removal.rest]
     lines += rest_lines(made.plan)
     if not made.is_changed:
         lines.append("nothing to change")

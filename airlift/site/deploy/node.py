@@ -96,7 +96,7 @@ class NodePlan:
     @property
     def uninstalls(self) -> tuple[Step, ...]:
         """The commands that take releases of earlier drops out of the cluster."""
-        return tuple(step for path in self.removal.manifests for step in _uninstall(path))
+        return tuple(step for path in self.removal.manifests for step in uninstall(path))
 
     @property
     def is_changed(self) -> bool:
@@ -126,7 +126,8 @@ class NodePlan:
         }
 
 
-def _uninstall(manifest: PurePosixPath) -> tuple[Step, ...]:
+def uninstall(manifest: PurePosixPath) -> tuple[Step, ...]:
+    """Return the commands that take the release of a manifest out of the cluster."""
     name = removal.release_of(manifest)
     return (
         Step(kubectl.delete(SYSTEM, "helmchart.helm.cattle.io", name), "no active drop deploys it", {}),
@@ -305,7 +306,7 @@ def apply(
     k3s.write(Plan(root, made.manifests, (), {}, (), restart=False), progress=progress)
     for path in made.removal.manifests:
         removal.hide(root, path)
-        for step in _uninstall(path):
+        for step in uninstall(path):
             _run(machine, step, progress, timeout=_COMMAND_S)
         removal.remove(root, (path, removal.skip_of(path)))
     removal.remove(root, made.removal.rest)
