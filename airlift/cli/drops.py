@@ -104,6 +104,7 @@ def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | N
     if (keep is None) == (planned is None):
         raise UsageError("prune in two steps", hint="first --keep N -o PLAN, then --execute PLAN")
     site = load_site(folder)
+    names = {drop.release: f"{drop.channel}/{drop.sequence}" for drop in drops.list_drops(site)}
     if planned is not None:
         done = retention.execute(site, retention.read_plan(planned), console.progress(), environment.http_settings())
     else:
@@ -120,7 +121,8 @@ def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | N
     else:
         verb = "pruned" if planned is not None else "would prune"
         for release in done.releases:
-            console.answer(f"{verb} {release}")
+            # One that an earlier run of the same plan took away has no name any more.
+            console.answer(f"{verb} {names.get(release, 'an unknown drop')}  {release}")
         console.answer(
             f"{verb} {console.count(len(done.releases), 'drop')} and {console.count(len(done.blobs), 'blob')},"
             f" {console.size(done.size)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def home(tmp_path: Path) -> Path:
 
 def on_disk(home: Path, options: str, *verb: str) -> subprocess.CompletedProcess[str]:
     """Run a verb where ``disk`` is a file system of its own that vanishes with it; then list what it holds."""
-    run = f"{sys.executable} -m airlift {' '.join(verb)}"
+    run = shlex.join([sys.executable, "-m", "airlift", *verb])
     command = f"mount -t tmpfs -o {options} none disk && {{ {run}; code=$?; ls -A disk; exit $code; }}"
     return subprocess.run(
         ["unshare", "-m", "sh", "-c", command],

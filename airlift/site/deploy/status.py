@@ -96,6 +96,8 @@ def look(cluster: Cluster, wanted: Sequence[Expected], shipped: Shipped) -> tupl
     Raises:
         DeployError: the cluster does not answer, or what Helm wrote there cannot be read.
     """
+    if not wanted:
+        return ()
     configs = {str(at(item, "metadata", "name")): item for item in cluster.items(GROUP, "helmchartconfigs", SYSTEM)}
     return tuple(_state(cluster, item, _values(configs.get(item.release.name)), shipped) for item in wanted)
 

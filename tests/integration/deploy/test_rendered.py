@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -124,7 +125,7 @@ def test_the_helm_of_the_drop_is_used_after_its_digest_was_compared(
     site: Site, archive: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drops = fill(site, archive, b"extra: true\n", facts=[APP])
-    shim = f'#!/bin/sh\nexec {components.require("helm")} "$@"\n'.encode()
+    shim = f'#!/bin/sh\nexec {shlex.quote(str(components.require("helm")))} "$@"\n'.encode()
     place = add_file(drops, "helm", shim)
     activate(site, drops)
 

@@ -328,6 +328,16 @@ def test_it_waits_for_pods_and_says_what_for(
     assert drops.artifacts
 
 
+def test_drops_without_releases_ask_no_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = make_site(tmp_path / "bare")
+    drops = Drops(site.store)
+    drops.image(APP, b"app")
+    activate(site, drops)
+
+    assert run(["deploy", "status", "--site", str(site.root), "--json", "--timeout", "0"]) == 0
+    assert read(capsys)[0] == {"ready": True, "releases": []}
+
+
 def test_a_cluster_that_does_not_answer_ends_with_18_in_kubectls_words(
     site: Site, drops: Drops, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -285,7 +286,7 @@ def test_a_full_disk_is_said_and_the_import_goes_on_where_there_is_room(home: Pa
     cargo.file("first", first)
     cargo.file("second", first[::-1] * 4)
     ship(cargo, home / "big.airlift", sequence=3)
-    run = f"{sys.executable} -m airlift"
+    run = f"{shlex.quote(sys.executable)} -m airlift"
     made = f"{run} site init disk/site --trust trust.json --url {URL} --identity site.key --passphrase-file passphrase"
     script = (
         f"{made} && {run} import big.airlift --site disk/site; echo code $?;"
@@ -316,7 +317,7 @@ def test_a_journal_that_is_not_there_is_said(home: Path) -> None:
 
 
 def test_a_read_only_store_is_said(home: Path, small_disk: Path) -> None:
-    run = f"{sys.executable} -m airlift"
+    run = f"{shlex.quote(sys.executable)} -m airlift"
     made = f"{run} site init disk/site --trust trust.json --url {URL} --identity site.key --passphrase-file passphrase"
     script = f"{made} && mount -o remount,ro {small_disk} && {run} import 1.airlift --site disk/site"
     ran = on_disk(small_disk, script, size="16m")
@@ -331,7 +332,7 @@ def test_a_site_serves_where_there_is_no_network(home: Path) -> None:
     take(home)
     script = (
         "ip link set lo up; "
-        f"{sys.executable} -m airlift serve --site {site} --listen 127.0.0.1:8080 & server=$!; "
+        f"{shlex.quote(sys.executable)} -m airlift serve --site {site} --listen 127.0.0.1:8080 & server=$!; "
         "for i in $(seq 100); do curl -fs http://127.0.0.1:8080/healthz && break; sleep 0.1; done; "
         f"{require('skopeo')} --insecure-policy copy -q --src-tls-verify=false"
         f" docker://127.0.0.1:8080/docker.io/library/app:1 dir:{home}/pulled; code=$?; "
