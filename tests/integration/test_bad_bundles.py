@@ -273,6 +273,8 @@ def test_a_second_import_and_an_activation_wait_for_a_running_import(
             assert first.poll() is None, "the first import ended before it could be stopped"
             time.sleep(0.001)
         first.send_signal(signal.SIGSTOP)
+        # The signal is sent to all of its threads, and they stop one by one.
+        os.waitid(os.P_PID, first.pid, os.WSTOPPED)
         held = everything(home)
         others = [start(*command("import", "big.airlift")), start("drops", "activate", "--site", "site", "stable/9")]
         impatient = start(*command("import", "big.airlift"))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airlift.errors import IntegrityError
@@ -85,6 +85,7 @@ _RELEASE = st.fixed_dictionaries(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from(["app", "app-extra", "web", "entries"]), st.lists(_RELEASE, min_size=1, max_size=3)
