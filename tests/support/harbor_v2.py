@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import re
+from collections.abc import Callable
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from tests.support.harbor_state import Project, Repository, size_in_words
@@ -205,9 +206,9 @@ class V2Handler(WebHandler):
             self.body()
             if "redis" in self.front.down and self.command == "PATCH":
                 self.broken()
-            elif self.hand_over() == 202:
-                sizes = self.front.upload_sizes
-                sizes[session] = sizes.get(session, 0) + len(self.body())
+            else:
+                size = self.front.upload_sizes.get(session, 0) + len(self.body())
+                self.hand_over(then=(202, lambda: self.front.upload_sizes.update({session: size})))
 
     def _begin(self) -> None:
         project = self.project
@@ -219,8 +220,8 @@ class V2Handler(WebHandler):
             source = self.query.get("from", [""])[0].partition("/")[0]
             size = self.front.projects[source].blobs.get(mount) if source else None
             counted = {} if size is None else {mount: size}
-        if not self.is_over(counted) and self.hand_over() == 201:
-            project.blobs.update(counted)
+        if not self.is_over(counted):
+            self.hand_over(then=(201, lambda: self._count(counted)))
 
     def _close(self, session: str) -> None:
         digest = parse_qs(urlsplit(self.path).query).get("digest", [""])[0]
@@ -228,11 +229,12 @@ class V2Handler(WebHandler):
             self.refuse(400, "BAD_REQUEST", "exist blob require digest")
             return
         counted = {digest: self.front.upload_sizes.get(session, 0) + len(self.body())}
-        if self.is_over(counted):
-            return
-        if self.hand_over() == 201:
-            with self.front.lock:
-                self.project.blobs.update(counted)
+        if not self.is_over(counted):
+            self.hand_over(then=(201, lambda: self._count(counted)))
+
+    def _count(self, counted: dict[str, int]) -> None:
+        with self.front.lock:
+            self.project.blobs.update(counted)
 
     def is_over(self, counted: dict[str, int]) -> bool:
         """Say whether the quota has no room for what is new of it; refuse then."""
@@ -252,20 +254,21 @@ class V2Handler(WebHandler):
             f"will exceed the configured upper limit of {hard}.",
         )
 
-    def hand_over(self, path: str | None = None, more: dict[str, str] | None = None) -> int:
-        """Let the back end answer; return the status."""
+    def hand_over(self, path: str | None = None, *, then: tuple[int, Callable[[], object]] | None = None) -> None:
+        """Let the back end answer; `then` is what is done at a status, before who asked knows of it."""
         self.body()
         if "registry" in self.front.down:
             self.give(502, b"", {})
-            return 502
+            return
         given = self.path
         self.path = path or quote(self.path_once) + given[len(urlsplit(given).path) :]
         try:
             status, headers, data = self.ask_behind()
         finally:
             self.path = given
-        self.give(status, data, {**headers, **(more or {})})
-        return status
+        if then is not None and then[0] == status:
+            then[1]()
+        self.give(status, data, headers)
 
     def stored(self, kind: str, digest: str) -> bytes:
         """Return what the back end has under a digest, or nothing."""
