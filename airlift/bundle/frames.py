@@ -131,14 +131,14 @@ class Opener:
         self._total = total
         self._subject = subject
 
-    def open(self, index: int, frame: bytes) -> bytes:
-        """Return the piece in a stored frame, whose leaf or digest was checked before.
+    def open(self, index: int, frame: bytes | memoryview) -> bytes:
+        """Return the piece in a stored frame, whose leaf or digest was checked before; it is no part of `frame`.
 
         Raises:
             IntegrityError: it was not sealed under this key and index.
         """
         if self._cipher is None:
-            return frame
+            return bytes(frame)
         try:
             return self._cipher.decrypt(nonce(index, self._total), frame, None)
         except InvalidTag:

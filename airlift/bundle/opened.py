@@ -22,9 +22,24 @@ from airlift.errors import BundleError, IntegrityError
 from airlift.trust.signing import FRAME_SIZE, Release
 
 _AHEAD: Final = 4
-"""Frames that are read and opened ahead of who consumes them."""
+"""Frames that are read and opened ahead of who consumes them, each by a thread of its own: it waits for the medium."""
 
 _MAX_LAYOUT: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A blob that the stream has passed over.
+
+    Attributes:
+        chunks: gives its content from the beginning, in any thread, while the reader is open; raises IntegrityError in
+            place of the last bytes when its digest is not the one of its name.
+        undigested: the same bytes, each checked by its frame and none by the digest: for who has them compared by a
+            receiver that does so before it takes them.
+    """
+
+    chunks: Callable[[], Iterator[memoryview]]
+    undigested: Callable[[], Iterator[memoryview]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +52,13 @@ class PayloadMember:
         chunks: its content, once, in order; raises IntegrityError in place of its last bytes when a blob's digest is
             not the one of its name.
         apart: called before any of `chunks` was taken, lets the stream pass over this member. What it returns gives
-            the content in place of `chunks`, each time from the beginning, in any thread, while the reader is open.
-            The caller sees to it that it is read to its end: nobody else checks these bytes.
+            the content in place of `chunks`; the caller sees to it that it is read to its end: nobody else checks it.
     """
 
     name: str
     size: int
     chunks: Iterator[memoryview]
-    apart: Callable[[], Callable[[], Iterator[memoryview]]]
+    apart: Callable[[], Apart]
 
     @property
     def digest(self) -> Digest | None:
@@ -63,9 +77,8 @@ class Opened:
         release: Release,
         key: frames.DataKey | None,
         *,
-        frame: Callable[[int], bytes],
+        frame: Callable[[int], memoryview],
         attest: Callable[[], bytes],
-        workers: int,
     ) -> None:
         """Made by `BundleReader.unlock`.
 
@@ -73,16 +86,14 @@ class Opened:
             path: the file, for messages.
             release: what was verified.
             key: the data key; None for a plain bundle.
-            frame: gives a stored payload frame, its leaf checked.
+            frame: gives a stored payload frame, its leaf checked; good until this thread asks for another.
             attest: gives the stored attest member, its digest checked.
-            workers: threads that open frames.
         """
         self.release = release
         self._path = path
         self._key = key
         self._frame = frame
         self._attest = attest
-        self._workers = workers
         self._opener = frames.Opener(
             None if key is None else key.cipher("payload"), release.frames, subject=f"the payload of {path}"
         )
@@ -138,7 +149,7 @@ class Opened:
         return self._payload(ahead=_AHEAD)
 
     def _payload(self, *, ahead: int) -> Generator[PayloadMember]:
-        with ThreadPoolExecutor(max_workers=self._workers, thread_name_prefix="open") as pool:
+        with ThreadPoolExecutor(max_workers=_AHEAD, thread_name_prefix="open") as pool:
             pieces = _Pieces(pool, self._open, self.release.frames, ahead=ahead)
             try:
                 yield from self._members(_Stream(pieces, self.payload_size, self._piece_size))
@@ -171,20 +182,21 @@ class Opened:
         if len(seen) < len(_FIRST) or stream.left != end or stream.take(end) != layout.END:
             raise BundleError("payload: the archive does not end where it should")
 
-    def _pass_over(
-        self, passed: list[str], stream: _Stream, name: str, size: int
-    ) -> Callable[[], Iterator[memoryview]]:
+    def _pass_over(self, passed: list[str], stream: _Stream, name: str, size: int) -> Apart:
         start = self.payload_size - stream.left
         stream.skip(size)
         passed.append(name)
-        return partial(self._apart, name, start, size)
+        return Apart(
+            chunks=lambda: _content(self._stream_of(start, size), name, size),
+            undigested=lambda: _bytes(self._stream_of(start, size), size),
+        )
 
-    def _apart(self, name: str, start: int, size: int) -> Generator[memoryview]:
+    def _stream_of(self, start: int, size: int) -> _Stream:
         first, before = divmod(start, self._piece_size)
         pieces = _Pieces(None, self._open, self.release.frames, ahead=0, first=first)
         stream = _Stream(pieces, before + size, self._piece_size)
         stream.take(before)
-        yield from _content(stream, name, size)
+        return stream
 
     @property
     def _piece_size(self) -> int:
@@ -202,6 +214,13 @@ class Opened:
 
 
 _FIRST: Final = ((layout.OCI_LAYOUT, _MAX_LAYOUT), (layout.INDEX, limits.INDEX_DOCUMENT))
+
+
+def _bytes(stream: _Stream, size: int) -> Generator[memoryview]:
+    while size:
+        chunk = stream.some(size)
+        size -= len(chunk)
+        yield chunk
 
 
 def _content(stream: _Stream, name: str, size: int) -> Generator[memoryview]:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any, Final, Self
 
 from airlift import canonical
 from airlift.bundle import frames, layout
-from airlift.bundle.opened import Opened, PayloadMember
+from airlift.bundle.medium import Medium
+from airlift.bundle.opened import Apart, Opened, PayloadMember
 from airlift.errors import BundleError, IntegrityError
-from airlift.fs import guarded
 from airlift.progress import Progress, Silent
 from airlift.trust import recipients as stanzas
 from airlift.trust import suites
@@ -28,9 +27,9 @@ from airlift.trust.keys import Identity
 from airlift.trust.recipients import Stanza
 from airlift.trust.signing import FRAME_SIZE, Release, parse_envelope, parse_release
 
-__all__ = ["WORKERS", "BundleReader", "Opened", "PayloadMember"]
+__all__ = ["Apart", "BundleReader", "Opened", "PayloadMember"]
 
-WORKERS: Final = 2
+_WORKERS: Final = 2
 
 
 class BundleReader:
@@ -53,11 +52,9 @@ class BundleReader:
             StoreError: it cannot be read.
         """
         self.path = path
-        with guarded("reading"):
-            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._medium = Medium(path, largest=FRAME_SIZE)
         try:
-            with guarded("reading"):
-                self.size = os.fstat(self._handle).st_size
+            self.size = self._medium.size
             self.envelope = self._first_slot()
             self.release = parse_release(parse_envelope(self.envelope).body)
             self._suite = suites.get(self.release.suite)
@@ -67,7 +64,7 @@ class BundleReader:
             self.roots = self._slot(layout.ROOTS)
             self._check_volume()
         except BaseException as error:
-            os.close(self._handle)
+            self._medium.close()
             if isinstance(error, BundleError):
                 self._name(error)
             raise
@@ -88,9 +85,7 @@ class BundleReader:
 
     def close(self) -> None:
         """Close the file; safe to repeat."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        self._medium.close()
 
     def inspect(self, identity: Identity | None = None) -> dict[str, Any]:
         """Return what the bundle claims. Nobody's signature was checked.
@@ -169,15 +164,15 @@ class BundleReader:
                 if index < 0:
                     return
                 size = self._frame_size(index)
-                self._read_into(buffer[:size], self._payload_offset(index))
+                self._medium.read_into(buffer[:size], self._payload_offset(index))
                 if not self._is_leaf(tree, index, buffer[:size]):
                     with lock:
                         bad.append(index)
                 progress.advance(size)
 
-        with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="verify") as pool:
+        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="verify") as pool:
             try:
-                for future in [pool.submit(work) for _ in range(WORKERS)]:
+                for future in [pool.submit(work) for _ in range(_WORKERS)]:
                     future.result()
             finally:
                 # An unreadable disk or an interrupt does not wait for the other threads to read the rest.
@@ -214,23 +209,22 @@ class BundleReader:
             key,
             frame=lambda index: self._checked_frame(tree, index),
             attest=lambda: self._attest_frames(verified, Silent()),
-            workers=WORKERS,
         )
 
     # The file's shape.
 
     def _first_slot(self) -> bytes:
         name = layout.ENVELOPE
-        head = self._read(0, min(layout.BLOCK, self.size))
+        head = self._medium.read(0, min(layout.BLOCK, self.size))
         if head != layout.header(name, layout.SLOTS[name]):
             raise BundleError(f"{self.path} is not an airlift bundle, or its first bytes are damaged")
         start = layout.BLOCK
         if self.size < start + layout.SLOTS[name]:
             raise BundleError(f"{self.path} is truncated: {self.size} bytes")
-        return self._read(start, layout.SLOTS[name]).rstrip(b" ")
+        return self._medium.read(start, layout.SLOTS[name]).rstrip(b" ")
 
     def _slot(self, name: str) -> bytes:
-        return self._read(self._container.offset_of(name), self._container.size_of(name)).rstrip(b" ")
+        return self._medium.read(self._container.offset_of(name), self._container.size_of(name)).rstrip(b" ")
 
     def _compare(self) -> None:
         expected = self._container.size
@@ -239,7 +233,7 @@ class BundleReader:
         if self.size > expected:
             raise BundleError(f"{self.path} has {self.size - expected} bytes after its end")
         for offset, data in self._container.fixed():
-            if self._read(offset, len(data)) != data:
+            if self._medium.read(offset, len(data)) != data:
                 raise BundleError(f"{self.path}: the {len(data)} bytes at offset {offset} are not those of the format")
 
     def _stanzas(self) -> tuple[Stanza, ...]:
@@ -263,7 +257,7 @@ class BundleReader:
 
     def _tree(self, verified: Verified) -> bytes:
         self._check_same(verified)
-        tree = self._read(self._container.offset_of(layout.TREE), self._container.size_of(layout.TREE))
+        tree = self._medium.read(self._container.offset_of(layout.TREE), self._container.size_of(layout.TREE))
         actual = self._suite.digest_of(tree)
         if actual != verified.release.tree:
             raise IntegrityError(f"tree of {self.path}", expected=verified.release.tree, actual=actual)
@@ -291,38 +285,17 @@ class BundleReader:
             hint="the medium or the copy is damaged; copy the bundle again",
         )
 
-    def _checked_frame(self, tree: bytes, index: int) -> bytes:
-        frame = self._read(self._payload_offset(index), self._frame_size(index))
+    def _checked_frame(self, tree: bytes, index: int) -> memoryview:
+        frame = self._medium.once(self._payload_offset(index), self._frame_size(index))
         if not self._is_leaf(tree, index, frame):
             raise self._leaf_error(index)
         return frame
 
     def _attest_frames(self, verified: Verified, progress: Progress) -> bytes:
         release: Release = verified.release
-        stored = self._read(self._container.offset_of(layout.ATTEST), release.attest_size)
+        stored = self._medium.read(self._container.offset_of(layout.ATTEST), release.attest_size)
         actual = self._suite.digest_of(stored)
         if actual != release.attest_digest:
             raise IntegrityError(f"attest of {self.path}", expected=release.attest_digest, actual=actual)
         progress.advance(release.attest_size)
         return stored
-
-    def _read(self, offset: int, size: int) -> bytes:
-        parts: list[bytes] = []
-        with guarded("reading"):
-            while size:
-                part = os.pread(self._handle, size, offset)
-                if not part:
-                    raise BundleError(f"{self.path} became shorter while it was read")
-                parts.append(part)
-                offset += len(part)
-                size -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _read_into(self, buffer: memoryview, offset: int) -> None:
-        with guarded("reading"):
-            while buffer:
-                done = os.preadv(self._handle, [buffer], offset)
-                if not done:
-                    raise BundleError(f"{self.path} became shorter while it was read")
-                offset += done
-                buffer = buffer[done:]

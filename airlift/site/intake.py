@@ -7,7 +7,6 @@ that is small, goes to the store. What is already there is read (its frames are 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,15 +20,13 @@ from airlift.errors import BundleError, IntegrityError, StoreError
 from airlift.progress import Progress
 from airlift.site import contents
 from airlift.site.contents import Contents, Payload
+from airlift.site.lanes import Lanes
 from airlift.site.mirror import Target
 from airlift.store import BlobWriter, Store
 
 _MANIFESTS: Final = oci.INDEX_TYPES | oci.MANIFEST_TYPES
 _SYNCING: Final = 8
 """Blobs that wait for the disk while the next ones are read already."""
-
-_LANES: Final = 4
-"""Blobs on their way to the registry at once."""
 
 
 class Intake:
@@ -70,9 +67,7 @@ class Intake:
         self._absent: frozenset[Digest] = frozenset()
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sync")
         self._syncing: deque[Future[None]] = deque()
-        self._lanes = ThreadPoolExecutor(max_workers=_LANES, thread_name_prefix="deliver")
-        self._delivering: deque[Future[None]] = deque()
-        self._is_over = threading.Event()
+        self._lanes = None if target is None else Lanes(target.deliver, progress)
 
     def __enter__(self) -> Self:
         return self
@@ -81,13 +76,12 @@ class Intake:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None and self._target is not None:
-            self._is_over.set()
             self._target.give_up()
         self._end()
 
     def _end(self) -> None:
-        self._is_over.set()
-        self._lanes.shutdown(cancel_futures=True)
+        if self._lanes is not None:
+            self._lanes.stop()
         self._pool.shutdown()
 
     def run(self, opened: Opened) -> Contents:
@@ -199,12 +193,10 @@ class Intake:
         )
 
     def _deliver(self, member: PayloadMember, digest: Digest) -> None:
-        if self._target is None or self._is_dry:
+        if self._lanes is None or self._is_dry:
             self._drain(member)
-            return
-        content = _Counted(member.apart(), self._progress, self._is_over)
-        self._wait(self._delivering, _LANES - 1)
-        self._delivering.append(self._lanes.submit(_send, self._target, digest, member.size, content))
+        else:
+            self._lanes.put(digest, member.size, member.apart())
 
     def _remember(self, member: PayloadMember, digest: Digest) -> None:
         """Keep what may be a manifest or config: without it a dry run could not read on."""
@@ -229,7 +221,8 @@ class Intake:
     def _settle(self) -> None:
         """Wait until everything is where it belongs."""
         self._wait(self._syncing, 0)
-        self._wait(self._delivering, 0)
+        if self._lanes is not None:
+            self._lanes.settle()
 
     def _wait(self, under_way: deque[Future[None]], most: int) -> None:
         """Wait until at most so many are under way."""
@@ -261,36 +254,6 @@ class Damaged:
         except IntegrityError:
             return True
         return False
-
-
-class _Counted:
-    """The content of a blob, from its beginning each time; progress hears of each byte once."""
-
-    def __init__(
-        self, content: Callable[[], Iterator[memoryview]], progress: Progress, is_over: threading.Event
-    ) -> None:
-        self._content = content
-        self._progress = progress
-        self._is_over = is_over
-        self._counted = 0
-
-    def __call__(self) -> Iterator[memoryview]:
-        seen = 0
-        for chunk in self._content():
-            if self._is_over.is_set():
-                raise StoreError("the import has ended")
-            seen += len(chunk)
-            if seen > self._counted:
-                self._progress.advance(seen - self._counted)
-                self._counted = seen
-            yield chunk
-
-
-def _send(target: Target, digest: Digest, size: int, content: _Counted) -> None:
-    """Deliver a blob; one that is there already is read all the same, so that every frame is checked."""
-    if not target.deliver(digest, size, content):
-        for _ in content():
-            pass
 
 
 def _commit(writer: BlobWriter) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from airlift import reference
@@ -35,8 +35,14 @@ def place_of(artifact: Artifact) -> tuple[str, str | None]:
     return (parsed.repository if is_local else parsed.path), parsed.tag
 
 
-Chunks = Callable[[], Iterable[bytes | memoryview]]
-"""Gives a blob's content, each time from its beginning; its last bytes only when the digest was right."""
+class Content(Protocol):
+    """A blob's content, each time from its beginning."""
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Yield it; its last bytes only when the digest was right, else IntegrityError."""
+
+    def undigested(self) -> Iterator[memoryview]:
+        """Yield it without regard to the digest: for a receiver that compares before it takes."""
 
 
 class Target(Protocol):
@@ -54,7 +60,7 @@ class Target(Protocol):
     def is_wanted(self, digest: Digest) -> bool:
         """Say whether an expected artifact has this blob."""
 
-    def deliver(self, digest: Digest, size: int, chunks: Chunks) -> bool:
+    def deliver(self, digest: Digest, size: int, content: Content) -> bool:
         """Take a wanted blob, unless it is there; return whether bytes were sent. Several threads call it."""
 
     def give_up(self) -> None:
@@ -97,10 +103,10 @@ class Several:
         """See `Target`."""
         return any(target.is_wanted(digest) for target in self._targets)
 
-    def deliver(self, digest: Digest, size: int, chunks: Chunks) -> bool:
+    def deliver(self, digest: Digest, size: int, content: Content) -> bool:
         """See `Target`."""
         wanting = next(target for target in self._targets if target.is_wanted(digest))
-        return wanting.deliver(digest, size, chunks)
+        return wanting.deliver(digest, size, content)
 
     def give_up(self) -> None:
         """See `Target`."""

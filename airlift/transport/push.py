@@ -7,6 +7,7 @@ Every method raises `DeliveryError`, with the registry's own words. Nothing here
 from __future__ import annotations
 
 import contextlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -23,6 +24,7 @@ from airlift.transport.tokens import Login, Scope
 from airlift.transport.upload import BlobUpload, Body, Whole
 
 _CREATED: Final = 201
+_BAD_REQUEST: Final = 400
 _NOT_FOUND: Final = 404
 _NO_DELETION: Final = 405
 _IMMUTABLE: Final = 412
@@ -37,6 +39,8 @@ _HINTS: Final = {
     412: "the tag is immutable and holds other content; take it away at the registry, or use another tag",
     413: "a proxy in front of the registry limits the size of requests",
 }
+
+PROBE: Final = b"airlift asks whether digests are compared here"
 
 FULL: Final = "the project's quota is used up; raise it, or prune and collect garbage"
 _BROKEN: Final = "see the registry's log: its disk may be full, or its storage away; then run the same command again"
@@ -94,6 +98,8 @@ class PushHalf(ABC):
         self.plain_http = plain_http
         self._credentials = credentials
         self._login: Login | None = None
+        self._compares: bool | None = None
+        self._comparing = threading.Lock()
 
     @property
     @abstractmethod
@@ -156,7 +162,9 @@ class PushHalf(ABC):
             answer = self._post(repository, digest, {"mount": digest, "from": source}, f"repository:{source}:pull")
         return answer.status == _CREATED
 
-    def _post(self, repository: str, digest: Digest, query: dict[str, str], *more: str) -> Response:
+    def _post(
+        self, repository: str, digest: Digest, query: dict[str, str], *more: str, retries: int | None = None
+    ) -> Response:
         # With the slash: without it Harbor answers 301.
         path = f"/v2/{repository}/blobs/uploads/" + (f"?{urlencode(query)}" if query else "")
         return self.http.exchange(
@@ -167,6 +175,7 @@ class PushHalf(ABC):
             auth=self._push_scope(repository, *more),
             plain_http=self.plain_http,
             subject=self.name(repository, digest),
+            retries=retries,
         )
 
     def push_blob(
@@ -201,9 +210,47 @@ class PushHalf(ABC):
                 return True
         return False
 
-    def _place(self, repository: str, digest: Digest) -> str:
+    def compares_digests(self, repository: str) -> bool:
+        """Say whether the registry compares a blob with its digest before it takes it; asked once, by a wrong digest.
+
+        Where that gets no clear answer at once, it counts as no.
+
+        Args:
+            repository: where an upload may be begun. Nothing of it stays, where the registry lets an upload be ended.
+        """
+        with self._comparing:
+            if self._compares is None:
+                self._compares = self._refuses_wrong_digest(repository)
+            return self._compares
+
+    def _refuses_wrong_digest(self, repository: str) -> bool:
+        digest = digests.of(PROBE)
+        try:
+            place = self._place(repository, digest, retries=0)
+            # Nothing instead of the probe: with bytes in it, docker-registry does not let an upload be ended.
+            self._put(repository, digest, 0, place, Body(0))
+        except HttpStatusError as error:
+            if error.status != _BAD_REQUEST or "DIGEST_INVALID" not in error.said:
+                return False
+        except FetchError:
+            return False
+        else:
+            return False
+        with contextlib.suppress(FetchError):
+            self.http.exchange(
+                "DELETE",
+                place,
+                limit=limits.ERROR_BODY,
+                auth=self._push_scope(repository),
+                plain_http=self.plain_http,
+                subject=self.name(repository, digest),
+                retries=0,
+            )
+        return True
+
+    def _place(self, repository: str, digest: Digest, *, retries: int | None = None) -> str:
         """Begin an upload and return where the bytes go."""
-        location = self._post(repository, digest, {}).headers.get("Location")
+        location = self._post(repository, digest, {}, retries=retries).headers.get("Location")
         if not location:
             raise FetchError(f"{self.name(repository, digest)}: the registry names no place for the upload")
         # Resolved against what was asked, since it may be relative.

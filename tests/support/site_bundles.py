@@ -197,12 +197,13 @@ def make_site(
     registry: RegistryConfig | None = None,
     python: IndexConfig | None = None,
     channels: tuple[str, ...] = ("stable",),
+    allow_plain: bool = False,
 ) -> Site:
     """A site that believes ann, with the identity that `ship` seals for."""
     keys = root.with_name(f"{root.name}.keys")
     keys.mkdir()
     key, _ = write_key(keys, "site", SITE, passphrase=None)
-    document = json.loads(dump_trust(trust()))
+    document = json.loads(dump_trust(trust(allow_plain=allow_plain)))
     document["channels"] = {name: {"min_sequence": 1} for name in channels}
     (keys / "trust.json").write_text(json.dumps(document))
     config = SiteConfig(url=URL, identity=str(key), registry=registry, python=python)

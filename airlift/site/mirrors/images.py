@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from airlift import oci
@@ -198,17 +199,32 @@ class RegistryTarget:
         """Say whether an expected artifact has this blob."""
         return digest in self._homes
 
-    def deliver(self, digest: Digest, size: int, chunks: mirror.Chunks) -> bool:
+    def deliver(self, digest: Digest, size: int, content: mirror.Content) -> bool:
         """Take a wanted blob into the first of its repositories, unless that has it; return whether bytes were sent.
+
+        The digest is computed here only for a registry that does not do it (docs/decisions/0007).
 
         Raises:
             DeliveryError: the registry refuses.
-            AirliftError: what the chunks raise.
+            IntegrityError: the content is not what its digest says.
+            AirliftError: what the content raises.
         """
         self._prepare()
         repository = next(iter(self._homes[digest].repositories))
         sent: list[bool] = []
-        self._patience.call(lambda: sent.append(self._client.push_blob(repository, digest, size, chunks)))
+
+        def push() -> None:
+            chunks = content.undigested if self._client.compares_digests(repository) else content.chunks
+            try:
+                sent.append(self._client.push_blob(repository, digest, size, chunks))
+            except DeliveryError as error:
+                if error.status == HTTPStatus.BAD_REQUEST:
+                    # Either the content is wrong, which is then said here, or the registry is.
+                    for _ in content.chunks():
+                        pass
+                raise
+
+        self._patience.call(push)
         self._delivered.add(digest)
         return any(sent)
 

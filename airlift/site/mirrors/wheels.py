@@ -26,7 +26,7 @@ from airlift.transport.package_index import PackageIndex, Wheel
 if TYPE_CHECKING:
     from airlift.progress import Progress
     from airlift.site.config import Site
-    from airlift.site.mirror import Chunks
+    from airlift.site.mirror import Content
     from airlift.transport.settings import HttpSettings
 
 _WORKERS: Final = 4
@@ -125,7 +125,7 @@ class IndexTarget:
         """No blob comes early."""
         return False
 
-    def deliver(self, digest: Digest, size: int, chunks: Chunks) -> bool:  # noqa: ARG002 - the protocol's
+    def deliver(self, digest: Digest, size: int, content: Content) -> bool:  # noqa: ARG002 - the protocol's
         """Not called, since no blob is wanted."""
         raise ValueError(f"{digest} is not wanted here")
 

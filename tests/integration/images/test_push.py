@@ -16,6 +16,7 @@ from airlift.errors import DeliveryError, IntegrityError
 from airlift.oci import Descriptor
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpSettings
+from airlift.transport.push import PROBE
 from airlift.transport.registry import RegistryClient
 from airlift.transport.upload import BlobUpload
 from tests.support.images import Box, skopeo
@@ -142,6 +143,29 @@ def test_a_wrong_digest_is_refused_in_the_registry_s_words(plain: Registry) -> N
     client = client_of(plain)
     with pytest.raises(DeliveryError, match="answered 400 Bad Request: DIGEST_INVALID"):
         client.push_blob("a/b", digests.of(b"x"), 3, lambda: [b"abc"])
+
+
+def test_a_registry_that_compares_digests_is_known_by_a_wrong_one_and_keeps_nothing_of_it(registry: Registry) -> None:
+    client = client_of(registry)
+    assert client.compares_digests("a/b")
+    before = len(registry.log)
+    assert client.compares_digests("c/d")
+    assert len(registry.log) == before
+    assert not client.has_blob("a/b", digests.of(PROBE))
+    # docker-registry writes the state of its hash once more when it has ended the upload.
+    assert [path.parts[-3:] for path in (registry.root / "data").rglob("*") if path.is_file()] == [
+        ("hashstates", "sha256", "0")
+    ]
+
+
+def test_a_registry_that_takes_anything_or_says_nothing_clear_is_not_relied_on(plain: Registry) -> None:
+    with running_front(plain) as front:
+        front.careless = True
+        assert not RegistryClient(front.host, http=http_of()).compares_digests("a/b")
+    with running_front(plain) as front:
+        front.faults.append(refuse(500, b"", match="/blobs/uploads/"))
+        assert not RegistryClient(front.host, http=http_of()).compares_digests("a/b")
+        assert [item.method for item in front.asked if item.path != "/v2/"] == ["POST"]
 
 
 def test_a_reused_buffer_is_not_sent_twice(plain: Registry) -> None:

@@ -22,7 +22,7 @@ from airlift.site.config import RegistryConfig, Site
 from airlift.site.importer import import_bundle
 from airlift.transport.settings import HttpSettings
 from tests.components import require_root
-from tests.support.bundles import NOW
+from tests.support.bundles import NOW, archive, craft
 from tests.support.cli import airlift, environment
 from tests.support.registry import Fault, Front, FrontHandler, Registry, refuse, running_front, running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
@@ -207,6 +207,27 @@ def test_a_damaged_frame_of_a_blob_on_its_way_is_never_committed(
     assert not [line for line in registry.log if line.startswith("PUT") and "/manifests/" in line]
 
 
+@pytest.mark.parametrize("careless", [False, True])
+def test_a_blob_that_is_not_what_its_digest_says_is_refused_whoever_compares_it(
+    tmp_path: Path, front: Front, registry: Registry, careless: bool
+) -> None:
+    """A registry that compares digests finds it; with one that does not it is found here, before its last bytes."""
+    front.careless = careless
+    cargo = Cargo()
+    cargo.image("docker.io/acme/app:1", os.urandom(SIZE))
+    [named] = cargo.large
+    cargo.large[named] = os.urandom(SIZE)
+    # Only a careless signer ships this.
+    drop = tmp_path / "drop.airlift"
+    craft(drop, archive(list(cargo.members().items())))
+    site = make_site(tmp_path / "site", registry=RegistryConfig(url=front.url), allow_plain=True)
+    with pytest.raises(IntegrityError, match=rf"^blob in blobs/sha256/{named[7:]}: expected {named}, got sha256:"):
+        take(site, drop)
+    sent = [line for line in registry.log if line.startswith("PUT") and named[7:] in line]
+    assert sent == [] if careless else sent[0].endswith(" 400")
+    assert not list((registry.root / "data").rglob("blobs/sha256/*/*/data"))
+
+
 def test_a_blob_that_the_registry_has_is_checked_all_the_same(tmp_path: Path, front: Front) -> None:
     drop = bundle(tmp_path)
     take(site_of(tmp_path, front), drop)
@@ -293,8 +314,9 @@ def test_a_registry_that_goes_on_failing_is_asked_side_by_side_once_then_alone_a
     assert caught.value.hint == (
         "see the registry's log: its disk may be full, or its storage away; then run the same command again"
     )
-    # Four lanes once, then one of them three times; each call is a request and its one repetition.
-    assert len([path for path in front.paths("/blobs/uploads/") if path.startswith("POST")]) <= (4 + 3) * 2
+    # Four lanes once, then one of them three times; each call is a request and its one repetition. Before all of them
+    # it was asked once whether it compares digests.
+    assert len([path for path in front.paths("/blobs/uploads/") if path.startswith("POST")]) <= (4 + 3) * 2 + 1
 
 
 @pytest.mark.parametrize("layer", [SIZE, 1000], ids=["on the way", "from the store"])

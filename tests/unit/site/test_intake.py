@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airlift.bundle.reader import PayloadMember
+from airlift.bundle.reader import Apart, PayloadMember
 from airlift.digest import Digest
 from airlift.digest import of as digest_of
 from airlift.errors import IntegrityError
@@ -38,7 +38,10 @@ class Damaged:
         data = b"of the first frame"
         pieces = [memoryview(data)]
         yield PayloadMember(
-            f"blobs/sha256/{digest_of(data)[7:]}", len(data), iter(pieces), lambda: lambda: iter(pieces)
+            f"blobs/sha256/{digest_of(data)[7:]}",
+            len(data),
+            iter(pieces),
+            lambda: Apart(lambda: iter(pieces), lambda: iter(pieces)),
         )
         raise IntegrityError("frame 1", expected="its leaf", actual="another")
 

@@ -1,0 +1,132 @@
+"""In which order blobs are delivered, and how that ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from airlift.bundle.reader import Apart
+from airlift.digest import Digest
+from airlift.digest import of as digest_of
+from airlift.errors import DeliveryError, StoreError
+from airlift.progress import Silent
+from airlift.site.lanes import Lanes
+from airlift.site.mirror import Content
+
+
+class Count(Silent):
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def advance(self, amount: int) -> None:
+        self.seen += amount
+
+
+def consume(calls: Iterator[None]) -> None:
+    for _ in calls:
+        pass
+
+
+def content(*chunks: bytes) -> Apart:
+    return Apart(lambda: map(memoryview, chunks), lambda: map(memoryview, chunks))
+
+
+@pytest.fixture
+def progress() -> Count:
+    return Count()
+
+
+def test_of_those_that_wait_the_largest_goes_first(progress: Count) -> None:
+    go = threading.Event()
+    order: list[int] = []
+    begun = threading.Semaphore(0)
+
+    def deliver(_: Digest, size: int, taken: Content) -> bool:
+        begun.release()
+        assert go.wait(60)
+        order.append(size)
+        for _chunk in taken.undigested():
+            pass
+        return True
+
+    lanes = Lanes(deliver, progress)
+    try:
+        for size in range(1, 5):
+            lanes.put(digest_of(bytes(size)), size, content(bytes(size)))
+            assert begun.acquire(timeout=60)
+        for size in (10, 30, 20, 50, 40):
+            lanes.put(digest_of(bytes(size)), size, content(bytes(size)))
+        go.set()
+        lanes.settle()
+    finally:
+        lanes.stop()
+    assert sorted(order) == [1, 2, 3, 4, 10, 20, 30, 40, 50]
+    assert order.index(50) < order.index(10)
+    assert order.index(40) < order.index(10)
+    assert progress.seen == sum(order)
+
+
+def test_what_is_there_already_is_read_to_its_end_and_counted_once(progress: Count) -> None:
+    read: list[bytes] = []
+
+    def chunks() -> Iterator[memoryview]:
+        for data in (b"abc", b"de"):
+            read.append(data)
+            yield memoryview(data)
+
+    def deliver(_digest: Digest, _size: int, taken: Content) -> bool:
+        next(taken.chunks())
+        return False
+
+    lanes = Lanes(deliver, progress)
+    lanes.put(digest_of(b"abcde"), 5, Apart(chunks, chunks))
+    lanes.settle()
+    lanes.stop()
+    assert read == [b"abc", b"abc", b"de"]
+    assert progress.seen == 5
+
+
+def test_a_failure_ends_what_comes_after_it(progress: Count) -> None:
+    failed = threading.Event()
+
+    def deliver(_digest: Digest, size: int, _content: Content) -> bool:
+        if size == 2:
+            failed.set()
+            raise DeliveryError("no")
+        return True
+
+    lanes = Lanes(deliver, progress)
+    lanes.put(digest_of(b"a"), 2, content(b"aa"))
+    assert failed.wait(60)
+    with pytest.raises(DeliveryError, match=r"^no$"):
+        consume(lanes.put(digest_of(b"b"), 1, content(b"b")) for _ in range(100_000))
+    with pytest.raises(DeliveryError, match=r"^no$"):
+        lanes.settle()
+    lanes.stop()
+
+
+def test_stopping_ends_what_is_under_way(progress: Count) -> None:
+    begun = threading.Event()
+    ended: list[StoreError] = []
+
+    def endless() -> Iterator[memoryview]:
+        while True:
+            yield memoryview(b"x")
+            begun.set()
+
+    def deliver(_digest: Digest, _size: int, taken: Content) -> bool:
+        try:
+            for _ in taken.undigested():
+                pass
+        except StoreError as error:
+            ended.append(error)
+            raise
+        return True
+
+    lanes = Lanes(deliver, progress)
+    lanes.put(digest_of(b"x"), 1, Apart(endless, endless))
+    assert begun.wait(60)
+    lanes.stop()
+    assert [error.message for error in ended] == ["the import has ended"]
