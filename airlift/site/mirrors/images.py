@@ -202,11 +202,10 @@ class RegistryTarget:
     def deliver(self, digest: Digest, size: int, content: mirror.Content) -> bool:
         """Take a wanted blob into the first of its repositories, unless that has it; return whether bytes were sent.
 
-        The digest is computed here only for a registry that does not do it (docs/decisions/0007).
+        A registry that compares digests does so alone (docs/decisions/0007).
 
         Raises:
             DeliveryError: the registry refuses.
-            IntegrityError: the content is not what its digest says.
             AirliftError: what the content raises.
         """
         self._prepare()

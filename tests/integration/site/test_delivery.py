@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +58,25 @@ def uploads(front: Front) -> list[str]:
     return [path for path in front.paths("/blobs/uploads/") if path.startswith("PUT")]
 
 
+def after_two_layers(act: Callable[[FrontHandler], object]) -> Fault:
+    """Take two layers, and do `act` with the others when these have landed."""
+    coming = itertools.count()
+    ended: list[int] = []
+    landed = threading.Event()
+
+    def judge(handler: FrontHandler) -> None:
+        if (number := next(coming)) < 2:
+            handler.pass_on()
+            ended.append(number)
+            if len(ended) == 2:
+                landed.set()
+            return
+        assert landed.wait(60)
+        act(handler)
+
+    return Fault(judge, match="/blobs/uploads/", method="PUT")
+
+
 def test_the_next_blob_is_on_its_way_while_the_registry_settles_the_one_before(tmp_path: Path, front: Front) -> None:
     both = threading.Barrier(2)
 
@@ -104,26 +123,15 @@ def test_an_account_that_is_revoked_half_way_is_said_and_the_same_command_goes_o
     (tmp_path / "password").write_text("s3cret\n")
     config = RegistryConfig(url=front.url, username="importer", password_file=str(tmp_path / "password"))
     site, drop = make_site(tmp_path / "site", registry=config), bundle(tmp_path)
-    coming = itertools.count()
-    ended: list[int] = []
-    landed = threading.Event()
 
-    def revoke(handler: FrontHandler) -> bool:
-        """Take two layers; then no token counts any more, and none is given."""
-        if (number := next(coming)) < 2:
-            handler.pass_on()
-            ended.append(number)
-            if len(ended) == 2:
-                landed.set()
-            return True
-        assert landed.wait(60)
+    def revoke(handler: FrontHandler) -> None:
+        """From now on no token counts, and none is given."""
         with front.lock:
             front.tokens = {}
             front.token_status = 401
         handler.challenge()
-        return True
 
-    front.faults.append(Fault(revoke, match="/blobs/uploads/", method="PUT"))
+    front.faults.append(after_two_layers(revoke))
     ran = airlift("import", drop, "--site", site.root, home=tmp_path)
     assert ran.code == 17
     error, hint = ran.err.splitlines()[-2:]
@@ -180,8 +188,7 @@ def test_a_refusal_in_the_midst_ends_the_import_under_no_name_and_the_same_comma
 ) -> None:
     site, drop = site_of(tmp_path, front), bundle(tmp_path)
     full = b'{"errors":[{"code":"DENIED","message":"requested access is denied"}]}'
-    passed = Fault(FrontHandler.pass_on, match="/blobs/uploads/", method="PUT", times=2)
-    front.faults += [passed, refuse(403, full, match="/blobs/uploads/", method="PUT")]
+    front.faults.append(after_two_layers(refuse(403, full)))
     with pytest.raises(DeliveryError, match="answered 403 Forbidden: DENIED requested access is denied") as caught:
         take(site, drop)
     assert not isinstance(caught.value, PartialDeliveryError)
