@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import socket
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import requests
 
 from tests import components
 from tests.support.dockerd import Dockerd, running_dockerd
+from tests.support.servers import free_port
 
 CONFIG = """\
 version: 0.1
@@ -28,12 +28,6 @@ http: {addr: "127.0.0.1:5000"}
 def dockerd() -> Iterator[Dockerd]:
     with running_dockerd() as daemon:
         yield daemon
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def registry_image() -> bytes:

@@ -1,15 +1,14 @@
-"""Real servers that charts come from: nginx with a directory, docker-registry with an empty store."""
+"""What charts come from and go to: nginx with a directory, and helm."""
 
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.components import require
+from tests.support.servers import free_port, listening
 
 _CONFIG = """
 daemon off; worker_processes 1; pid {work}/pid; error_log stderr warn;
@@ -32,27 +31,6 @@ _SERVER = """
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def _running(arguments: list[str], port: int, **more: object) -> Iterator[None]:
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **more)  # type: ignore[call-overload]
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            assert process.poll() is None, f"{arguments[0]} ended with {process.returncode}"
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 @contextlib.contextmanager
 def nginx(root: Path, work: Path, more: str = "") -> Iterator[str]:
     """Serve `root` with nginx until the block ends; gives the URL. `more` goes into its server section."""
@@ -70,24 +48,8 @@ def nginx_with(sections: str, port: int, work: Path) -> Iterator[None]:
     config = work / "nginx.conf"
     config.write_text(_CONFIG.format(work=work, sections=sections) + "\n")
     user = ["-g", "user root;"]
-    with _running([str(program), "-p", str(work), "-c", str(config), *user], port):
+    with listening([str(program), "-p", str(work), "-c", str(config), *user], port, work / "error.log"):
         yield
-
-
-@contextlib.contextmanager
-def docker_registry(work: Path) -> Iterator[str]:
-    """Run docker-registry until the block ends; gives ``host:port``."""
-    program = require("docker-registry")
-    work.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    config = work / "config.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error}\n"
-        f"storage: {{filesystem: {{rootdirectory: {work}/data}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    with _running([str(program), "serve", str(config)], port):
-        yield f"127.0.0.1:{port}"
 
 
 def helm(*arguments: str | Path, cwd: Path | None = None) -> str:

@@ -162,7 +162,7 @@ def running_api(folder: Path, *, port: int | None = None) -> Iterator[Api]:
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(60)
         config = {
             "apiVersion": "v1",
             "kind": "Config",

@@ -191,7 +191,7 @@ class Cri:
     def container(self, made: str) -> cri.ContainerStatus:
         return self.runtime.ContainerStatus(cri.ContainerStatusRequest(container_id=made), timeout=20).status
 
-    def wait(self, made: str, *, seconds: float = 30) -> int:
+    def wait(self, made: str, *, seconds: float = 120) -> int:
         """Wait for the end of a container and return its exit code."""
         deadline = time.monotonic() + seconds
         while (status := self.container(made)).state != cri.CONTAINER_EXITED:
@@ -199,7 +199,7 @@ class Cri:
             time.sleep(0.05)
         return int(status.exit_code)
 
-    def run(self, image: str, command: Sequence[str], *, seconds: float = 30) -> tuple[int, str]:
+    def run(self, image: str, command: Sequence[str], *, seconds: float = 120) -> tuple[int, str]:
         """Run a pod of one container to its end, and return exit code and output."""
         sandbox = self.start_sandbox()
         try:
@@ -268,7 +268,7 @@ def containerd(*, pause: str, snapshotter: str = "native", prefix: Sequence[str]
 
 
 def _wait(process: subprocess.Popen[bytes], socket: Path, ctr: Path, log: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if process.poll() is not None:
             pytest.fail(f"containerd ended: {log.read_text()[-3000:]}", pytrace=False)

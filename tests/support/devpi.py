@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 import requests
 
 from tests.components import TOOLS, require
-from tests.support.registry import free_port
+from tests.support.servers import free_port, listening
 
 USER, PASSWORD = "importer", "s3cret"
 
@@ -60,24 +59,10 @@ def running_devpi(folder: Path, *, is_volatile: bool = True) -> Iterator[Devpi]:
     port = free_port()
     log = folder / "log"
     command = [programs / "devpi-server", *data, "--listen", f"127.0.0.1:{port}", "--offline-mode"]
-    with log.open("wb") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(url, process, log)
-            _make_index(url, is_volatile=is_volatile)
-            yield Devpi(f"{url}/{USER}/site/", f"{url}/{USER}/site/+simple/", log)
-        finally:
-            process.terminate()
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()
-        with contextlib.suppress(requests.ConnectionError):
-            if requests.get(f"{url}/+api", timeout=5).ok:
-                return
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
+    with listening(command, port, log):
+        url = f"http://127.0.0.1:{port}"
+        _make_index(url, is_volatile=is_volatile)
+        yield Devpi(f"{url}/{USER}/site/", f"{url}/{USER}/site/+simple/", log)
 
 
 def _make_index(url: str, *, is_volatile: bool) -> None:

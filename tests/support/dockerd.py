@@ -91,7 +91,7 @@ def running_dockerd() -> Iterator[Dockerd]:
 
 
 def _wait(daemon: Dockerd, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
+    for _ in range(1200):
         if process.poll() is not None:
             break
         # Not with docker's SDK: a connection that is refused leaves a socket open there.

@@ -19,6 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+PORT = 8080
+"""Nobody else is in the namespace."""
+
 
 def run(*command: object, env: dict[str, str] | None = None) -> str:
     done = subprocess.run(
@@ -34,16 +37,9 @@ def run(*command: object, env: dict[str, str] | None = None) -> str:
     return done.stdout
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
-def serving(python: str, site: Path, port: int) -> Iterator[str]:
-    url = f"http://127.0.0.1:{port}"
-    command = [python, "-m", "airlift", "serve", "--site", str(site), "--listen", f"127.0.0.1:{port}"]
+def serving(python: str, site: Path, url: str) -> Iterator[None]:
+    command = [python, "-m", "airlift", "serve", "--site", str(site), "--listen", f"127.0.0.1:{PORT}"]
     with (site.parent / "serve.log").open("w") as log:
         server = subprocess.Popen(command, stderr=log, stdout=log)
     try:
@@ -53,7 +49,7 @@ def serving(python: str, site: Path, port: int) -> Iterator[str]:
             time.sleep(0.1)
         else:
             sys.exit("the server did not come up\n" + (site.parent / "serve.log").read_text())
-        yield url
+        yield
     finally:
         server.terminate()
         server.wait(30)
@@ -102,13 +98,12 @@ def main() -> None:
     work = Path(sys.argv[5])
     alone()
     site = work / "site"
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{PORT}"
     command = [python, "-m", "airlift"]
     run(*command, "verify", bundle, "--trust", trust)
     run(*command, "site", "init", site, "--trust", trust, "--url", url, "--identity", identity)
     found: dict[str, Any] = {"import": json.loads(run(*command, "import", bundle, "--site", site, "--json"))}
-    with serving(python, site, port):
+    with serving(python, site, url):
         found |= clients(url, work)
     for name in ("first", "second"):
         found[name] = run(*command, "deploy", "k3s", "--site", site, "--root", work / "node", "--json")

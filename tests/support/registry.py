@@ -13,9 +13,7 @@ import json
 import secrets
 import socket
 import ssl
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +26,7 @@ import trustme
 from airlift import digest as digests
 from airlift.transport.push import PROBE
 from tests.components import require
+from tests.support.servers import free_port, listening
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,6 @@ class Registry:
         return [*options, *([f"--{side}-creds={self.username}:{self.password}"] if self.username else [])]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def running_registry(
     root: Path,
@@ -115,24 +108,9 @@ def running_registry(
         tls = f", tls: {{certificate: {root}/cert.pem, key: {root}/key.pem}}"
     config.append(f'http: {{addr: "127.0.0.1:{port}"{tls}}}')
     (root / "config.yml").write_text("\n".join(config) + "\n")
-    with (root / "log").open("ab") as log:
-        process = subprocess.Popen([program, "serve", root / "config.yml"], stdout=log, stderr=log)
-        try:
-            _wait_for(port, process)
-            login = ("alice", "s3cret") if secure else ("", "")
-            yield Registry(f"127.0.0.1:{port}", root, ca, *login)
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        assert process.poll() is None, "docker-registry ended at once"
-        time.sleep(0.05)
-    raise AssertionError("docker-registry does not listen")
+    with listening([program, "serve", root / "config.yml"], port, root / "log"):
+        login = ("alice", "s3cret") if secure else ("", "")
+        yield Registry(f"127.0.0.1:{port}", root, ca, *login)
 
 
 @dataclass(frozen=True)
@@ -373,8 +351,8 @@ def cut(share: float = 0.5, **when: object) -> Fault:
     return Fault(act, **when)  # type: ignore[arg-type]
 
 
-def stall(seconds: float, share: float = 0.5, **when: object) -> Fault:
-    """Send a part of the content, then nothing for a while."""
+def stall(over: threading.Event, share: float = 0.5, **when: object) -> Fault:
+    """Send a part of the content, then nothing until it is over."""
 
     def act(handler: FrontHandler) -> None:
         status, headers, data = handler.ask_behind()
@@ -384,7 +362,7 @@ def stall(seconds: float, share: float = 0.5, **when: object) -> Fault:
         handler.end_headers()
         handler.wfile.write(data[: int(len(data) * share)])
         handler.wfile.flush()
-        time.sleep(seconds)
+        over.wait()
         handler.close_connection = True
 
     return Fault(act, **when)  # type: ignore[arg-type]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.components import ROOT
-from tests.support.chart_servers import free_port, nginx_with
+from tests.support.chart_servers import nginx_with
+from tests.support.servers import free_port
 
 # What Debian's nginx.conf has around it, and would change answers.
 _AROUND = (

@@ -16,8 +16,9 @@ from airlift.kinds import charts
 from airlift.lock import LockedEntry
 from airlift.manifest import Chart
 from tests.components import require
-from tests.support.chart_servers import docker_registry, helm, nginx
+from tests.support.chart_servers import helm, nginx
 from tests.support.charts import chart, pod
+from tests.support.registry import running_registry
 from tests.support.sources import Taken, settings
 
 _HEAD = "apiVersion: v2\nname: {}\nversion: {}\n"
@@ -84,12 +85,12 @@ def test_dependencies_come_from_a_path_a_repository_and_a_registry_with_their_by
     helm("repo", "index", root)
     (tmp_path / "common-2.0.0.tgz").write_bytes(common)
     _write(tmp_path / "lib/near", "near", "0.1.0", **{"templates/p.yaml": pod("ghcr.io/o/near:1")})
-    with nginx(root, tmp_path / "nginx") as url, docker_registry(tmp_path / "registry") as registry:
-        helm("push", tmp_path / "common-2.0.0.tgz", f"oci://{registry}/charts", "--plain-http")
+    with nginx(root, tmp_path / "nginx") as url, running_registry(tmp_path / "registry") as registry:
+        helm("push", tmp_path / "common-2.0.0.tgz", f"oci://{registry.host}/charts", "--plain-http")
         more = f"""dependencies:
   - {{name: near, version: '>=0', repository: 'file://../lib/near'}}
   - {{name: web, version: ^1, repository: '{url}'}}
-  - {{name: common, version: 2.x, repository: 'oci://{registry}/charts'}}
+  - {{name: common, version: 2.x, repository: 'oci://{registry.host}/charts'}}
 """
         _write(tmp_path / "site", "site", more=more)
         entry = _resolve(here)

@@ -18,8 +18,9 @@ from airlift.kinds import charts
 from airlift.lock import LockedEntry
 from airlift.manifest import Chart
 from tests.components import require
-from tests.support.chart_servers import docker_registry, helm
+from tests.support.chart_servers import helm
 from tests.support.charts import chart, pod
+from tests.support.registry import running_registry
 from tests.support.sources import Taken, settings
 
 
@@ -47,8 +48,8 @@ class Setting:
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Setting]:
     require("helm")
-    with docker_registry(tmp_path / "registry") as registry:
-        yield Setting(settings(tmp_path, environment={"PATH": os.environ["PATH"]}), registry, tmp_path)
+    with running_registry(tmp_path / "registry") as registry:
+        yield Setting(settings(tmp_path, environment={"PATH": os.environ["PATH"]}), registry.host, tmp_path)
 
 
 def test_a_chart_of_a_registry_keeps_its_manifest_and_all_bytes(here: Setting) -> None:

@@ -18,8 +18,9 @@ from airlift.site.server import charts as server
 from airlift.store import Store
 from tests.components import require
 from tests.support.catalog import Routes, Shelf, carry, served
-from tests.support.chart_servers import docker_registry, helm, nginx
+from tests.support.chart_servers import helm, nginx
 from tests.support.charts import archive, chart
+from tests.support.registry import running_registry
 from tests.support.sources import settings
 
 
@@ -132,17 +133,17 @@ def test_helm_pulls_local_and_registry_charts_as_oci(tmp_path: Path, shelf: Shel
     local, remote = chart("app", "1.0.0+b1"), chart("web", "2.0.0")
     here = _entry(tmp_path, shelf.store, "a.tgz", local)
     (tmp_path / "web-2.0.0.tgz").write_bytes(remote)
-    with docker_registry(tmp_path / "registry") as registry:
-        helm("push", tmp_path / "web-2.0.0.tgz", f"oci://{registry}/org", "--plain-http")
+    with running_registry(tmp_path / "registry") as registry:
+        helm("push", tmp_path / "web-2.0.0.tgz", f"oci://{registry.host}/org", "--plain-http")
         source = ChartSource(settings(tmp_path, environment={"PATH": os.environ["PATH"]}))
-        entry = source.resolve(Chart.model_validate({"ref": f"oci://{registry}/org/web:2.0.0"}), None)
+        entry = source.resolve(Chart.model_validate({"ref": f"oci://{registry.host}/org/web:2.0.0"}), None)
         carry(entry, shelf.store, source.fetch)
     _publish(shelf, here, entry)
     (tmp_path / "out").mkdir()
     with served(shelf.catalog, server.routes, image_routes) as url:
         host = url.removeprefix("http://")
         helm("pull", f"oci://{host}/charts/app", "--version", "1.0.0+b1", "--plain-http", "-d", tmp_path / "out")
-        place = f"oci://{host}/{registry.replace(':', '_')}/org/web"
+        place = f"oci://{host}/{registry.host.replace(':', '_')}/org/web"
         helm("pull", place, "--version", "^2", "--plain-http", "-d", tmp_path / "out")
         helm("pull", "web", "--repo", f"{url}/charts", "-d", tmp_path)
     assert (tmp_path / "out/app-1.0.0+b1.tgz").read_bytes() == local

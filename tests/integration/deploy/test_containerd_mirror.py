@@ -17,7 +17,7 @@ from tests import components
 from tests.support.containerd import Containerd, containerd
 from tests.support.deployable import activate, make_site
 from tests.support.drops import AMD64, ARM64, Drops
-from tests.support.registry import Front, Registry, free_port, running_front
+from tests.support.registry import Front, Registry, running_front
 from tests.support.serving import serving
 
 PAUSE = "docker.io/airlift/pause:1"
@@ -51,11 +51,7 @@ def shipped(site: Site, name: str) -> str:
 @pytest.fixture(scope="module")
 def front(site: Site) -> Iterator[Front]:
     """`airlift serve` behind something that writes down what containerd asks."""
-    port = free_port()
-    with (
-        serving(site.root, listen=f"127.0.0.1:{port}"),
-        running_front(Registry(f"127.0.0.1:{port}", site.root)) as running,
-    ):
+    with serving(site.root) as url, running_front(Registry(urlsplit(url).netloc, site.root)) as running:
         yield running
 
 

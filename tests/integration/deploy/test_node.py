@@ -24,7 +24,7 @@ from tests import components
 from tests.support.deployable import activate, make_site
 from tests.support.drops import AMD64, Drops, drops_at
 from tests.support.node import Node
-from tests.support.registry import free_port
+from tests.support.servers import free_port
 from tests.support.serving import serving
 
 EXAMPLES = components.ROOT / "appliance" / "models"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ from airlift.site import drops as kept
 from airlift.site.config import Site
 from tests import components
 from tests.support.charts import chart
+from tests.support.cli import environment
 from tests.support.cluster_api import Api, running_api
 from tests.support.deployable import activate, make_site
 from tests.support.drops import Drops
 from tests.support.helm_records import record
-from tests.support.registry import free_port
+from tests.support.servers import free_port
 
 APP = "docker.io/library/app:1"
 TWIN = "docker.io/other/twin:1"
@@ -275,21 +278,35 @@ def test_a_revision_before_is_not_taken_for_the_drops_though_its_version_is_the_
     assert "hunter2" not in words + json.dumps(found)
 
 
-def test_an_upgrade_that_comes_while_status_waits_is_seen(
-    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
-) -> None:
+@contextlib.contextmanager
+def waiting(site: Site, kubeconfig: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """`airlift deploy status`, which waits, and says for what."""
+    command = ["deploy", "status", "--site", site.root, "--kubeconfig", kubeconfig, "--timeout", "120", *options]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "airlift", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(site.root.parent),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_an_upgrade_that_comes_while_status_waits_is_seen(site: Site, drops: Drops, api: Api) -> None:
     """Also when the image that the old revision runs is none of the drop."""
     api.helm_release(1, "deployed", record(site_chart("1.2.0"), "a: 0\n"))
     api.deployment("web", {"app": ("docker.io/library/app:0", f"docker.io/library/app@{STRANGE}")})
-    upgrade = threading.Timer(3, lambda: deployed(api, f"docker.io/library/app@{digest_of(drops, APP)}"))
-    upgrade.start()
-    try:
-        assert status(site, api, "--timeout", "60") == 0
-    finally:
-        upgrade.join()
-
-    found, said = read(capsys)
-    assert found["releases"][0]["phase"] == "ready"
+    with waiting(site, api.kubeconfig, "--json") as process:
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if "vision/web: " in line)
+        deployed(api, f"docker.io/library/app@{digest_of(drops, APP)}")
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert json.loads(out)["releases"][0]["phase"] == "ready"
     assert "vision/web: outdated; revision 1, deployed, has other values: a" in said
 
 
@@ -352,9 +369,7 @@ def test_a_cluster_that_does_not_answer_ends_with_18_in_kubectls_words(
     assert drops.artifacts
 
 
-def test_a_cluster_that_comes_back_while_status_waits_is_asked_again(
-    site: Site, drops: Drops, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cluster_that_comes_back_while_status_waits_is_asked_again(site: Site, drops: Drops, tmp_path: Path) -> None:
     """K3s restarts when its settings changed, and status is typed right after."""
     port = free_port()
     (tmp_path / "later").mkdir()
@@ -362,27 +377,15 @@ def test_a_cluster_that_comes_back_while_status_waits_is_asked_again(
         f"apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\n"
         "contexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\ncurrent-context: c\n"
     )
-    is_done = threading.Event()
-
-    def come_back() -> None:
+    with waiting(site, tmp_path / "kubeconfig") as process:
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if "waiting for the cluster: " in line)
         with running_api(tmp_path / "later", port=port) as api:
             deployed(api, f"docker.io/library/app@{digest_of(drops, APP)}")
-            assert is_done.wait(60)
-
-    back = threading.Timer(3, come_back)
-    back.start()
-    command = ["deploy", "status", "--site", str(site.root), "--kubeconfig", str(tmp_path / "kubeconfig")]
-    try:
-        assert run([*command, "--timeout", "60"]) == 0
-    finally:
-        is_done.set()
-        back.join()
-
-    said = capsys.readouterr()
-    assert (
-        "waiting for the cluster: /apis/helm.cattle.io/v1/namespaces/kube-system/helmchartconfigs: kubectl" in said.err
-    )
-    assert said.out.startswith("ready     vision/web 1.2.0, revision 2")
+            out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "/apis/helm.cattle.io/v1/namespaces/kube-system/helmchartconfigs: kubectl" in said
+    assert out.startswith("ready     vision/web 1.2.0, revision 2")
 
 
 def test_diff_names_chart_values_images_and_releases_of_earlier_drops(

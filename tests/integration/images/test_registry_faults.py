@@ -156,14 +156,17 @@ def test_an_endless_manifest_is_refused(front: Front) -> None:
 
 
 def test_a_stalled_transfer_is_resumed_and_an_endless_stall_is_an_error(front: Front) -> None:
-    client = client_of(front, timeout_s=0.4, retries=1)
+    # Long enough for what is not stalled on a busy machine.
+    client = client_of(front, timeout_s=2, retries=1)
     digest, size = layer(client)
-    front.faults.append(stall(1.5, match="/blobs/", times=1))
+    over = threading.Event()
+    front.faults.append(stall(over, match="/blobs/", times=1))
     assert fetch(client, digest, size) == DATA
-    front.faults[:] = [stall(1.5, share=0, match="/blobs/")]
-    with pytest.raises(FetchError, match=r"nothing came for 0\.4 s after 0 bytes") as caught:
+    front.faults[:] = [stall(over, share=0, match="/blobs/")]
+    with pytest.raises(FetchError, match=r"nothing came for 2 s after 0 bytes") as caught:
         fetch(client, digest, size)
     assert caught.value.temporary
+    over.set()
 
 
 def test_a_trickle_counts_as_stalled(front: Front) -> None:
@@ -172,14 +175,14 @@ def test_a_trickle_counts_as_stalled(front: Front) -> None:
         handler.send_header("Content-Length", str(len(DATA)))
         handler.end_headers()
         try:
-            for _ in range(40):
+            for _ in range(80):
                 handler.wfile.write(b"x")
                 time.sleep(0.05)
         except OSError:
             pass
         handler.close_connection = True
 
-    client = client_of(front, timeout_s=0.5, retries=0)
+    client = client_of(front, timeout_s=1, retries=0)
     digest, size = layer(client)
     front.faults.append(Fault(trickle, match="/blobs/"))
     with pytest.raises(FetchError, match=r"stalled, \d+ bytes in"):
@@ -384,10 +387,10 @@ def test_a_cut_behind_a_redirect_is_resumed_from_the_registry(front: Front, behi
 
 def test_a_redirect_loop_is_refused_at_once(front: Front) -> None:
     front.faults.append(redirect(front.url))
-    started = time.monotonic()
+    waits = Waits()
     with pytest.raises(FetchError, match="more than 8 redirects"):
-        client_of(front).manifest("library/app", "1")
-    assert time.monotonic() - started < 5
+        client_of(front, waits).manifest("library/app", "1")
+    assert waits.taken == []
     assert len(front.asked) == 8
 
 

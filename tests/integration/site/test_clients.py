@@ -15,7 +15,7 @@ from tests.components import require
 from tests.support.charts import chart
 from tests.support.cli import desk, ok
 from tests.support.indexes import running_index
-from tests.support.registry import free_port
+from tests.support.servers import free_port
 from tests.support.serving import serving
 
 MANIFEST = """\

@@ -83,7 +83,7 @@ def test_the_next_blob_is_on_its_way_while_the_registry_settles_the_one_before(t
     def meet(handler: FrontHandler) -> None:
         answer = handler.ask_behind()
         # Broken for ever when nobody else comes, and then the import fails.
-        both.wait(20)
+        both.wait(60)
         handler.answer(answer[0], answer[2], answer[1])
 
     front.faults.append(Fault(meet, match="/blobs/uploads/", method="PUT", times=2))

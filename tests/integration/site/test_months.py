@@ -21,7 +21,8 @@ from tests.support.charts import chart
 from tests.support.cli import Desk, airlift, desk, ok
 from tests.support.images import Box, layer_tar
 from tests.support.indexes import running_index
-from tests.support.registry import free_port, running_registry
+from tests.support.registry import running_registry
+from tests.support.servers import free_port
 from tests.support.serving import serving
 
 IMAGE = "registry.example.com/demo/app"

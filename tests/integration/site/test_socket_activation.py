@@ -19,6 +19,7 @@ import trustme
 from airlift.site.config import Site
 from tests import components
 from tests.support.cli import environment
+from tests.support.servers import free_port
 from tests.support.site_bundles import make_site
 
 # What RestrictAddressFamilies=AF_UNIX of the unit does, by the same means: socket(2) of another family is refused.
@@ -78,12 +79,6 @@ def wait_for(log: Path, text: str) -> str:
             return said
         time.sleep(0.05)
     pytest.fail(f"{text!r} was not said:\n{log.read_text()}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def connect(port: int) -> None:

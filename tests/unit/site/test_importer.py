@@ -194,11 +194,11 @@ def test_a_second_import_waits_for_the_first_and_says_so(site: Site, tmp_path: P
     with ThreadPoolExecutor(1) as pool:
         with site.locked("pruning", Silent()):
             second = pool.submit(take, site, bundle, progress=listener)
-            assert heard.wait(20)
+            assert heard.wait(60)
             assert listener.notes == [f"importing {bundle}: waiting for another command that works on {site.root}"]
             assert_untouched(site)
             assert not second.done()
-        assert second.result(20).drop.active
+        assert second.result(60).drop.active
     assert not take(site, bundle, progress=listener).switched
     assert len(listener.notes) == 1
 
