@@ -7,6 +7,9 @@ import os
 import pytest
 
 from tests import components
+from tests.support.folders import shared_folder
+
+__all__ = ["shared_folder"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

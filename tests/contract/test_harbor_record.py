@@ -23,6 +23,7 @@ import pytest
 from airlift import oci
 from airlift.digest import of as digest_of
 from airlift.transport.urls import basic
+from tests.support.folders import SharedFolder
 from tests.support.harbor import Account, Harbor, running_harbor
 from tests.support.harbor_record import BARE, Contents, Exchange, Section, sections
 from tests.support.registry import running_registry
@@ -63,8 +64,8 @@ SECTIONS = sections()
 
 
 @pytest.fixture(scope="module")
-def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_registry(tmp_path_factory.mktemp("registry"), foreign_urls=True) as registry:
+def behind(shared_folder: SharedFolder) -> Iterator[Any]:
+    with running_registry(shared_folder("registry"), foreign_urls=True) as registry:
         yield registry
 
 

@@ -22,6 +22,7 @@ from airlift.site.config import IndexConfig
 from tests.components import require
 from tests.support import mirrors
 from tests.support.devpi import PASSWORD, USER, Devpi, running_devpi
+from tests.support.folders import SharedFolder
 from tests.support.indexes import make_wheel, metadata_of, wheel_name
 from tests.support.mirrors import BACKENDS, Mirror
 from tests.support.site_bundles import Cargo, make_site, ship
@@ -80,8 +81,8 @@ class Index:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devpi]:
-    with running_devpi(tmp_path_factory.mktemp("devpi") / "devpi") as running:
+def server(shared_folder: SharedFolder) -> Iterator[Devpi]:
+    with running_devpi(shared_folder("devpi") / "devpi") as running:
         yield running
 
 

@@ -15,14 +15,15 @@ import pytest
 from tests.components import require
 from tests.integration.test_main_job import drop
 from tests.support.cli import ROOT, Desk, desk, ok
+from tests.support.folders import SharedFolder
 from tests.support.weights import real_weights
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    made = desk(tmp_path_factory.mktemp("office"))
+def office(shared_folder: SharedFolder) -> Desk:
+    made = desk(shared_folder("office"))
     folder = made.home / "drop"
     drop(folder)
     shutil.copy(ROOT / "manifests" / "demo" / "drop.yaml", folder / "drop.yaml")
@@ -69,10 +70,10 @@ def kit_python(office: Desk) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site(office: Desk, kit_python: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def site(office: Desk, kit_python: Path, shared_folder: SharedFolder) -> tuple[Path, dict[str, Any]]:
     for name in ("helm", "skopeo", "uv", "ip"):
         require(name)
-    work = tmp_path_factory.mktemp("site")
+    work = shared_folder("site")
     done = subprocess.run(
         [
             require("unshare"),

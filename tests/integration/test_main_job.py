@@ -16,6 +16,7 @@ import pytest
 
 from tests.components import require
 from tests.support.cli import ROOT, Desk, airlift, desk, environment, ok
+from tests.support.folders import SharedFolder
 
 SEQUENCE = ["--sequence", "7"]
 
@@ -39,8 +40,8 @@ def drop(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    made = desk(tmp_path_factory.mktemp("office"))
+def office(shared_folder: SharedFolder) -> Desk:
+    made = desk(shared_folder("office"))
     manifest = drop(made.home / "drop")
     ok("resolve", manifest, "-o", made.home / "drop.lock.json", home=made.home)
     return made

@@ -2,7 +2,8 @@
 
 The root is made by mmdebstrap from the packages that this machine's own apt is set up for, once for each state of its
 list, and unpacked anew for each test module. Programs run in it by chroot; nothing of the machine around it is there but
-/dev and /proc.
+/dev and /proc, and those only in a mount namespace of the command that runs: a run that is killed leaves a directory that
+can be removed, without the machine's own devices in it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ PACKAGES = "python3,python3-venv,openssl"
 SUITE = "bookworm"
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin"
 _CACHE = components.ROOT / ".cache"
+_ENTER = 'mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && exec chroot "$0" /bin/sh -c "$1"'
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class BareMachine:
 
     def command(self, line: str, cwd: str = "/root") -> list[str]:
         shell = f"cd {cwd} && {line}"
-        return [*self.inside, "chroot", str(self.root), "/bin/sh", "-c", shell]
+        return [*self.inside, "unshare", "--mount", "/bin/sh", "-c", _ENTER, str(self.root), shell]
 
     def run(self, line: str, cwd: str = "/root", **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a shell line as root, with nothing of this process's environment."""
@@ -78,15 +80,10 @@ def bare_machine(folder: Path) -> Iterator[BareMachine]:
     subprocess.run(["tar", "-xpf", tar, "-C", root, "--numeric-owner"], check=True)
     namespace = f"airlift-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", namespace], check=True)
-    mounts = [root / "proc", root / "dev"]
     try:
         subprocess.run(["ip", "-n", namespace, "link", "set", "lo", "up"], check=True)
-        subprocess.run(["mount", "-t", "proc", "proc", mounts[0]], check=True)
-        subprocess.run(["mount", "--bind", "/dev", mounts[1]], check=True)
         yield BareMachine(root, namespace)
     finally:
-        for mount in mounts:
-            subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
         subprocess.run(["ip", "netns", "delete", namespace], check=False)
 
 

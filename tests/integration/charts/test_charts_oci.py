@@ -86,13 +86,12 @@ def test_a_range_picks_what_it_picks_over_http(here: Setting, wanted: str, found
 
 def test_all_pages_of_the_tags_are_read_and_odd_tags_are_named(here: Setting) -> None:
     here.push("app", "1.0.0")
-    url = f"http://{here.registry}/v2/org/app/manifests/"
-    kind = "application/vnd.oci.image.manifest.v1+json"
-    manifest = requests.get(url + "1.0.0", headers={"Accept": kind}, timeout=10).content
-    with requests.Session() as session:
-        for tag in ["latest", *(f"0.{number}.0" for number in range(1200))]:
-            answer = session.put(url + tag, data=manifest, headers={"Content-Type": kind}, timeout=10)
-            answer.raise_for_status()
+    # Where docker-registry has them: 1,200 requests would take half a minute.
+    tags = here.folder / "registry/data/docker/registry/v2/repositories/org/app/_manifests/tags"
+    link = (tags / "1.0.0/current/link").read_bytes()
+    for tag in ["latest", *(f"0.{number}.0" for number in range(1200))]:
+        (tags / tag / "current").mkdir(parents=True)
+        (tags / tag / "current/link").write_bytes(link)
     entry = here.resolve(ref=f"oci://{here.registry}/org/app", version="<1")
     assert entry.artifacts[0].artifact.name == f"{here.registry}/org/app:0.1199.0"
     assert here.resolve(ref=f"oci://{here.registry}/org/app").artifacts[0].artifact.name.endswith("/app:1.0.0")

@@ -23,6 +23,7 @@ from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
 from tests.support.deployable import activate, make_site
 from tests.support.drops import Drops
+from tests.support.folders import SharedFolder
 from tests.support.registry import Registry, running_registry
 from tests.unit.deploy.conftest import tree
 
@@ -216,8 +217,8 @@ def test_the_endpoint_is_the_sites_url(site: Site, tmp_path: Path, capsys) -> No
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with running_registry(tmp_path_factory.mktemp("registry"), secure=True) as running:
+def registry(shared_folder: SharedFolder) -> Iterator[Registry]:
+    with running_registry(shared_folder("registry"), secure=True) as running:
         yield running
 
 

@@ -16,6 +16,7 @@ from airlift.site.deploy.tarball import FOLDER
 from tests import components
 from tests.support.containerd import Containerd, containerd
 from tests.support.drops import AMD64, ARM64, Drops, drops_at
+from tests.support.folders import SharedFolder
 
 PAUSE = "docker.io/airlift/pause:1"
 BUSYBOX = "docker.io/library/busybox:1.36"
@@ -30,8 +31,8 @@ def layer() -> dict[str, bytes | str]:
 
 
 @pytest.fixture(scope="module")
-def drops(tmp_path_factory: pytest.TempPathFactory) -> Drops:
-    made = drops_at(tmp_path_factory.mktemp("drops") / "store")
+def drops(shared_folder: SharedFolder) -> Drops:
+    made = drops_at(shared_folder("drops") / "store")
     made.image(PAUSE, layer(), command=["/bin/sleep", "1000"])
     busybox = {**layer(), "says": b"what was shipped\n"}
     made.image(BUSYBOX, busybox, platforms=[ARM64, AMD64])
@@ -41,8 +42,8 @@ def drops(tmp_path_factory: pytest.TempPathFactory) -> Drops:
 
 
 @pytest.fixture(scope="module")
-def root(drops: Drops, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("node") / "root"
+def root(drops: Drops, shared_folder: SharedFolder) -> Path:
+    path = shared_folder("node") / "root"
     k3s.write(
         k3s.make_plan(
             [drops.config()],

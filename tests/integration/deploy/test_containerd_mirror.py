@@ -17,6 +17,7 @@ from tests import components
 from tests.support.containerd import Containerd, containerd
 from tests.support.deployable import activate, make_site
 from tests.support.drops import AMD64, ARM64, Drops
+from tests.support.folders import SharedFolder
 from tests.support.registry import Front, Registry, running_front
 from tests.support.serving import serving
 
@@ -33,8 +34,8 @@ def layer(says: bytes) -> dict[str, bytes | str]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    made = make_site(tmp_path_factory.mktemp("site") / "s", url="http://10.0.0.1:8080")
+def site(shared_folder: SharedFolder) -> Site:
+    made = make_site(shared_folder("site") / "s", url="http://10.0.0.1:8080")
     drops = Drops(made.store)
     drops.image(PAUSE, layer(b"pause\n"), command=["/bin/sleep", "1000"])
     drops.image(BUSYBOX, layer(b"busybox from the site\n"), platforms=[ARM64, AMD64])
@@ -56,9 +57,9 @@ def front(site: Site) -> Iterator[Front]:
 
 
 @pytest.fixture(scope="module")
-def endpoints(site: Site, front: Front, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def endpoints(site: Site, front: Front, shared_folder: SharedFolder) -> dict[str, str]:
     """The endpoints of the registries.yaml that deploy writes, each at the front in place of 10.0.0.1."""
-    root = tmp_path_factory.mktemp("node") / "root"
+    root = shared_folder("node") / "root"
     assert run(["deploy", "k3s", "--site", str(site.root), "--root", str(root), "--platform", "linux/amd64"]) == 0
     written = yaml.safe_load((root / "etc/rancher/k3s/registries.yaml").read_text())
     return {host: f"{front.url}{urlsplit(mirror['endpoint'][0]).path}" for host, mirror in written["mirrors"].items()}

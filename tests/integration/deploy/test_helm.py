@@ -18,6 +18,7 @@ from airlift.site.deploy.registries import site_endpoint
 from tests import components
 from tests.support.cluster import check_crd, server_side_apply
 from tests.support.drops import AMD64, Drops, drops_at
+from tests.support.folders import SharedFolder
 
 IMAGE = "docker.io/library/redis:7.4"
 VALUES = {
@@ -34,8 +35,8 @@ def helm(*arguments: str | Path, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    folder = tmp_path_factory.mktemp("chart")
+def archive(shared_folder: SharedFolder) -> bytes:
+    folder = shared_folder("chart")
     helm("create", "site", folder=folder)
     helm("package", "site", "--version", "1.2.3+build", folder=folder)
     return (folder / "site-1.2.3+build.tgz").read_bytes()

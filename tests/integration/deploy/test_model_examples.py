@@ -23,6 +23,7 @@ from airlift.site.deploy.rendered import Renderer
 from tests import components
 from tests.support.deployable import activate, make_site
 from tests.support.drops import AMD64, Drops, drops_at
+from tests.support.folders import SharedFolder
 from tests.support.serving import serving
 
 EXAMPLES = components.ROOT / "appliance" / "models"
@@ -84,9 +85,9 @@ def test_it_is_deployed_from_a_drop_that_has_all_its_images(name: str, tmp_path:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def site(shared_folder: SharedFolder) -> Site:
     """A site that has the model acme/fraud."""
-    made = make_site(tmp_path_factory.mktemp("hub") / "site")
+    made = make_site(shared_folder("hub") / "site")
     drops = Drops(made.store)
     drops.model("acme/fraud", FILES)
     activate(made, drops)

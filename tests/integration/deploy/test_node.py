@@ -23,6 +23,7 @@ from airlift.site.deploy.tarball import FOLDER, ImageTar
 from tests import components
 from tests.support.deployable import activate, make_site
 from tests.support.drops import AMD64, Drops, drops_at
+from tests.support.folders import SharedFolder
 from tests.support.node import Node
 from tests.support.servers import free_port
 from tests.support.serving import serving
@@ -125,9 +126,9 @@ class Places:
 
 
 @pytest.fixture(scope="module")
-def places(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Places:
+def places(node: Node, shared_folder: SharedFolder) -> Places:
     """A site with three drops of one release: 1.0.0, 1.1.0, and 1.1.0 with another value."""
-    folder = tmp_path_factory.mktemp("places")
+    folder = shared_folder("places")
     listen = f"{node.address}:{free_port()}"
     made = Places(node, make_site(folder / "s", url=f"http://{listen}"), listen, folder)
     charts = {version: package(folder, version) for version in ("1.0.0", "1.1.0")}

@@ -15,6 +15,7 @@ from airlift.site.config import Site
 from tests import components
 from tests.support.deployable import activate, make_site
 from tests.support.drops import Drops
+from tests.support.folders import SharedFolder
 from tests.support.machine import add_file
 
 APP = "docker.io/library/app:1"
@@ -36,8 +37,8 @@ spec: {template: {spec: {restartPolicy: Never, containers: [{name: x, image: "ex
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    folder = tmp_path_factory.mktemp("chart")
+def archive(shared_folder: SharedFolder) -> bytes:
+    folder = shared_folder("chart")
     (folder / "site/templates").mkdir(parents=True)
     (folder / "site/Chart.yaml").write_text("apiVersion: v2\nname: site\nversion: 1.0.0\n")
     (folder / "site/templates/all.yaml").write_text(POD)

@@ -21,6 +21,7 @@ from tests.support.bare_root import BareMachine, bare_machine, clean
 from tests.support.cli import Desk, desk, ok
 from tests.support.containerd import containerd
 from tests.support.drops import tar_of
+from tests.support.folders import SharedFolder
 from tests.support.images import Box
 from tests.test_docs import blocks
 
@@ -77,9 +78,9 @@ def steps() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Office:
+def office(shared_folder: SharedFolder) -> Office:
     """The connected side: a kit, a drop with an image that runs, and two lines of paper."""
-    made = desk(tmp_path_factory.mktemp("office"))
+    made = desk(shared_folder("office"))
     home = made.home
     program = require("busybox").read_bytes()
     links = {f"bin/{name}": "busybox" for name in ("sh", "sleep", "cat")}
@@ -96,11 +97,11 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Office:
 
 
 @pytest.fixture(scope="module")
-def machine(office: Office, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareMachine]:
+def machine(office: Office, shared_folder: SharedFolder) -> Iterator[BareMachine]:
     """A bare machine with the medium in it."""
-    for program in ("chroot", "nsenter", "ip", "mount"):
+    for program in ("chroot", "nsenter", "ip", "mount", "unshare"):
         require(program)
-    with bare_machine(tmp_path_factory.mktemp("bare")) as made:
+    with bare_machine(shared_folder("bare")) as made:
         medium = made.root / MEDIUM.lstrip("/")
         medium.mkdir(parents=True)
         shutil.copytree(office.desk.home / "kit", medium / "kit")

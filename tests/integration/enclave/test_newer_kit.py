@@ -16,6 +16,7 @@ import pytest
 from tests.integration.enclave.test_enclave import SITE, difference, listing, served, timeless
 from tests.support.bare_root import BareMachine, bare_machine, clean
 from tests.support.cli import desk, ok
+from tests.support.folders import SharedFolder
 from tests.support.newer import newer_airlift
 
 pytestmark = pytest.mark.slow
@@ -30,9 +31,9 @@ def kit(version: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def media(shared_folder: SharedFolder) -> Path:
     """Three kits, one newer than the other, and a drop."""
-    made = desk(tmp_path_factory.mktemp("office"))
+    made = desk(shared_folder("office"))
     home = made.home
     given = ["--signer", "alice.key", "--trust", made.trust]
     (home / "media").mkdir()

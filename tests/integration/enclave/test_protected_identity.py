@@ -13,6 +13,7 @@ from tests.integration.enclave.test_enclave import SITE, difference, listing, se
 from tests.integration.enclave.test_newer_kit import drops, fetched
 from tests.support.bare_root import BareMachine, bare_machine
 from tests.support.cli import desk, ok
+from tests.support.folders import SharedFolder
 
 pytestmark = pytest.mark.slow
 
@@ -25,9 +26,9 @@ SAME = "everything is in place; nothing was changed"
 
 
 @pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def media(shared_folder: SharedFolder) -> Path:
     """A kit, a protected identity, its passphrase as an editor of another system writes it, and a drop for it."""
-    made = desk(tmp_path_factory.mktemp("office"))
+    made = desk(shared_folder("office"))
     home, media = made.home, made.home / "media"
     media.mkdir()
     (media / "passphrase").write_bytes(f"{SECRET}\r\nwhat follows is not read\r\n".encode())

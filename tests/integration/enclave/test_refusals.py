@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import trustme
@@ -12,6 +15,7 @@ import trustme
 from tests.integration.enclave.test_enclave import difference, listing
 from tests.support.bare_root import BareMachine, bare_machine
 from tests.support.cli import Desk, desk, ok
+from tests.support.folders import SharedFolder
 
 pytestmark = pytest.mark.slow
 
@@ -20,8 +24,8 @@ URL = "--url http://10.0.0.1:8080"
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    made = desk(tmp_path_factory.mktemp("office"))
+def office(shared_folder: SharedFolder) -> Desk:
+    made = desk(shared_folder("office"))
     signer = ["--signer", made.home / "alice.key", "--trust", made.trust]
     ok("kit", "make", "-o", made.home / "kit", *signer, home=made.home, timeout=600)
     alone = ["--channel", "stable", "--signer", f"alice={made.home}/alice.pub"]
@@ -33,8 +37,8 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 
 
 @pytest.fixture(scope="module")
-def bare(office: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareMachine]:
-    with bare_machine(tmp_path_factory.mktemp("bare")) as made:
+def bare(office: Desk, shared_folder: SharedFolder) -> Iterator[BareMachine]:
+    with bare_machine(shared_folder("bare")) as made:
         media = made.root / "media"
         for name in ("kit", "other", "without"):
             shutil.copytree(office.home / name, media / name)
@@ -45,6 +49,16 @@ def bare(office: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bar
             (media / f"{name}.pem").write_bytes(issued.cert_chain_pems[0].bytes())
             issued.private_key_pem.write_to_path(media / f"{name}.key")
         yield made
+
+
+def test_nothing_of_this_machine_is_seen_in_a_bare_root_but_by_what_runs_in_it(bare: BareMachine) -> None:
+    """Else removing the root of a run that was killed would remove this machine's devices."""
+    with subprocess.Popen(
+        bare.command("test -c /dev/null && echo ready && exec cat"), stdin=PIPE, stdout=PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert str(bare.root) not in Path("/proc/self/mountinfo").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import trustme
 from tests.support.bare_root import PACKAGES, root_tar
 from tests.support.cli import desk, ok
 from tests.support.dockerd import running_dockerd
+from tests.support.folders import SharedFolder
 from tests.support.newer import newer_airlift
 
 pytestmark = pytest.mark.slow
@@ -62,9 +63,9 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture(scope="module")
-def machine(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    made = desk(tmp_path_factory.mktemp("office"))
-    medium = tmp_path_factory.mktemp("medium")
+def machine(authority: trustme.CA, shared_folder: SharedFolder) -> Iterator[Machine]:
+    made = desk(shared_folder("office"))
+    medium = shared_folder("medium")
     certificate(authority, medium)
     authority.cert_pem.write_to_path(str(medium / "ca.pem"))
     given = ["--signer", "alice.key", "--trust", made.trust, "--ca", medium / "ca.pem"]

@@ -17,12 +17,13 @@ from airlift.transport import bundles
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpSettings
 from airlift.transport.registry import RegistryClient
+from tests.support.folders import SharedFolder
 from tests.support.registry import Registry, cut, lie, refuse, running_front, running_registry
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "tls+login"])
-def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with running_registry(tmp_path_factory.mktemp("registry"), secure=request.param) as running:
+def registry(request: pytest.FixtureRequest, shared_folder: SharedFolder) -> Iterator[Registry]:
+    with running_registry(shared_folder("registry"), secure=request.param) as running:
         yield running
 
 

@@ -20,6 +20,7 @@ from airlift.lock import LockedArtifact, LockedBlob, LockedEntry
 from airlift.manifest import Image
 from airlift.oci import Descriptor
 from airlift.transport.http import HttpSettings
+from tests.support.folders import SharedFolder
 from tests.support.images import Box, skopeo
 from tests.support.registry import Fault, Registry, cut, lie, running_front, running_registry
 
@@ -49,8 +50,8 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with running_registry(tmp_path_factory.mktemp("registry"), secure=True) as running:
+def registry(shared_folder: SharedFolder) -> Iterator[Registry]:
+    with running_registry(shared_folder("registry"), secure=True) as running:
         yield running
 
 

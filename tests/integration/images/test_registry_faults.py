@@ -17,6 +17,7 @@ from airlift.errors import AirliftError, FetchError, IntegrityError
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpSettings, HttpStatusError
 from airlift.transport.registry import RegistryClient
+from tests.support.folders import SharedFolder
 from tests.support.images import Box
 from tests.support.registry import (
     Fault,
@@ -59,8 +60,8 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    root = tmp_path_factory.mktemp("behind")
+def behind(shared_folder: SharedFolder) -> Iterator[Registry]:
+    root = shared_folder("behind")
     with running_registry(root / "registry") as registry:
         box = Box(root / "box")
         box.image("1", layers=[DATA], compress=False)

@@ -18,6 +18,7 @@ from airlift.errors import FetchError, IntegrityError, StoreError, UsageError
 from airlift.progress import Silent
 from airlift.trust import keys
 from tests import components
+from tests.support.folders import SharedFolder
 
 SIGNER = keys.generate_signer()
 
@@ -34,17 +35,17 @@ def ok(*command: str | Path, cwd: Path | None = None, **more: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
-    target = tmp_path_factory.mktemp("kit") / "kit"
+def kit(shared_folder: SharedFolder) -> Kit:
+    target = shared_folder("kit") / "kit"
     return make_kit(target, SIGNER, environment=dict(os.environ), progress=Silent())
 
 
 @pytest.fixture(scope="module")
-def installed(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def installed(kit: Kit, shared_folder: SharedFolder) -> Iterator[Path]:
     """A virtual environment made from the kit alone, in a network namespace that has not even a loopback."""
     components.require_root()
     unshare = components.require("unshare")
-    home = tmp_path_factory.mktemp("bare") / "airlift"
+    home = shared_folder("bare") / "airlift"
     pip = next((kit.path / "wheels").glob("pip-*.whl"))
     ok(unshare, "-n", sys.executable, "-m", "venv", "--without-pip", home)
     command = [home / "bin/python", pip / "pip", "install", "--no-index", "--find-links", "wheels", "airlift", "pip"]

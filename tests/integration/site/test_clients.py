@@ -14,6 +14,7 @@ import pytest
 from tests.components import require
 from tests.support.charts import chart
 from tests.support.cli import desk, ok
+from tests.support.folders import SharedFolder
 from tests.support.indexes import running_index
 from tests.support.servers import free_port
 from tests.support.serving import serving
@@ -29,9 +30,9 @@ models: [{path: ./model, name: acme/fraud, licence: MIT}]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(shared_folder: SharedFolder) -> Iterator[Path]:
     """A directory with a served site of wheels, a chart and a model: ``site``."""
-    home = tmp_path_factory.mktemp("clients")
+    home = shared_folder("clients")
     made = desk(home)
     (home / "drop.yaml").write_text(MANIFEST)
     (home / "app.tgz").write_bytes(chart("app", "1.2.3+4"))

@@ -19,6 +19,7 @@ import pytest
 from tests.components import require
 from tests.support.charts import chart
 from tests.support.cli import Desk, airlift, desk, ok
+from tests.support.folders import SharedFolder
 from tests.support.images import Box, layer_tar
 from tests.support.indexes import running_index
 from tests.support.registry import running_registry
@@ -51,8 +52,8 @@ class Office:
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Office:
-    made = desk(tmp_path_factory.mktemp("office"))
+def office(shared_folder: SharedFolder) -> Office:
+    made = desk(shared_folder("office"))
     images = {}
     for month in MONTHS:
         folder = made.home / str(month)

@@ -24,6 +24,7 @@ from airlift.transport.settings import HttpSettings
 from tests.components import require
 from tests.support.bundles import NOW
 from tests.support.devpi import PASSWORD, USER, Devpi, running_devpi
+from tests.support.folders import SharedFolder
 from tests.support.indexes import make_wheel, metadata_of
 from tests.support.registry import Fault, FrontHandler, Registry, running_front
 from tests.support.site_bundles import Cargo, make_site, ship, take
@@ -32,8 +33,8 @@ PLUS = "acme_torch-2.1.0+cpu-py3-none-any.whl"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devpi]:
-    with running_devpi(tmp_path_factory.mktemp("devpi") / "devpi") as running:
+def server(shared_folder: SharedFolder) -> Iterator[Devpi]:
+    with running_devpi(shared_folder("devpi") / "devpi") as running:
         yield running
 
 

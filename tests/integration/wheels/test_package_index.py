@@ -15,6 +15,7 @@ import requests
 
 from airlift.manifest import Target
 from tests.components import require
+from tests.support.folders import SharedFolder
 from tests.support.indexes import FakeIndex, make_sdist, running_index
 from tests.support.package_site import PackageSite, carry
 from tests.support.wheel_source import GLIBC, MUSL, Bench
@@ -35,10 +36,10 @@ def upstream() -> Iterator[FakeIndex]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, upstream: FakeIndex) -> PackageSite:
-    bench = Bench(tmp_path_factory.mktemp("connected"), upstream.url)
+def site(shared_folder: SharedFolder, upstream: FakeIndex) -> PackageSite:
+    bench = Bench(shared_folder("connected"), upstream.url)
     entry = bench.resolve("Acme_Plug-In", "old==1.0", "only", targets=[HERE, GLIBC, MUSL], allow_sdist=True)
-    made = PackageSite(tmp_path_factory.mktemp("site"))
+    made = PackageSite(shared_folder("site"))
     carry(entry, bench.source(), made.store, bench.cache)
     made.publish([entry], sequence=1)
     return made

@@ -15,6 +15,7 @@ from airlift.lock import Lock, LockedEntry
 from airlift.manifest import Target
 from tests.components import require
 from tests.support.chart_servers import nginx
+from tests.support.folders import SharedFolder
 from tests.support.package_site import PackageSite, carry
 from tests.support.real_wheels import NGINX, NGINX_HTML, PROJECTS, real_wheels, static_index
 from tests.support.wheel_source import Bench, pins
@@ -24,16 +25,16 @@ FOREIGN = Target(python="3.12", platform="linux/arm64", libc="musl-1.2")
 
 
 @pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    root = tmp_path_factory.mktemp("upstream")
+def upstream(shared_folder: SharedFolder) -> Iterator[str]:
+    root = shared_folder("upstream")
     static_index(root / "www", real_wheels())
     with nginx(root / "www", root / "nginx", NGINX) as url:
         yield f"{url}/simple/"
 
 
 @pytest.fixture(scope="module")
-def bench(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(tmp_path_factory.mktemp("bench"), upstream)
+def bench(upstream: str, shared_folder: SharedFolder) -> Bench:
+    return Bench(shared_folder("bench"), upstream)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def entry(bench: Bench) -> LockedEntry:
 
 
 @pytest.fixture(scope="module")
-def site(bench: Bench, entry: LockedEntry, tmp_path_factory: pytest.TempPathFactory) -> PackageSite:
-    made = PackageSite(tmp_path_factory.mktemp("site"))
+def site(bench: Bench, entry: LockedEntry, shared_folder: SharedFolder) -> PackageSite:
+    made = PackageSite(shared_folder("site"))
     carry(entry, bench.source(), made.store, bench.cache)
     made.publish([entry], sequence=1)
     return made

@@ -20,6 +20,7 @@ from airlift.errors import AirliftError
 from airlift.trust import recipients
 from airlift.trust.signing import parse_envelope
 from tests.support.bundles import ANN, BOB, EVE, OTHER_SITE, SITE, Recipe, accept, trust
+from tests.support.folders import SharedFolder
 
 SITE_TRUST = trust("ann", "bob", threshold=2)
 
@@ -76,8 +77,8 @@ class Flipped:
 
 
 @pytest.fixture(scope="module")
-def flipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flipped]:
-    bundle = Flipped(tmp_path_factory.mktemp("flip") / "drop.airlift")
+def flipped(shared_folder: SharedFolder) -> Iterator[Flipped]:
+    bundle = Flipped(shared_folder("flip") / "drop.airlift")
     yield bundle
     bundle.close()
 

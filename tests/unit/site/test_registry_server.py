@@ -16,6 +16,7 @@ import pytest
 from airlift import oci
 from airlift.artifact import Artifact, Kind
 from airlift.digest import of as digest_of
+from tests.support.folders import SharedFolder
 from tests.support.serving import serving
 from tests.support.site_bundles import Cargo, compact, make_site, ship, take
 
@@ -56,8 +57,8 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("registry")
+def served(shared_folder: SharedFolder) -> Iterator[Served]:
+    folder = shared_folder("registry")
     cargo = Cargo()
     app = cargo.image("docker.io/library/app:1", LAYER)
     cargo.add(Kind.IMAGE, "docker.io/library/app:2", app.root)
