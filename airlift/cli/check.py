@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -13,6 +14,9 @@ from airlift.errors import AirliftError, DeliveryError, IntegrityError
 from airlift.site import inspection, repair
 from airlift.site.config import load_site
 from airlift.site.inspection import Place
+
+_SHOWN: Final = 5
+"""How many artifacts are named that have one damaged blob in common; JSON names all."""
 
 
 @click.command()
@@ -64,7 +68,7 @@ def command(
         console.result_json(told)
     else:
         for item in mended:
-            console.answer(f"mended   {item.place.value}: {item.subject}")
+            console.answer(f"mended   {item.place.value}: {item.subject}{_of(item)}")
         _tell(findings)
         console.answer(console.count(len(findings), "finding") if findings else "clean: everything is as the drops say")
     if any(item.place not in (Place.REGISTRY, Place.INDEX) for item in findings):
@@ -74,5 +78,13 @@ def command(
 
 def _tell(findings: list[inspection.Finding]) -> None:
     for item in findings:
-        console.answer(f"{item.place.value:8} {item.subject}: {item.problem}")
+        console.answer(f"{item.place.value:8} {item.subject}: {item.problem}{_of(item)}")
         console.answer(f"         do: {item.remedy}")
+
+
+def _of(item: inspection.Finding) -> str:
+    """Say on a line of its own whose the object is, when somebody's it is."""
+    named = [f"{kind} {name} of {', '.join(drops)}" for (kind, name), drops in item.artifacts.items()]
+    more = [f"{len(named) - _SHOWN} more"] if len(named) > _SHOWN else []
+    whose = "; ".join([*named[:_SHOWN], *more]) or ", ".join(item.drops)
+    return f"\n         of: {whose}" if whose else ""

@@ -8,11 +8,11 @@ import click
 
 from airlift import canonical, fs
 from airlift.cli import console, environment, options
+from airlift.cli.drop_lines import change_line, line
 from airlift.errors import UsageError
 from airlift.site import drops, retention
 from airlift.site.config import Site, load_site
 from airlift.site.drops import Activated
-from airlift.site.journal import READY, Drop
 
 
 @click.group()
@@ -87,7 +87,7 @@ def diff(folder: Path, old: str, new: str, as_json: bool) -> None:
     else:
         for item in found:
             if item.change != "same":
-                console.answer(f"{item.change:8} {item.name}  {item.digest}")
+                console.answer(change_line(item))
 
 
 @command.command()
@@ -136,12 +136,3 @@ def _report(site: Site, done: Activated, *, as_json: bool) -> None:
         console.result_json({"drops": listed, "tags_left": list(done.tags_left)})
     else:
         console.answer(line(done.drop))
-
-
-def line(drop: Drop) -> str:
-    """Return a drop in one line for people."""
-    state = "" if drop.state == READY else f"  not complete ({drop.state}); import its bundle again"
-    if drop.pending:
-        state = "  tags are not all moved; activate it again"
-    mark = "*" if drop.active else " "
-    return f"{mark} {drop.channel}/{drop.sequence}  {drop.release}  {console.count(drop.artifacts, 'artifact')}{state}"

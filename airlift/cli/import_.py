@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from airlift.cli import console, environment, options
+from airlift.cli.drop_lines import change_line
 from airlift.site.config import load_site
 from airlift.site.importer import Imported, import_bundle
 
@@ -56,7 +57,7 @@ def _tell(imported: Imported, *, dry_run: bool) -> None:
         counts = Counter(item.change for item in imported.changes)
         if dry_run:
             for item in imported.changes:
-                console.answer(f"{item.change:8} {item.name} {item.digest}")
+                console.answer(change_line(item))
         console.answer(
             f"drop {drop.channel}/{drop.sequence} {'is good and would be imported' if dry_run else 'imported, active'}:"
             f" {drop.artifacts} artifacts, {imported.new_blobs} new blobs ({console.size(imported.new_bytes)})"

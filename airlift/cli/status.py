@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from airlift.cli import console, options
-from airlift.cli.drops import line
+from airlift.cli.drop_lines import line
 from airlift.site import drops
 from airlift.site.clients import CLIENTS, client_config
 from airlift.site.config import load_site

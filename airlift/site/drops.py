@@ -10,11 +10,12 @@ from airlift import limits
 from airlift.artifact import DropConfig, decode_drop_config
 from airlift.errors import StoreError, UsageError
 from airlift.progress import Progress, Silent
+from airlift.site.changes import Change, changes, with_sizes
 from airlift.site.clashes import refuse_clashes
 from airlift.site.config import Site
-from airlift.site.importer import Change, changes, target_of
 from airlift.site.importer import activate as switch
-from airlift.site.journal import READY, Drop, part_of
+from airlift.site.importer import target_of
+from airlift.site.journal import READY, Drop
 from airlift.transport.settings import HttpSettings
 
 _SHORTEST: Final = 6
@@ -209,11 +210,10 @@ def diff(site: Site, old: str, new: str) -> list[Change]:
         StoreError: one is not complete.
     """
     pair = [find(site, old), find(site, new)]
-    for drop in pair:
-        load_drop(site, drop.release)
+    configs = [load_drop(site, drop.release) for drop in pair]
     with site.journal() as journal:
-        before, after = ({(n.service.value, n.key, part_of(n)): n for n in journal.names_of(d.release)} for d in pair)
-    return changes({key: str(name.value["digest"]) for key, name in before.items()}, after.values())
+        found = changes(*(journal.names_of(drop.release) for drop in pair))
+    return with_sizes(site.store, configs, found)
 
 
 def status(site: Site) -> Mapping[str, Any]:

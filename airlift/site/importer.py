@@ -18,43 +18,25 @@ from airlift.bundle.reader import BundleReader
 from airlift.digest import Digest
 from airlift.errors import BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError
 from airlift.progress import Progress
-from airlift.site import contents, kept
+from airlift.site import kept
+from airlift.site.changes import Change, changes
 from airlift.site.clashes import listing_of, refuse_clashes
 from airlift.site.config import Site
 from airlift.site.contents import Contents
 from airlift.site.intake import Damaged, Intake
-from airlift.site.journal import READY, STAGING, Drop, Journal, part_of
+from airlift.site.journal import READY, STAGING, Drop, Journal
 from airlift.site.listing import Listing, Name, Service
 from airlift.site.mirror import Several, Target
 from airlift.site.mirrors import images, wheels
 from airlift.site.reserve import keep_reserve
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
-from airlift.trust.gate import Gate, Verified
+from airlift.trust.gate import GAP_HINT, Gate, Verified
 from airlift.trust.keys import Passphrase, load_identity
 
 _SHOWN: Final = 10
 _REFUSALS: Final = (BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError)
 """What no re-run of the same command changes; what such an import brought is taken back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What an import does to one name.
-
-    Attributes:
-        name: such as ``v2/docker.io/library/redis:7.4`` or ``simple/numpy/numpy-2.0-cp312-...whl``.
-        digest: what it points at afterwards; of a name that goes, what it pointed at.
-        change: ``new``, ``changed``, ``same`` or ``gone``.
-    """
-
-    name: str
-    digest: Digest
-    change: str
-
-    def to_json(self) -> dict[str, str]:
-        """Return what ``--json`` says of it."""
-        return {"name": self.name, "digest": self.digest, "change": self.change}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +137,8 @@ class _Import:
             verified = self._admitted(journal, reader)
             for key_id in verified.unknown_signers:
                 self.progress.warn(f"a signature by {key_id} counts for nothing: the trust file does not list this key")
+            if verified.gap:
+                self.progress.warn(f"{verified.gap}; {GAP_HINT}")
             known = journal.drop(verified.release.digest)
             if self.mend is None and known is not None and known.state == READY and is_whole(self.site, journal, known):
                 return self._again(journal, known, reader.summary(verified), is_dry=is_dry)
@@ -243,7 +227,7 @@ class _Import:
                 attest = opened.attest()
                 self.progress.finish()
                 drop, listing = self._checked(journal, drop, found, intake)
-                before = journal.name_digests(drop.channel)
+                before = journal.active_names(drop.channel)
                 changed = () if self.is_late else tuple(changes(before, listing.names))
             except _REFUSALS:
                 if not is_dry and not was_whole:
@@ -368,21 +352,3 @@ def target_of(site: Site, http: HttpSettings, progress: Progress) -> Target | No
     if site.config.registry is not None:
         targets.append(images.RegistryTarget(images.connect(site, http, progress), site.config.registry.repository))
     return Several(targets) if targets else None
-
-
-def changes(before: Mapping[tuple[str, str, str], str], names: Iterable[Name]) -> list[Change]:
-    """Compare names with what clients see before; sorted by name.
-
-    Args:
-        before: (service, key, part) to digest.
-        names: what they see afterwards.
-    """
-    found = []
-    after = {(name.service.value, name.key, part_of(name)): str(name.value["digest"]) for name in names}
-    for key in sorted(before.keys() | after.keys()):
-        if key not in after:
-            found.append(Change(contents.shown(*key), Digest(before[key]), "gone"))
-        else:
-            change = "new" if key not in before else "same" if before[key] == after[key] else "changed"
-            found.append(Change(contents.shown(*key), Digest(after[key]), change))
-    return found

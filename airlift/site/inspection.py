@@ -43,6 +43,28 @@ class Place(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """What of a drop needs an object.
+
+    Attributes:
+        release: of the drop.
+        drop: its ``CHANNEL/SEQUENCE``.
+        kind, name: of the artifact; empty for what belongs to the drop itself.
+    """
+
+    release: str
+    drop: str
+    kind: str = ""
+    name: str = ""
+
+
+def owner_of(drop: Drop, item: Artifact | None = None) -> Owner:
+    """Return the drop, or an artifact of it, as an owner."""
+    kind, name = ("", "") if item is None else (item.kind.value, item.name)
+    return Owner(drop.release, f"{drop.channel}/{drop.sequence}", kind, name)
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Something that is not as the drops say.
 
@@ -51,14 +73,28 @@ class Finding:
         subject: a digest, name, file or tag.
         problem: ``missing``, ``damaged``, ``moved`` and so on, with what was expected.
         remedy: what to do.
-        releases: the drops that need it.
+        owners: what needs it.
     """
 
     place: Place
     subject: str
     problem: str
     remedy: str
-    releases: tuple[str, ...] = ()
+    owners: tuple[Owner, ...] = ()
+
+    @property
+    def artifacts(self) -> dict[tuple[str, str], list[str]]:
+        """Return the artifacts that need it, kind and name, each with its drops."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for one in self.owners:
+            if one.name:
+                found.setdefault((one.kind, one.name), []).append(one.drop)
+        return found
+
+    @property
+    def drops(self) -> tuple[str, ...]:
+        """Return the drops that need it, each as ``CHANNEL/SEQUENCE``."""
+        return tuple(dict.fromkeys(one.drop for one in self.owners))
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--json`` says of it."""
@@ -67,7 +103,11 @@ class Finding:
             "subject": self.subject,
             "problem": self.problem,
             "remedy": self.remedy,
-            "releases": list(self.releases),
+            "artifacts": [
+                {"kind": kind, "name": name, "drops": drops} for (kind, name), drops in self.artifacts.items()
+            ],
+            "drops": list(self.drops),
+            "releases": list(dict.fromkeys(one.release for one in self.owners)),
         }
 
 
@@ -78,22 +118,33 @@ class Inventory:
     Attributes:
         configs: each drop with what it holds, as far as that can be read.
         sizes: every blob that the store has to have; None where nothing says how large it is.
-        needed_by: blob to the releases that need it.
-        findings: what was wrong already while this was read.
+        owners: blob to what needs it, in the store or in a registry.
     """
 
     configs: list[tuple[Drop, DropConfig]] = field(default_factory=list)
     sizes: dict[Digest, int | None] = field(default_factory=dict)
-    needed_by: dict[Digest, list[str]] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    owners: dict[Digest, dict[Owner, None]] = field(default_factory=dict)
 
-    def need(self, digest: Digest, size: int | None, release: str) -> None:
-        """Note that a release needs a blob in the store."""
+    def need(self, digest: Digest, size: int | None, owner: Owner) -> None:
+        """Note that something needs a blob in the store."""
         if self.sizes.get(digest) is None:
             self.sizes[digest] = size
-        releases = self.needed_by.setdefault(digest, [])
-        if release not in releases:
-            releases.append(release)
+        self.own(digest, owner)
+
+    def own(self, digest: Digest, owner: Owner) -> None:
+        """Note that something needs a blob, wherever that is."""
+        self.owners.setdefault(digest, {}).setdefault(owner)
+
+    def owners_of(self, digest: str, *drops: Drop) -> tuple[Owner, ...]:
+        """Return what needs a blob: artifacts, or what belongs to a drop itself.
+
+        Args:
+            digest: of the blob.
+            drops: nothing of others; they are returned themselves where nothing of theirs has the blob.
+        """
+        releases = {drop.release for drop in drops}
+        known = [one for one in self.owners.get(Digest(digest), ()) if not drops or one.release in releases]
+        return tuple([one for one in known if one.name] or known or [owner_of(drop) for drop in drops])
 
 
 def take_inventory(site: Site, journal: Journal) -> Inventory:
@@ -106,14 +157,15 @@ def take_inventory(site: Site, journal: Journal) -> Inventory:
     for drop in journal.drops():
         if drop.state != READY:
             continue
-        found.need(drop.config, None, drop.release)
+        own_parts = owner_of(drop)
+        found.need(drop.config, None, own_parts)
         with contextlib.suppress(BundleError, IntegrityError, StoreError):
             # A missing index is found by itself.
             index = fs.read_bounded(site.index_path(drop.release), limits.INDEX_DOCUMENT)
             own, _ = artifact.drop_entry(index)
-            found.need(own.digest, own.size, drop.release)
+            found.need(own.digest, own.size, own_parts)
         for digest, size in journal.held_blobs(drop.release):
-            found.need(digest, size, drop.release)
+            found.need(digest, size, own_parts)
         try:
             config = artifact.decode_drop_config(site.store.read(drop.config, limit=limits.INDEX_DOCUMENT))
         except (BundleError, IntegrityError, StoreError):
@@ -124,24 +176,25 @@ def take_inventory(site: Site, journal: Journal) -> Inventory:
             values = entry.get("values", [])
             for item in values if isinstance(values, list) else []:
                 if isinstance(item, dict):
-                    found.need(parse_digest(item.get("digest")), None, drop.release)
+                    found.need(parse_digest(item.get("digest")), None, own_parts)
         for item in config.artifacts:
-            _need_tree(site, found, item, drop.release)
+            _need_tree(site, found, item, owner_of(drop, item))
     return found
 
 
-def _need_tree(site: Site, found: Inventory, item: Artifact, release: str) -> None:
+def _need_tree(site: Site, found: Inventory, item: Artifact, owner: Owner) -> None:
     """Note what an artifact needs; a manifest that is not right ends it, and is found when it is hashed."""
-    found.need(item.root.digest, item.root.size, release)
+    found.need(item.root.digest, item.root.size, owner)
     is_elsewhere = item.kind in contents.REGISTRY_KINDS and site.config.registry is not None
     try:
         for descriptor, manifest in oci_listing.walk(item.root, site.store, subject=item.name):
-            found.need(descriptor.digest, descriptor.size, release)
+            found.need(descriptor.digest, descriptor.size, owner)
             for blob in oci_listing.blobs_of(manifest):
+                found.own(blob.digest, owner)
                 if is_foreign(blob) and not site.store.has(blob.digest):
                     continue
                 if not is_elsewhere or blob.size <= limits.SMALL_BLOB or site.store.has(blob.digest):
-                    found.need(blob.digest, blob.size, release)
+                    found.need(blob.digest, blob.size, owner)
     except (IntegrityError, StoreError):
         return
 
@@ -153,14 +206,14 @@ def inspect_site(site: Site, journal: Journal, progress: Progress) -> tuple[Inve
         StoreError: the journal cannot be read.
     """
     inventory = take_inventory(site, journal)
-    findings = [*inventory.findings, *_blobs(site, inventory, progress)]
+    findings = _blobs(site, inventory, progress)
     for drop, config in inventory.configs:
-        findings += _names(site, journal, drop, config)
+        findings += _names(site, journal, inventory, drop, config)
     for release in kept.newer(site, journal):
         subject = f"{release.channel}/{release.sequence}"
-        findings.append(
-            Finding(Place.JOURNAL, subject, f"the journal is {kept.older_than(release)}", kept.OLDER_JOURNAL)
-        )
+        problem = f"the journal is {kept.older_than(release)}"
+        owner = Owner(release.digest, subject)
+        findings.append(Finding(Place.JOURNAL, subject, problem, kept.OLDER_JOURNAL, (owner,)))
     for drop in journal.drops():
         if drop.state == READY:
             findings += _files(site, drop)
@@ -171,7 +224,7 @@ def inspect_site(site: Site, journal: Journal, progress: Progress) -> tuple[Inve
                     f"{drop.channel}/{drop.sequence}",
                     f"not complete ({drop.state})",
                     "run airlift import with its bundle again; it goes on",
-                    (drop.release,),
+                    (owner_of(drop),),
                 )
             )
         if drop.pending:
@@ -181,7 +234,7 @@ def inspect_site(site: Site, journal: Journal, progress: Progress) -> tuple[Inve
                     f"{drop.channel}/{drop.sequence}",
                     "its tags were moving in the registry, and not all may have moved",
                     f"airlift drops activate --site DIR {drop.channel}/{drop.sequence}",
-                    (drop.release,),
+                    (owner_of(drop),),
                 )
             )
     return inventory, findings
@@ -197,7 +250,7 @@ def _blobs(site: Site, inventory: Inventory, progress: Progress) -> list[Finding
         progress.advance(1)
         if problem is None:
             return None
-        return Finding(Place.STORE, digest, problem, _FROM_BUNDLE, tuple(inventory.needed_by[digest]))
+        return Finding(Place.STORE, digest, problem, _FROM_BUNDLE, inventory.owners_of(digest))
 
     found = side_by_side(one, items)
     progress.finish()
@@ -220,7 +273,7 @@ def _blob_problem(site: Site, digest: Digest, size: int | None) -> str | None:
     return None
 
 
-def _names(site: Site, journal: Journal, drop: Drop, config: DropConfig) -> list[Finding]:
+def _names(site: Site, journal: Journal, inventory: Inventory, drop: Drop, config: DropConfig) -> list[Finding]:
     """Compare the journal's names of a drop with those that its manifests give."""
     try:
         listing = listing_of(site, config)
@@ -240,7 +293,9 @@ def _names(site: Site, journal: Journal, drop: Drop, config: DropConfig) -> list
             if want is None
             else f"the journal has {have or 'no such name'}, the drop says {want}"
         )
-        found.append(Finding(Place.JOURNAL, shown(*key), problem, remedy, (drop.release,)))
+        found.append(
+            Finding(Place.JOURNAL, shown(*key), problem, remedy, inventory.owners_of(want or have or "", drop))
+        )
     return found
 
 
@@ -256,7 +311,7 @@ def listing_of(site: Site, config: DropConfig) -> Listing:
 def _files(site: Site, drop: Drop) -> list[Finding]:
     """Compare what an import keeps beside the store."""
     return [
-        Finding(Place.DROPS, f"drops/{drop.release}/{name}", problem, _FROM_BUNDLE, (drop.release,))
+        Finding(Place.DROPS, f"drops/{drop.release}/{name}", problem, _FROM_BUNDLE, (owner_of(drop),))
         for name, problem in kept.problems(site, drop).items()
     ]
 

@@ -318,14 +318,14 @@ class Journal:
         rows = self._all("SELECT DISTINCT digest, size FROM held WHERE release = ?", release)
         return [(Digest(digest), size) for digest, size in rows]
 
-    def name_digests(self, channel: str) -> dict[tuple[str, str, str], str]:
-        """Return what the active release of a channel names: (service, key, part) to digest."""
-        rows = self._all(
-            "SELECT n.service, n.key, n.part, n.digest FROM names n JOIN channels c ON c.active = n.release"
-            " WHERE c.channel = ?",
-            channel,
-        )
-        return {(row[0], row[1], row[2]): row[3] for row in rows}
+    def active_names(self, channel: str) -> list[Name]:
+        """Return the names of a channel's active release; none where there is none."""
+        return [
+            name
+            for drop in self.drops()
+            if drop.active and drop.channel == channel
+            for name in self.names_of(drop.release)
+        ]
 
     def _all(self, statement: str, *values: Any) -> list[Any]:
         with failures(self.path):

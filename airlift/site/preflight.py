@@ -32,7 +32,7 @@ from airlift.site.kept import ENVELOPE
 from airlift.site.mirrors import images, wheels
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
-from airlift.trust.gate import Gate
+from airlift.trust.gate import GAP_HINT, Gate
 from airlift.trust.keys import Passphrase, load_identity
 from airlift.trust.roots import Channel, Trust
 from airlift.trust.signing import MAX_ENVELOPE, parse_envelope, parse_release
@@ -166,8 +166,10 @@ class Flight:
         except TrustError as error:
             yield _error("expiry", error)
         try:
-            Gate(trust, now=None, seen=seen).admit(reader.envelope, reader.roots)
+            verified = Gate(trust, now=None, seen=seen).admit(reader.envelope, reader.roots)
             yield _ok("sequence", f"{reader.release.channel}/{reader.release.sequence} may be imported")
+            if verified.gap:
+                yield Finding("sequence", Severity.WARNING, verified.gap, GAP_HINT)
         except TrustError as error:
             yield _error("sequence", error)
             return

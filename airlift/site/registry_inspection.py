@@ -12,8 +12,8 @@ from airlift.kinds.images import is_foreign
 from airlift.progress import Progress
 from airlift.site import contents, mirror, oci_listing
 from airlift.site.config import Site
-from airlift.site.inspection import Finding, Inventory, Place, side_by_side
-from airlift.site.journal import Journal
+from airlift.site.inspection import Finding, Inventory, Owner, Place, owner_of, side_by_side
+from airlift.site.journal import Drop, Journal
 from airlift.transport.harbor import HarborClient
 from airlift.transport.harbor_login import Meaning, RefusedError
 from airlift.transport.http import HttpStatusError
@@ -43,20 +43,20 @@ class Item:
         repository: where.
         digest, size: of what; size is 0 for manifests, which are compared by digest alone.
         is_manifest: a manifest or index, else a blob.
-        releases: the drops that need it.
+        owners: the artifacts that need it.
     """
 
     repository: str
     digest: Digest
     size: int
     is_manifest: bool
-    releases: tuple[str, ...]
+    owners: tuple[Owner, ...]
 
 
 def items_of(site: Site, inventory: Inventory) -> list[Item]:
     """Return what the registry has to have; of a tree with a damaged manifest only what can be read."""
     registry = site.config.registry
-    found: dict[tuple[str, Digest, bool], tuple[int, list[str]]] = {}
+    found: dict[tuple[str, Digest, bool], tuple[int, dict[Owner, None]]] = {}
     if registry is None:
         return []
     for drop, config in inventory.configs:
@@ -69,14 +69,13 @@ def items_of(site: Site, inventory: Inventory) -> list[Item]:
                     wanted = [(descriptor.digest, descriptor.size, True)]
                     wanted += [(b.digest, b.size, False) for b in oci_listing.blobs_of(manifest) if not is_foreign(b)]
                     for digest, size, is_manifest in wanted:
-                        _, releases = found.setdefault((repository, digest, is_manifest), (size, []))
-                        if drop.release not in releases:
-                            releases.append(drop.release)
+                        _, owners = found.setdefault((repository, digest, is_manifest), (size, {}))
+                        owners.setdefault(owner_of(drop, item))
             except AirliftError:
                 continue
     return [
-        Item(repository, digest, size, is_manifest, tuple(releases))
-        for (repository, digest, is_manifest), (size, releases) in found.items()
+        Item(repository, digest, size, is_manifest, tuple(owners))
+        for (repository, digest, is_manifest), (size, owners) in found.items()
     ]
 
 
@@ -109,11 +108,11 @@ def inspect_registry(
             return None
         is_untagged = item.is_manifest and problem == "missing" and isinstance(client, HarborClient)
         remedy = _MEND_HARBOR if is_untagged else _MEND
-        return Finding(Place.REGISTRY, client.name(item.repository, item.digest), problem, remedy, item.releases)
+        return Finding(Place.REGISTRY, client.name(item.repository, item.digest), problem, remedy, item.owners)
 
     found = [item for item in side_by_side(one, items) if item is not None]
     progress.finish()
-    return [*_gone(client, items, found), *found, *_tags(site, journal, client)]
+    return [*_gone(client, items, found), *found, *_tags(site, journal, inventory, client)]
 
 
 def problem_of(client: RegistryClient, item: Item, *, is_deep: bool) -> str | None:
@@ -230,37 +229,37 @@ def _gone(client: RegistryClient, items: list[Item], found: list[Finding]) -> li
     for repository in sorted({item.repository for item in items}):
         own = [item for item in items if item.repository == repository]
         if all(client.name(repository, item.digest) in missing for item in own):
-            releases = tuple(sorted({release for item in own for release in item.releases}))
+            owners = tuple(dict.fromkeys(owner for item in own for owner in item.owners))
             gone.append(
                 Finding(
                     Place.REGISTRY,
                     f"{client.registry}/{repository}",
                     f"the repository is gone: none of its {len(own)} objects is there",
                     _MEND,
-                    releases,
+                    owners,
                 )
             )
     return gone
 
 
-def _tags(site: Site, journal: Journal, client: RegistryClient) -> list[Finding]:
+def _tags(site: Site, journal: Journal, inventory: Inventory, client: RegistryClient) -> list[Finding]:
     registry = site.config.registry
     if registry is None:
         return []
     wanted = [
-        (registry.repository(path), tag, digest, drop.release)
+        (registry.repository(path), tag, digest, drop)
         for drop in journal.drops()
         if drop.active and not drop.pending
         for path, tag, digest in mirror.tags(journal.names_of(drop.release))
     ]
 
-    def one(item: tuple[str, str, Digest, str]) -> Finding | None:
-        repository, tag, digest, release = item
+    def one(item: tuple[str, str, Digest, Drop]) -> Finding | None:
+        repository, tag, digest, drop = item
         with delivering(client.registry):
             problem = _tag_problem(client, repository, tag, digest)
         if problem is None:
             return None
-        return Finding(Place.REGISTRY, client.name(repository, tag), problem, _MEND, (release,))
+        return Finding(Place.REGISTRY, client.name(repository, tag), problem, _MEND, inventory.owners_of(digest, drop))
 
     return [item for item in side_by_side(one, wanted) if item is not None]
 

@@ -83,7 +83,7 @@ def doomed(site: Site, journal: Journal, going: Iterable[str]) -> tuple[Doomed, 
             subjects.get((item.repository, item.digest)),
         )
         for item in items_of(site, inventory)
-        if item.is_manifest and set(item.releases) <= releases
+        if item.is_manifest and {owner.release for owner in item.owners} <= releases
     )
 
 

@@ -66,7 +66,7 @@ def _check(site: Site, journal: Journal, progress: Progress, http: HttpSettings,
             remedy = error.hint or "see that the registry runs and answers, then check again"
             unreached.append(Finding(Place.REGISTRY, client.registry, f"{_UNREACHED}: {error.message}", remedy))
     if site.config.python is not None:
-        findings += index_inspection.inspect_index(journal, wheels.connect(site, http, progress))
+        findings += index_inspection.inspect_index(journal, inventory, wheels.connect(site, http, progress))
     return findings + unreached
 
 
@@ -156,7 +156,8 @@ def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
 
 def _fill_index(site: Site, journal: Journal, index: PackageIndex, progress: Progress) -> None:
     """Upload again what the package index lacks of the active drops."""
-    lacking = {item.subject for item in index_inspection.inspect_index(journal, index) if item.problem == "missing"}
+    found = index_inspection.inspect_index(journal, inspection.take_inventory(site, journal), index)
+    lacking = {item.subject for item in found if item.problem == "missing"}
     for drop in journal.drops():
         if drop.active and drop.state == READY and not drop.pending:
             names = [
@@ -233,5 +234,5 @@ def _explained(item: Finding) -> Finding:
         item.problem,
         "the registry keeps its damaged file under this digest although it was deleted and sent again; remove the file"
         " in the registry's storage, then run airlift check --repair once more",
-        item.releases,
+        item.owners,
     )

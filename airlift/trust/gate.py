@@ -24,6 +24,8 @@ from airlift.trust.roots import Trust
 from airlift.trust.signing import Envelope, Release, parse_envelope, parse_release
 
 _MAX_ROOTS = 1024 * 1024
+GAP_HINT = "a drop needs none before it, but ask the release engineer whether one was meant for this site"
+"""What to do about a `Verified.gap`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,22 @@ class Verified:
         release: what was signed.
         signers: the persons who signed, sorted.
         unknown_signers: key ids that nobody in the trust file holds; they count for nothing.
+        skipped: the sequences between the highest that was accepted before and this one.
     """
 
     release: Release
     signers: tuple[str, ...]
     unknown_signers: tuple[str, ...]
+    skipped: range = range(0)
+
+    @property
+    def gap(self) -> str:
+        """Say which sequences were passed over, or nothing."""
+        if not self.skipped:
+            return ""
+        first, last = self.skipped[0], self.skipped[-1]
+        which = f"sequence {first}" if first == last else f"sequences {first} to {last}"
+        return f"{which} of channel {self.release.channel} {'was' if first == last else 'were'} never imported here"
 
     def check_commitment(self, commitment: bytes) -> None:
         """§4.2 step 8: the data key has to be the one that the signers committed to.
@@ -84,6 +97,7 @@ class Gate:
         self._release: Release | None = None
         self._signers: tuple[str, ...] = ()
         self._unknown: tuple[str, ...] = ()
+        self._skipped = range(0)
 
     def admit(self, envelope: bytes, roots: bytes) -> Verified:
         """Take all the steps that need no data key.
@@ -247,6 +261,9 @@ class Gate:
                     f" with another content: {digest}, this is {release.digest}",
                     hint="build it again with a higher --sequence",
                 )
+            if digest:
+                # Else a person said how high the sequences were, and not which of them were imported.
+                self._skipped = range(highest + 1, release.sequence)
 
     def base(self) -> None:
         """§4.2 step 7: the base of a delta is here; this version knows no deltas.
@@ -265,7 +282,7 @@ class Gate:
         """Return the result, once every step was taken."""
         with self._step(_Step.DONE):
             _, release = self._parsed()
-            return Verified(release, self._signers, self._unknown)
+            return Verified(release, self._signers, self._unknown, self._skipped)
 
     @contextlib.contextmanager
     def _step(self, step: _Step) -> Iterator[None]:

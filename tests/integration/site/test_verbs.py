@@ -154,7 +154,7 @@ def test_import_answers_a_program(home: Path) -> None:
 
 def test_import_tells_a_person(home: Path) -> None:
     init(home)
-    assert "new      v2/docker.io/library/app:1 sha256:" in take(home, 1, "--dry-run").out
+    assert "new      v2/docker.io/library/app:1  sha256:" in take(home, 1, "--dry-run").out
     first = take(home)
     assert first.out.startswith("drop stable/1 imported, active: 3 artifacts,")
     assert take(home).out.startswith("drop stable/1 is here already and complete, nothing was written")
