@@ -17,7 +17,7 @@ from airlift import canonical
 from airlift.bundle import frames, layout
 from airlift.bundle.medium import Medium
 from airlift.bundle.opened import Apart, Opened, PayloadMember
-from airlift.errors import BundleError, IntegrityError
+from airlift.errors import BundleError, IntegrityError, TrustError
 from airlift.progress import Progress, Silent
 from airlift.trust import recipients as stanzas
 from airlift.trust import suites
@@ -33,7 +33,9 @@ _WORKERS: Final = 2
 
 
 class BundleReader:
-    """One bundle file, its slots read and its shape compared. Use it as a context manager.
+    """One bundle file, its slots read and its shape compared.
+
+    Use it as a context manager: what is refused inside names the file.
 
     Attributes:
         path: the file.
@@ -65,15 +67,15 @@ class BundleReader:
             self._check_volume()
         except BaseException as error:
             self._medium.close()
+            self._name(error)
             if isinstance(error, BundleError):
-                self._name(error)
+                error.hint = error.hint or "the medium or the copy may be damaged; copy the bundle again"
             raise
 
-    def _name(self, error: BundleError) -> None:
-        """Say which file it is, and what usually is the matter when there is no better advice."""
-        if str(self.path) not in error.message:
+    def _name(self, error: BaseException | None) -> None:
+        """Say which file it is that is refused; what the gate and the payload know of it has no name."""
+        if isinstance(error, BundleError | TrustError) and str(self.path) not in error.message:
             error.message = f"{self.path}: {error.message}"
-        error.hint = error.hint or "the medium or the copy may be damaged; copy the bundle again"
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +84,7 @@ class BundleReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        self._name(error)
 
     def close(self) -> None:
         """Close the file; safe to repeat."""

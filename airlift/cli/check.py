@@ -71,7 +71,7 @@ def command(
             console.answer(f"mended   {item.place.value}: {item.subject}{_of(item)}")
         _tell(findings)
         console.answer(console.count(len(findings), "finding") if findings else "clean: everything is as the drops say")
-    if any(item.place not in (Place.REGISTRY, Place.INDEX) for item in findings):
+    if any(item.place not in (Place.REGISTRY, Place.INDEX, Place.TREE) for item in findings):
         return exits.CODES[IntegrityError]
     return exits.CODES[DeliveryError] if findings else exits.OK
 

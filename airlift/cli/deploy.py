@@ -39,7 +39,7 @@ def command() -> None:
     help="What this machine is.",
 )
 @click.option("--server", help="URL of the server to join, such as https://10.0.0.2:6443.")
-@click.option("--token-file", type=options.FILE, help="Its first line is the token to join with.")
+@click.option("--token-file", type=options.EXISTING, help="Its first line is the token to join with.")
 @click.option("--node-ip", help="This machine's address in the cluster; default: that of the default route.")
 @click.option("--cluster-init", is_flag=True, help="Start etcd on the first server, so that servers can join.")
 @click.option("--prune", is_flag=True, help="Remove what earlier drops brought, releases with their data too.")

@@ -22,7 +22,9 @@ _DEFAULT_S = 300
 
 @click.command()
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
-@click.option("--kubeconfig", type=options.FILE, help="Which cluster; default: $KUBECONFIG, else K3s on this machine.")
+@click.option(
+    "--kubeconfig", type=options.EXISTING, help="Which cluster; default: $KUBECONFIG, else K3s on this machine."
+)
 @click.option(
     "--timeout", type=click.FloatRange(min=0), default=_DEFAULT_S, show_default=True, help="Seconds; 0 looks once."
 )
@@ -77,7 +79,9 @@ def line(state: State) -> str:
 
 @click.command()
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
-@click.option("--kubeconfig", type=options.FILE, help="Which cluster; default: $KUBECONFIG, else K3s on this machine.")
+@click.option(
+    "--kubeconfig", type=options.EXISTING, help="Which cluster; default: $KUBECONFIG, else K3s on this machine."
+)
 @options.as_json
 def diff(folder: Path, kubeconfig: Path | None, as_json: bool) -> None:
     """Say what differs between the cluster and the active drops; changes nothing."""

@@ -94,7 +94,7 @@ def diff(folder: Path, old: str, new: str, as_json: bool) -> None:
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
 @click.option("--keep", type=click.IntRange(min=1), help="How many of each channel's newest drops stay.")
 @click.option("-o", "--output", type=options.FILE, help="Where the plan is written, for review.")
-@click.option("--execute", "planned", type=options.FILE, help="Do what this plan says.")
+@click.option("--execute", "planned", type=options.EXISTING, help="Do what this plan says.")
 @options.as_json
 def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | None, as_json: bool) -> None:
     """Plan with --keep N -o PLAN, read the plan, then prune with --execute PLAN.

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from airlift.cli import console, environment
+from airlift.cli import console, environment, options
 from airlift.errors import UsageError
 from airlift.trust import keys, suites
 
@@ -24,7 +24,7 @@ def command() -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Directory; default: here."
 )
-@click.option("--passphrase-file", type=click.Path(path_type=Path), help="Its first line protects the private key.")
+@click.option("--passphrase-file", type=options.EXISTING, help="Its first line protects the private key.")
 @click.option("--no-passphrase", is_flag=True, help="Leave the private key unprotected, on a disk that protects it.")
 def generate(
     name: str,

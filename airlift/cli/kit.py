@@ -21,8 +21,8 @@ def command() -> None:
 
 @command.command()
 @click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="New directory for the kit.")
-@click.option("--signer", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Private key (P-256).")
-@click.option("--passphrase-file", type=click.Path(path_type=Path), help="Its first line opens the private key.")
+@click.option("--signer", type=options.EXISTING, required=True, help="Private key (P-256).")
+@options.passphrase
 @click.option("--trust", "trust_file", type=options.EXISTING, help="The trust file that the site is to pin.")
 @click.option("--ca", "ca_file", type=options.EXISTING, help="PEM certificates that the machine is to trust.")
 @click.option("--lock", "lock_file", type=options.EXISTING, help="Carry the K3s of this lock, out of the cache.")

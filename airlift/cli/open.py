@@ -16,7 +16,7 @@ from airlift.trust.roots import load_trust
 
 @click.command()
 @click.argument("bundle", type=options.EXISTING)
-@click.option("--trust", "trust_file", type=options.FILE, required=True, help="Whom to believe.")
+@click.option("--trust", "trust_file", type=options.EXISTING, required=True, help="Whom to believe.")
 @click.option(
     "--identity", type=options.EXISTING, help="The private key of a recipient; not needed for a plain bundle."
 )

@@ -14,7 +14,7 @@ from airlift.site.preflight import Flight, Severity, gravest
 
 
 @click.command()
-@click.argument("bundle", type=options.FILE)
+@click.argument("bundle", type=options.EXISTING)
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
 @options.as_json
 @options.passphrase

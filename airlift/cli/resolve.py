@@ -15,7 +15,7 @@ from airlift.errors import ResolveError, UsageError
 
 
 @click.command()
-@click.argument("manifest", type=options.FILE)
+@click.argument("manifest", type=options.EXISTING)
 @click.option("-o", "--output", type=options.FILE, help="The lock; default: MANIFEST without its ending + .lock.json.")
 @click.option("--update", multiple=True, metavar="NAME|all", help="Move the pins of this entry (repeat), or of all.")
 @click.option("--check", is_flag=True, help="Compare manifest and lock, offline; change nothing.")

@@ -19,8 +19,8 @@ from airlift.site.server.tls import Certificate
 @click.command()
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
 @click.option("--listen", metavar="HOST:PORT", help="Default: what site.yaml says. Port 0 lets the system choose.")
-@click.option("--tls-cert", type=options.FILE, help="PEM chain to answer with; default: what site.yaml says.")
-@click.option("--tls-key", type=options.FILE, help="Its PEM key. Both are read again on SIGHUP.")
+@click.option("--tls-cert", type=options.EXISTING, help="PEM chain to answer with; default: what site.yaml says.")
+@click.option("--tls-key", type=options.EXISTING, help="Its PEM key. Both are read again on SIGHUP.")
 @click.option(
     "--grace",
     type=click.IntRange(min=0),

@@ -27,21 +27,21 @@ def command() -> None:
 
 @command.command()
 @click.argument("folder", metavar="DIR", type=options.FOLDER)
-@click.option("--trust", "trust_file", type=options.FILE, required=True, help="Whom to believe; it is pinned.")
+@click.option("--trust", "trust_file", type=options.EXISTING, required=True, help="Whom to believe; it is pinned.")
 @click.option("--url", required=True, help="Where clients reach the site, such as http://mirror.example:8080.")
-@click.option("--identity", type=options.FILE, help="The site's private key; not needed for plain bundles.")
+@click.option("--identity", type=options.EXISTING, help="The site's private key; not needed for plain bundles.")
 @click.option(
     "--listen",
     metavar="HOST:PORT",
     help=f"For airlift serve. Default: what a loopback --url says, else {DEFAULT_LISTEN}.",
 )
-@click.option("--tls-cert", type=options.FILE, help="PEM chain that airlift serve answers with.")
-@click.option("--tls-key", type=options.FILE, help="Its PEM key, without a passphrase.")
+@click.option("--tls-cert", type=options.EXISTING, help="PEM chain that airlift serve answers with.")
+@click.option("--tls-key", type=options.EXISTING, help="Its PEM key, without a passphrase.")
 @click.option("--fingerprint", metavar="HEX", help="Of the trust file, from paper; no site is made for another.")
 @click.option("--registry", help="A registry that takes images and charts in place of the embedded one.")
-@click.option("--registry-ca", type=options.FILE, help="Certificates that the registry is checked against.")
+@click.option("--registry-ca", type=options.EXISTING, help="Certificates that the registry is checked against.")
 @click.option("--registry-username")
-@click.option("--registry-password-file", type=options.FILE, help="Its first line is the password.")
+@click.option("--registry-password-file", type=options.EXISTING, help="Its first line is the password.")
 @options.passphrase
 def init(
     folder: Path,
@@ -69,9 +69,6 @@ def init(
         raise UsageError("expected both --tls-cert and --tls-key, got one")
     if fingerprint is not None:
         load_trust(trust_file).check_fingerprint(fingerprint)
-    for path in (identity, tls_cert, tls_key, registry_ca, registry_password_file, passphrase_file):
-        if path is not None and not path.is_file():
-            raise UsageError(f"{path}: no such file")
     if identity is not None and (passphrase_file is not None or not keys.needs_passphrase(identity)):
         keys.load_identity(identity, environment.passphrase(passphrase_file))
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from airlift import fs
-from airlift.cli import console
+from airlift.cli import console, options
 from airlift.errors import UsageError
 from airlift.trust import keys, roots
 
@@ -48,7 +48,8 @@ def init(
         if not equals or not person or not files:
             raise UsageError(f"--signer {item!r}: expected PERSON=PUB, such as alice=alice.pub")
         for name in files.split(","):
-            persons.setdefault(person, []).append(_public(Path(name)))
+            path = options.existing(name, "--signer")
+            persons.setdefault(person, []).append(keys.load_signer_public(path).pem)
     trust = roots.make_trust(
         channels, list(persons.items()), threshold=threshold, min_sequence=min_sequence, allow_plain=allow_plain
     )
@@ -59,9 +60,3 @@ def init(
 
 def _named(channels: tuple[str, ...]) -> str:
     return f"channel{'s' if len(channels) > 1 else ''} {', '.join(channels)}"
-
-
-def _public(path: Path) -> bytes:
-    if not path.is_file():
-        raise UsageError(f"{path}: no such public key")
-    return keys.load_signer_public(path).pem

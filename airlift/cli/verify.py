@@ -14,7 +14,7 @@ from airlift.trust.roots import load_trust
 
 @click.command()
 @click.argument("bundle", type=options.EXISTING)
-@click.option("--trust", "trust_file", type=options.FILE, required=True, help="Whom to believe.")
+@click.option("--trust", "trust_file", type=options.EXISTING, required=True, help="Whom to believe.")
 @options.as_json
 def command(bundle: Path, trust_file: Path, as_json: bool) -> None:
     """Check BUNDLE's signatures and every byte of it."""

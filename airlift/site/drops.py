@@ -10,6 +10,7 @@ from airlift import limits
 from airlift.artifact import DropConfig, decode_drop_config
 from airlift.errors import StoreError, UsageError
 from airlift.progress import Progress, Silent
+from airlift.site import static_places
 from airlift.site.changes import Change, changes, with_sizes
 from airlift.site.clashes import refuse_clashes
 from airlift.site.config import Site
@@ -228,6 +229,7 @@ def status(site: Site) -> Mapping[str, Any]:
         "listen": site.config.listen,
         "registry": None if registry is None else registry.url,
         "python": None if python is None else python.index,
+        "trees": [str(place) for place in static_places.known(site)],
         "trust": site.trust.fingerprint,
         "channels": {
             channel: {"sequence": sequence, "release": release} for channel, (sequence, release) in _seen(site).items()

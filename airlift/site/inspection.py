@@ -40,6 +40,7 @@ class Place(StrEnum):
     DROPS = "drops"
     REGISTRY = "registry"
     INDEX = "index"
+    TREE = "tree"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,15 @@ from airlift import digest as digests
 from airlift import limits
 from airlift.errors import AirliftError, DeliveryError, FetchError, IntegrityError, StoreError
 from airlift.progress import Progress
-from airlift.site import contents, index_inspection, inspection, registry_inspection
+from airlift.site import (
+    contents,
+    index_inspection,
+    inspection,
+    registry_inspection,
+    static_inspection,
+    static_places,
+    static_tree,
+)
 from airlift.site.config import Site
 from airlift.site.importer import import_bundle
 from airlift.site.inspection import Finding, Inventory, Place
@@ -67,6 +75,7 @@ def _check(site: Site, journal: Journal, progress: Progress, http: HttpSettings,
             unreached.append(Finding(Place.REGISTRY, client.registry, f"{_UNREACHED}: {error.message}", remedy))
     if site.config.python is not None:
         findings += index_inspection.inspect_index(journal, inventory, wheels.connect(site, http, progress))
+    findings += static_inspection.inspect_trees(site, journal, inventory, progress)
     return findings + unreached
 
 
@@ -124,6 +133,7 @@ def repair(
     if site.config.python is not None:
         with site.locked("mending", progress), site.journal() as journal:
             _fill_index(site, journal, wheels.connect(site, http, progress), progress)
+    _export_again(site, progress)
     with site.journal() as journal:
         return [_explained(item) for item in _check(site, journal, progress, http, is_deep=is_deep)]
 
@@ -167,6 +177,16 @@ def _fill_index(site: Site, journal: Journal, index: PackageIndex, progress: Pro
                 and site.store.has(name.value["digest"])
             ]
             wheels.IndexTarget(index).activate(names, site.store, progress)
+
+
+def _export_again(site: Site, progress: Progress) -> None:
+    """Write the static trees that differ; why one cannot be written is said, and that it differs by the next check."""
+    with contextlib.suppress(StoreError):
+        for place in static_places.known(site):
+            try:
+                static_tree.export(site, place, progress)
+            except AirliftError as error:
+                progress.warn(error.message)
 
 
 def _forget_damaged(client: RegistryClient, items: Sequence[Item], *, is_deep: bool) -> None:

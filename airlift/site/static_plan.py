@@ -25,6 +25,9 @@ from airlift.site.chart_index import index_of
 from airlift.site.listing import Held, Service
 from airlift.site.model_hub import Snapshot
 
+GENERATION: Final = "generation.json"
+"""Which drops the tree shows."""
+
 _INFO: Final = ".info.json"
 _ENTRIES: Final = ".entries.json"
 _ALL_ENTRIES: Final = ".all-entries.json"
@@ -69,7 +72,7 @@ def plan_of(catalog: Catalog, *, with_charts: bool) -> Plan:
         PolicyError: a name is below another one, so that no tree has both.
         IntegrityError: a model's manifest is damaged.
     """
-    plan: Plan = {"generation.json": canonical.encode({"generation": catalog.generation()})}
+    plan: Plan = {GENERATION: canonical.encode({"generation": catalog.generation()})}
     _plan_wheels(plan, catalog)
     if with_charts:
         _plan_charts(plan, catalog)

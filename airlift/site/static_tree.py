@@ -16,6 +16,8 @@ import os
 import re
 import secrets
 import shutil
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -23,8 +25,9 @@ from typing import Final
 from airlift import canonical, fs, limits
 from airlift import digest as digests
 from airlift.digest import Verifier
-from airlift.errors import StoreError, UsageError
+from airlift.errors import IntegrityError, StoreError, UsageError
 from airlift.progress import Progress
+from airlift.site import static_places
 from airlift.site.catalog import Catalog
 from airlift.site.config import Site
 from airlift.site.static_plan import Blob, Item, Link, Plan, plan_of
@@ -62,7 +65,7 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
         PolicyError: two names cannot both be files.
         IntegrityError: a blob that has to be copied is damaged.
     """
-    current = _current(target)
+    now = current(target)
     registry = site.config.registry
     skipped = {} if registry is None else {"charts": f"they are in the registry {registry.url}"}
     with site.locked("exporting", progress):
@@ -71,25 +74,29 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
             plan = plan_of(catalog, with_charts=registry is None)
         finally:
             catalog.close()
-        described = {path: _described(item) for path, item in plan.items()}
-        state = digests.hex_of(digests.of(canonical.encode(described)))[:32]
+        state = _state(plan)
+        static_places.remember(site, target, progress)
         with fs.guarded("exporting"), fs.named(target):
-            is_same = current is not None and current.name.startswith(f"{target.name}.{state}.")
             is_changed = False
-            if current is None or not is_same or not _is_whole(current, plan, site.store):
+            if now is None or not is_of(now, target, plan) or any(differences(now, plan, site.store, progress)):
                 is_changed = True
                 # First, since the disk may be full of them.
-                _clean(target, keep=current)
+                _clean(target, keep=now)
                 try:
-                    current = _switch(target, state, plan, site.store)
+                    now = _switch(target, state, plan, site.store)
                 except BaseException:
                     with contextlib.suppress(OSError):
                         _clean_parts(target)
                     raise
-    return Export(state, current, len(plan), is_changed, skipped)
+    return Export(state, now, len(plan), is_changed, skipped)
 
 
-def _current(target: Path) -> Path | None:
+def current(target: Path) -> Path | None:
+    """Return the generation that a link points to, whether that is there or not; None where there is no link.
+
+    Raises:
+        UsageError: something else than a link of an export is there.
+    """
     if not target.name:
         raise UsageError(f"{target} has no name that a link could have")
     if not target.is_symlink():
@@ -104,6 +111,16 @@ def _current(target: Path) -> Path | None:
     return target.with_name(pointed)
 
 
+def is_of(generation: Path, target: Path, plan: Plan) -> bool:
+    """Say whether a generation was made of this plan."""
+    return generation.name.startswith(f"{target.name}.{_state(plan)}.")
+
+
+def _state(plan: Plan) -> str:
+    described = {path: _described(item) for path, item in plan.items()}
+    return digests.hex_of(digests.of(canonical.encode(described)))[:32]
+
+
 def _described(item: Item) -> str:
     match item:
         case Blob(digest=digest):
@@ -113,26 +130,76 @@ def _described(item: Item) -> str:
     return digests.of(item)
 
 
-def _is_whole(generation: Path, plan: Plan, store: Store) -> bool:
-    """Say whether a generation still is what was written; a blob that was mended in the store has another inode."""
+def differences(generation: Path, plan: Plan, store: Store, progress: Progress) -> Iterator[tuple[str, str]]:
+    """Yield path and problem of what is not as an export would write it.
+
+    A file that is the store's own is not read here: who hashes the store has read it.
+
+    Args:
+        generation: the directory that the link points to.
+        plan: what it has to hold.
+        store: what blobs are links into, where they are.
+        progress: hears of the files.
+    """
     for path, item in plan.items():
-        file = generation / path
-        try:
-            if isinstance(item, Link):
-                if str(file.readlink()) != item.target:
-                    return False
-                continue
-            found = file.lstat()
-            if isinstance(item, bytes):
-                if fs.read_bounded(file, len(item)) != item:
-                    return False
-                continue
-            kept = store.path(item.digest).lstat()
-        except (OSError, StoreError):
-            return False
-        if found.st_size != item.size or (found.st_dev == kept.st_dev and found.st_ino != kept.st_ino):
-            return False
-    return True
+        if (problem := _problem(generation / path, item, store)) is not None:
+            yield path, problem
+        progress.advance(1)
+    for folder, folders, files in os.walk(generation):
+        here = Path(folder)
+        for name in [*files, *(name for name in folders if (here / name).is_symlink())]:
+            path = str((here / name).relative_to(generation))
+            if path not in plan:
+                yield path, "is there, and no export made it"
+
+
+def _problem(file: Path, item: Item, store: Store) -> str | None:
+    try:
+        return _link_problem(file, item) if isinstance(item, Link) else _file_problem(file, item, store)
+    except FileNotFoundError:
+        return "missing"
+    except IntegrityError as error:
+        return f"damaged: its bytes have the digest {error.actual}"
+    except StoreError as error:
+        return f"cannot be read: {error.message}"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _link_problem(file: Path, link: Link) -> str | None:
+    if not file.is_symlink():
+        return "missing" if not file.exists() else f"is no link, expected one to {link.target}"
+    elsewhere = str(file.readlink())
+    return None if elsewhere == link.target else f"points to {elsewhere[:200]}, expected {link.target}"
+
+
+def _file_problem(file: Path, item: bytes | Blob, store: Store) -> str | None:
+    status = file.lstat()
+    size = len(item) if isinstance(item, bytes) else item.size
+    if not stat.S_ISREG(status.st_mode):
+        return "is no file"
+    if status.st_size != size:
+        return f"damaged: {status.st_size} bytes, expected {size}"
+    if isinstance(item, bytes):
+        return None if fs.read_bounded(file, size) == item else "damaged: another content than the drops give"
+    if not _is_same(status, store.path(item.digest)):
+        _verify(file, item)
+    return None
+
+
+def _is_same(status: os.stat_result, kept: Path) -> bool:
+    with contextlib.suppress(OSError):
+        found = kept.lstat()
+        return (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino)
+    return False
+
+
+def _verify(file: Path, item: Blob) -> None:
+    verifier = Verifier(item.digest, item.size)
+    with file.open("rb") as reader:
+        while chunk := reader.read(limits.CHUNK):
+            verifier.update(chunk)
+    verifier.finish()
 
 
 def _switch(target: Path, state: str, plan: Plan, store: Store) -> Path:

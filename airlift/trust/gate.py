@@ -160,7 +160,10 @@ class Gate:
                         f"key {key.key_id} of {person.name} is of suite {key.suite}, the bundle of {release.suite}"
                     )
                 if not key.made(one.value, envelope.pae):
-                    raise TrustError(f"the signature of {person.name} (key {key.key_id}) is not over this bundle")
+                    raise TrustError(
+                        f"the signature of {person.name} (key {key.key_id}) is not over this bundle",
+                        hint="copy the bundle again; when that does not help, do not use it and ask who sent it",
+                    )
                 persons.add(person.name)
             self._signers = tuple(sorted(persons))
             self._unknown = tuple(unknown)

@@ -125,7 +125,8 @@ def open_data_key(stanzas: Sequence[Stanza], release: Release, identity: Identit
         data_key = identity.open(found.sealed, _INFO + release.digest_bytes)
     except (InvalidTag, ValueError):
         raise BundleError(
-            f"the stanza for identity {identity.key_id} does not open: it was altered, or sealed for another release"
+            f"the stanza for identity {identity.key_id} does not open: it was altered, or sealed for another release",
+            hint="the medium or the copy may be damaged; copy the bundle again",
         ) from None
     if len(data_key) != KEY_SIZE:
         raise BundleError(f"the stanza for identity {identity.key_id} holds {len(data_key)} bytes, not {KEY_SIZE}")

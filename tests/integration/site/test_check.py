@@ -85,7 +85,7 @@ def test_a_site_that_is_whole_is_clean(site: Site, tmp_path: Path) -> None:
 
 def test_a_bundle_that_is_none_is_refused_before_anything(site: Site, tmp_path: Path) -> None:
     ran = airlift("check", "--site", site.root, "--repair", tmp_path / "NOSUCH", home=tmp_path)
-    assert (ran.code, ran.out, "does not exist" in ran.err) == (2, "", True)
+    assert (ran.code, ran.out, "NOSUCH: no such file" in ran.err) == (2, "", True)
     text = tmp_path / "text.airlift"
     text.write_bytes(b"no bundle")
     ran = airlift("check", "--site", site.root, "--repair", text, home=tmp_path)

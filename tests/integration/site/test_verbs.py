@@ -65,7 +65,7 @@ def test_a_bundle_that_is_not_there_is_a_matter_of_the_command_line(home: Path) 
     for arguments in (["import", "9.airlift", "--site", "site"], ["verify", "9.airlift", "--trust", "trust.json"]):
         ran = airlift(*arguments, home=home)
         assert (ran.code, ran.out) == (2, "")
-        assert "File '9.airlift' does not exist." in ran.err
+        assert "airlift: error: BUNDLE 9.airlift: no such file" in ran.err
 
 
 def take(home: Path, number: int = 1, *more: str) -> Ran:
