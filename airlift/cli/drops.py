@@ -6,11 +6,9 @@ from pathlib import Path
 
 import click
 
-from airlift import canonical, fs
-from airlift.cli import console, environment, options
+from airlift.cli import console, drops_prune, environment, options
 from airlift.cli.drop_lines import change_line, line
-from airlift.errors import UsageError
-from airlift.site import drops, retention
+from airlift.site import drops
 from airlift.site.config import Site, load_site
 from airlift.site.drops import Activated
 
@@ -60,6 +58,20 @@ def rollback(folder: Path, channel: str | None, as_json: bool) -> None:
 
 @command.command()
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
+@click.argument("channel")
+@options.as_json
+def deactivate(folder: Path, channel: str, as_json: bool) -> None:
+    """Let clients see nothing of CHANNEL, until one of its drops is activated or imported.
+
+    Digests of its drops stay served.
+    """
+    site = load_site(folder)
+    done = drops.deactivate(site, channel, progress=console.progress(), http=environment.http_settings())
+    _report(site, done, as_json=as_json)
+
+
+@command.command()
+@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
 @click.argument("release")
 @options.as_json
 def show(folder: Path, release: str, as_json: bool) -> None:
@@ -90,49 +102,12 @@ def diff(folder: Path, old: str, new: str, as_json: bool) -> None:
                 console.answer(change_line(item))
 
 
-@command.command()
-@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
-@click.option("--keep", type=click.IntRange(min=1), help="How many of each channel's newest drops stay.")
-@click.option("-o", "--output", type=options.FILE, help="Where the plan is written, for review.")
-@click.option("--execute", "planned", type=options.EXISTING, help="Do what this plan says.")
-@options.as_json
-def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | None, as_json: bool) -> None:
-    """Plan with --keep N -o PLAN, read the plan, then prune with --execute PLAN.
-
-    Active drops stay, with everything that they or other kept drops need. It works on a full disk.
-    """
-    if (keep is None) == (planned is None):
-        raise UsageError("prune in two steps", hint="first --keep N -o PLAN, then --execute PLAN")
-    site = load_site(folder)
-    names = {drop.release: f"{drop.channel}/{drop.sequence}" for drop in drops.list_drops(site)}
-    if planned is not None:
-        done = retention.execute(site, retention.read_plan(planned), console.progress(), environment.http_settings())
-    else:
-        done = retention.plan(site, keep or 1)
-        if output is not None:
-            fs.write(output, canonical.encode(done.to_json()))
-    if done.waits_for:
-        console.warn(
-            f"nothing is deleted in the registry while the import of {', '.join(done.waits_for)} is not complete:"
-            f" import its bundle again, then execute this same plan{' once more' if planned is not None else ''}"
-        )
-    if as_json:
-        console.result_json(done.to_json())
-    else:
-        verb = "pruned" if planned is not None else "would prune"
-        for release in done.releases:
-            # One that an earlier run of the same plan took away has no name any more.
-            console.answer(f"{verb} {names.get(release, 'an unknown drop')}  {release}")
-        console.answer(
-            f"{verb} {console.count(len(done.releases), 'drop')} and {console.count(len(done.blobs), 'blob')},"
-            f" {console.size(done.size)}"
-            + (f", in the registry {console.count(len(done.manifests), 'manifest')}" if done.manifests else "")
-        )
-
-
 def _report(site: Site, done: Activated, *, as_json: bool) -> None:
     if as_json:
         listed = [item.to_json() for item in drops.list_drops(site)]
         console.result_json({"drops": listed, "tags_left": list(done.tags_left)})
     else:
         console.answer(line(done.drop))
+
+
+command.add_command(drops_prune.prune)

@@ -34,5 +34,8 @@ def command(folder: Path, client: str | None, as_json: bool) -> None:
     console.answer(f"site {folder} at {state['url']}, trust {state['trust']}")
     if state["registry"]:
         console.answer(f"  images and charts are in {state['registry']}")
-    for drop in drops.list_drops(site):
+    found = drops.list_drops(site)
+    for drop in found:
         console.answer(line(drop))
+    for channel in sorted({drop.channel for drop in found} - {drop.channel for drop in found if drop.active}):
+        console.answer(f"  no drop of channel {channel} is visible; airlift drops activate chooses one")

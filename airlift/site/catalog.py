@@ -88,7 +88,7 @@ class Catalog:
 
     def generation(self) -> dict[str, str]:
         """Return the active release of each channel."""
-        return dict(self._all("SELECT channel, active FROM channels WHERE active IS NOT NULL ORDER BY channel"))
+        return dict(self._all("SELECT channel, active FROM channels WHERE active <> '' ORDER BY channel"))
 
     def version(self) -> tuple[int, int]:
         """Return what is another value after every change of the journal."""

@@ -15,7 +15,7 @@ from airlift.site.changes import Change, changes, with_sizes
 from airlift.site.clashes import refuse_clashes
 from airlift.site.config import Site
 from airlift.site.importer import activate as switch
-from airlift.site.importer import target_of
+from airlift.site.importer import names_left, target_of, warn_of_tags
 from airlift.site.journal import READY, Drop
 from airlift.transport.settings import HttpSettings
 
@@ -27,7 +27,7 @@ class Activated:
     """What an activation did.
 
     Attributes:
-        drop: the one whose names clients see now.
+        drop: the one whose names clients see now, or do not see any more.
         tags_left: the tags that an external registry keeps although no active drop has them any more; none where
             nothing was to be done.
     """
@@ -140,6 +140,54 @@ def _activate(site: Site, choose: Callable[[], Drop], progress: Progress, http: 
             return Activated(journal.drop(drop.release) or drop, left)
 
 
+def deactivate(
+    site: Site, channel: str, *, progress: Progress | None = None, http: HttpSettings | None = None
+) -> Activated:
+    """Let clients see nothing of a channel, until one of its drops is activated or imported.
+
+    Digests of its drops stay served. Where nothing is seen of it already, nothing is done.
+
+    Args:
+        site: where.
+        channel: which.
+        progress: hears of the tags that an external registry keeps.
+        http: how to reach it.
+
+    Returns:
+        The drop that was active, or the newest one where none was.
+
+    Raises:
+        UsageError: there is no drop of this channel, or it is not known which one clients see.
+        DeliveryError: the external registry refuses; the same command goes on.
+    """
+    progress = progress or Silent()
+    with site.locked("deactivating", progress), site.journal() as journal:
+        drops = [drop for drop in journal.drops() if drop.channel == channel]
+        before = sorted((drop for drop in drops if drop.active or drop.pending), key=lambda drop: not drop.active)
+        if not before:
+            if drops and channel in journal.deactivated():
+                return Activated(drops[-1])
+            names = ", ".join(sorted({drop.channel for drop in journal.drops()})) or "none"
+            raise UsageError(
+                f"no drop of channel {channel} is active",
+                hint=f"airlift drops list shows what is; channels with drops are: {names}",
+            )
+        left: tuple[str, ...] = ()
+        target = target_of(site, http or HttpSettings(), progress)
+        if target is not None:
+            target.check()
+            if not any(drop.pending for drop in before):
+                # Killed from here on, the same command goes on, and so does activating it again.
+                with journal.transaction():
+                    journal.announce(before[0])
+            left = tuple(target.withdraw(names_left(journal, channel, None, before)))
+        if site.config.registry is not None:
+            warn_of_tags(site.config.registry.url, f"were channel {channel}'s", left, progress)
+        with journal.transaction():
+            journal.deactivate(channel)
+        return Activated(journal.drop(before[0].release) or before[0], left)
+
+
 def rollback(
     site: Site, channel: str | None, *, progress: Progress | None = None, http: HttpSettings | None = None
 ) -> Activated:
@@ -180,7 +228,8 @@ def before(site: Site, channel: str | None) -> tuple[Drop, Drop]:
     ]
     if not earlier:
         raise UsageError(
-            f"{active[0].channel}/{active[0].sequence} is the first kept drop; there is none to go back to"
+            f"{active[0].channel}/{active[0].sequence} is the first kept drop; there is none to go back to",
+            hint=f"to let clients see nothing of the channel: airlift drops deactivate --site DIR {active[0].channel}",
         )
     return active[0], earlier[-1]
 

@@ -301,7 +301,7 @@ def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, pr
     stay: tuple[str, ...] = ()
     if target is not None:
         before = [d for d in journal.drops() if d.channel == drop.channel and (d.active or d.pending)]
-        left = names_left(journal, drop, before)
+        left = names_left(journal, drop.channel, drop, before)
         if not any(d.active and d.release == drop.release for d in before):
             # Else a move that was cut short is taken back, and has to stay known until its tags are gone.
             with journal.transaction():
@@ -312,29 +312,38 @@ def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, pr
         kept = target.withdraw(left) if is_back else target.shown(left)
         if site.config.registry is not None:
             stay = tuple(kept)
-            _warn_of_tags(site.config.registry.url, drop, stay, progress)
+            which = f"{drop.channel}/{drop.sequence} does not have"
+            warn_of_tags(site.config.registry.url, which, stay, progress)
     with journal.transaction():
         journal.activate(drop)
     return stay
 
 
-def _warn_of_tags(registry: str, drop: Drop, left: Sequence[str], progress: Progress) -> None:
+def warn_of_tags(registry: str, which: str, left: Sequence[str], progress: Progress) -> None:
+    """Say which tags an external registry keeps, the first of many.
+
+    Args:
+        registry: its address.
+        which: what the tags are.
+        left: path and tag of each.
+        progress: hears it.
+    """
     if left:
         more = "" if len(left) <= _SHOWN else f" and {len(left) - _SHOWN} more"
         progress.warn(
-            f"{registry} still shows {len(left)} tag(s) that {drop.channel}/{drop.sequence} does not "
-            f"have; take them away there: {', '.join(left[:_SHOWN])}{more}"
+            f"{registry} still shows {len(left)} tag(s) that {which}; "
+            f"take them away there: {', '.join(left[:_SHOWN])}{more}"
         )
 
 
-def names_left(journal: Journal, drop: Drop, before: Iterable[Drop]) -> list[Name]:
-    """Return the tags of drops that no active drop has once this one is active, sorted.
+def names_left(journal: Journal, channel: str, drop: Drop | None, before: Iterable[Drop]) -> list[Name]:
+    """Return the tags of drops that no active drop has once this one, or none, is its channel's active one, sorted.
 
     Raises:
         StoreError: the journal cannot be read.
     """
-    others = [item for item in journal.drops() if item.active and item.channel != drop.channel]
-    stay = {name.key for item in (drop, *others) for name in journal.names_of(item.release)}
+    others = [item for item in journal.drops() if item.active and item.channel != channel]
+    stay = {name.key for item in (*([drop] if drop else []), *others) for name in journal.names_of(item.release)}
     names = {(name.key, name.value["digest"]): name for item in before for name in journal.names_of(item.release)}
     return [name for (key, _), name in sorted(names.items()) if name.service == Service.OCI and key not in stay]
 

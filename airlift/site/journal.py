@@ -108,6 +108,9 @@ def part_of(name: Name) -> str:
     return "" if field is None else str(name.value[field])
 
 
+_ON_PURPOSE: Final = ""
+"""In place of an active release: none is wanted. NULL is where none was chosen yet."""
+
 _PARTS: Final[Mapping[Service, str]] = {Service.SIMPLE: "filename", Service.CHARTS: "version", Service.HUB: "branch"}
 
 
@@ -273,6 +276,14 @@ class Journal:
     def activate(self, drop: Drop) -> None:
         """Show a ready release's names in place of its channel's present one. Inside `transaction`."""
         self._run("UPDATE channels SET active = ?, pending = NULL WHERE channel = ?", drop.release, drop.channel)
+
+    def deactivate(self, channel: str) -> None:
+        """Show no names of a channel, on purpose. Inside `transaction`."""
+        self._run("UPDATE channels SET active = ?, pending = NULL WHERE channel = ?", _ON_PURPOSE, channel)
+
+    def deactivated(self) -> set[str]:
+        """Return the channels of which clients see nothing on purpose; after a recovery nobody knows what they see."""
+        return {row[0] for row in self._all("SELECT channel FROM channels WHERE active = ?", _ON_PURPOSE)}
 
     def announce(self, drop: Drop) -> None:
         """Note that an external registry's tags begin to move to a ready release. Inside `transaction`."""

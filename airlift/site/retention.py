@@ -1,6 +1,6 @@
 """Prune: which kept drops go, and which blobs nobody needs afterwards. Planned first, reviewed, then executed.
 
-* Of a channel without an active drop nothing goes.
+* Of a channel without an active drop nothing goes, unless it was deactivated.
 * An active drop, one whose tags are on their way, and the newest drops of each channel stay, with all they need.
 * Executing compares the plan with the site once more: what came or became active meanwhile is never touched.
 * The journal forgets a drop before its blobs go, so a kill leaves at most blobs that nobody names, and the next plan
@@ -112,7 +112,7 @@ def plan(site: Site, keep: int) -> Plan:
         going = tuple(
             d.release for d in drops if d.state == READY and not d.active and not d.pending and d.release not in newest
         )
-        _refuse_without_active(drops, going)
+        _refuse_without_active(drops, going, journal.deactivated())
         needed = _needed(site, journal, (drop for drop in drops if drop.release not in going))
         candidates: Iterable[Digest] = site.store.digests()
         if any(drop.state != READY for drop in drops):
@@ -141,7 +141,7 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
             drop = drops.get(release)
             if drop is not None and (drop.active or drop.pending):
                 raise UsageError(f"{release} is active now and stays", hint="make a new plan")
-        _refuse_without_active(drops.values(), wanted.releases)
+        _refuse_without_active(drops.values(), wanted.releases, journal.deactivated())
         needed = _needed(site, journal, (drop for drop in drops.values() if drop.release not in wanted.releases))
         waits_for = _incomplete(journal) if site.config.registry is not None and wanted.manifests else ()
         client = None
@@ -163,12 +163,12 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
     return Plan(tuple(release for release in wanted.releases if release in drops), tuple(gone), manifests, waits_for)
 
 
-def _refuse_without_active(drops: Iterable[Drop], going: Iterable[str]) -> None:
+def _refuse_without_active(drops: Iterable[Drop], going: Iterable[str], deactivated: set[str]) -> None:
     """Refuse where nobody knows what clients see: after a recovery the tags in a registry may be of any drop."""
     known = list(drops)
     releases = set(going)
     lost = {drop.channel for drop in known if drop.release in releases} - {d.channel for d in known if d.active}
-    for channel in sorted(lost):
+    for channel in sorted(lost - deactivated):
         raise UsageError(
             f"no drop of channel {channel} is active, so it is not known which one clients use",
             hint=f"activate that one first: airlift drops activate --site DIR {channel}/SEQUENCE",

@@ -137,3 +137,31 @@ def test_a_rollback_into_an_immutable_tag_is_refused_before_any_tag_moves(
     assert problems(site) == []
     project.rules.clear()
     assert drops.rollback(site, None).drop.sequence == 1
+
+
+def test_a_deactivation_that_a_harbor_stops_half_way_goes_on_or_is_taken_back(
+    harbor: Harbor, site: Site, tmp_path: Path
+) -> None:
+    made = Cargo()
+    for tag in ("1", "2", "3"):
+        made.image(f"{APP}:{tag}", tag.encode())
+    take(site, ship(made, tmp_path / "bundle"))
+    harbor.accounts[ROBOT].gain("tag:delete")
+    client = client_of(harbor)
+    for end in ("go on", "take back"):
+        fault = refuse(500, match="/tags/2", method="DELETE")
+        harbor.faults.append(fault)
+        with pytest.raises(DeliveryError):
+            drops.deactivate(site, "stable", http=ONCE)
+        harbor.faults.remove(fault)
+        assert client.tags(APP) == ("2", "3")
+        (drop,) = drops.list_drops(site)
+        assert (drop.active, drop.pending) == (True, True)
+        assert problems(site) == ["its tags were moving in the registry, and not all may have moved"]
+        if end == "go on":
+            assert drops.deactivate(site, "stable", http=ONCE).tags_left == ()
+            assert client.tags(APP) == ()
+            assert problems(site) == []
+        drops.activate(site, "stable/1", http=ONCE)
+        assert client.tags(APP) == ("1", "2", "3")
+        assert problems(site) == []

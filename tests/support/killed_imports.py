@@ -1,10 +1,11 @@
 """Imports and activations that are killed at a chosen system call, and what a site is like then.
 
-usage: killed_imports.py WORK KILLS SEED
+usage: killed_imports.py WORK KILLS SEED [deactivation]
 
 WORK has `bundles/*` in their order, of which the first is imported already, and two sites with the same content: `whole`
 is never disturbed, and `killed` has to be like it after one re-run of each command that was killed. Prints one JSON
-object: how many imports and activations were killed, and every difference. It runs by itself so that it can fork
+object: how many imports and activations were killed, and every difference. With `deactivation` nothing is imported: the
+channel is deactivated, and its drop activated again. It runs by itself so that it can fork
 without the threads of whoever wants to know.
 """
 
@@ -151,6 +152,12 @@ class Trial:
             if self.kills.total() >= self._wanted or self.problems:
                 return
 
+    def run_deactivations(self) -> None:
+        (release,) = [drop.release for drop in drops.list_drops(self.killed) if drop.active]
+        while self.kills.total() < self._wanted and not self.problems:
+            self._disturb("deactivation", lambda site: drops.deactivate(site, "stable"))
+            self._disturb("activation", lambda site: drops.activate(site, release))
+
     def _disturb(self, what: str, work: Callable[[Site], object]) -> None:
         report = self._work / "count"
         before = snapshot(self.killed)
@@ -176,7 +183,10 @@ class Trial:
 def main() -> None:
     work, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     trial = Trial(work, kills, random.Random(seed))
-    trial.run()
+    if sys.argv[4:] == ["deactivation"]:
+        trial.run_deactivations()
+    else:
+        trial.run()
     print(json.dumps({"kills": trial.kills, "problems": trial.problems}))
 
 

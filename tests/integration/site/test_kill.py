@@ -145,9 +145,9 @@ def reading(reader: Reader) -> Iterator[None]:
         thread.join(120)
 
 
-def killed(work: Path, kills: int, seed: int) -> dict[str, Any]:
+def killed(work: Path, kills: int, seed: int, *mode: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.killed_imports", str(work), str(kills), str(seed)],
+        [sys.executable, "-m", "tests.support.killed_imports", str(work), str(kills), str(seed), *mode],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -191,3 +191,18 @@ def test_after_a_kill_at_any_call_a_second_run_finishes_and_readers_never_notice
     assert min(found["kills"].values()) > kills // 5
     assert len(reader.seen) > kills // 6
     assert reader.answers > 10 * kills
+
+
+@pytest.mark.parametrize("back_end", ["embedded", "docker-registry"])
+def test_a_deactivation_that_is_killed_at_any_call_is_done_or_not_and_a_second_run_finishes(
+    tmp_path: Path, back_end: str
+) -> None:
+    seed = int.from_bytes(os.urandom(4), "big")
+    with contextlib.ExitStack() as stack:
+        registry = None
+        if back_end == "docker-registry":
+            registry = stack.enter_context(running_registry(tmp_path / "registry")).url
+        prepare(tmp_path, 0, registry)
+        found = killed(tmp_path, 30, seed, "deactivation")
+    assert found["problems"] == [], f"seed {seed}"
+    assert min(found["kills"].values()) > 5

@@ -91,7 +91,10 @@ def test_a_site_is_made_once(home: Path) -> None:
         (["--url", "mirror"], "--url: expected a URL such as http://mirror.example:8080, got 'mirror'"),
         (["--url", "http://a:b@c"], "--url: a URL must not carry credentials; use username and password_file"),
         (["--listen", "8080"], "--listen: expected HOST:PORT such as 127.0.0.1:8080, got '8080'"),
-        (["--identity", "none.key"], "none.key: no such file"),
+        (
+            ["--identity", "/no/key"],
+            "--identity /no/key: no such file\nairlift: hint: there is no directory /no either; is the medium mounted?",
+        ),
         (["--identity", "trust.json"], "trust.json is not a private key in PEM"),
         (
             ["--identity", "other.pub"],

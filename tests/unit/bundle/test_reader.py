@@ -106,7 +106,7 @@ def test_the_wrong_identity_is_refused(bundle: Path) -> None:
     with pytest.raises(BundleError) as caught:
         accept(bundle, site_identity=OTHER_SITE)
     assert caught.value.message == (
-        f"no stanza for this identity ({OTHER_SITE.key_id}); the bundle is for {SITE.key_id}"
+        f"{bundle}: no stanza for this identity ({OTHER_SITE.key_id}); the bundle is for {SITE.key_id}"
     )
     with pytest.raises(BundleError, match="is encrypted and no identity was given"):
         accept(bundle, site_identity=None)
@@ -338,7 +338,7 @@ def test_a_signed_payload_outside_of_the_format_is_refused(tmp_path: Path, conte
     craft(path, content)
     with pytest.raises(BundleError) as caught:
         accept(path, PLAIN_OK, None)
-    assert caught.value.message.startswith(message)
+    assert caught.value.message.startswith(f"{path}: {message}")
 
 
 def test_a_blob_that_is_not_its_name_is_refused_before_its_last_bytes(tmp_path: Path) -> None:
@@ -380,7 +380,7 @@ def test_a_signed_attest_outside_of_the_format_is_refused(tmp_path: Path, attest
     craft(path, archive(GOOD), attest=attest)
     with pytest.raises(BundleError) as caught:
         accept(path, PLAIN_OK, None)
-    assert caught.value.message.startswith(message)
+    assert caught.value.message.startswith(f"{path}: {message}")
 
 
 def test_attest_may_be_empty_and_hold_many_files(tmp_path: Path) -> None:
