@@ -23,6 +23,7 @@ _HINTS = {
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
     errno.EROFS: "the disk is mounted read-only; mount it writable",
     errno.EACCES: "check the owner and mode of the directory",
+    errno.ENOENT: "see whether the path is right and its disk is mounted",
     errno.EPERM: "check the owner and mode of the directory",
     errno.EFBIG: (
         "the medium does not take files of this size (FAT has a limit of 4 GiB); use ext4, xfs or exFAT; "

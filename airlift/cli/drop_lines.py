@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from airlift.cli import console
 from airlift.site.changes import Change
 from airlift.site.journal import READY, Drop
@@ -14,6 +16,16 @@ def change_line(item: Change) -> str:
     if size and item.old_size is not None:
         size = f"  {console.size(item.old_size)} -> {console.size(item.size or 0)}"
     return f"{item.change:8} {item.name}  {arrow}{item.digest}{size}"
+
+
+def tell(found: Sequence[Drop]) -> None:
+    """List a site's drops, and say where clients see none."""
+    for drop in found:
+        console.answer(line(drop))
+    if not found:
+        console.say("there are no drops here yet; airlift import BUNDLE brings one")
+    for channel in sorted({drop.channel for drop in found} - {drop.channel for drop in found if drop.active}):
+        console.say(f"clients see no drop of channel {channel}; airlift drops activate chooses one")
 
 
 def line(drop: Drop) -> str:

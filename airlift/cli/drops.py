@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from airlift.cli import console, drops_prune, environment, options
-from airlift.cli.drop_lines import change_line, line
+from airlift.cli.drop_lines import change_line, line, tell
 from airlift.site import drops
 from airlift.site.config import Site, load_site
 from airlift.site.drops import Activated
@@ -27,8 +27,7 @@ def list_(folder: Path, as_json: bool) -> None:
     if as_json:
         console.result_json({"drops": [drop.to_json() for drop in found]})
     else:
-        for drop in found:
-            console.answer(line(drop))
+        tell(found)
 
 
 @command.command()
@@ -68,6 +67,8 @@ def deactivate(folder: Path, channel: str, as_json: bool) -> None:
     site = load_site(folder)
     done = drops.deactivate(site, channel, progress=console.progress(), http=environment.http_settings())
     _report(site, done, as_json=as_json)
+    if not as_json:
+        console.answer(f"clients see no drop of channel {channel} now; airlift drops activate brings one back")
 
 
 @command.command()
@@ -97,9 +98,11 @@ def diff(folder: Path, old: str, new: str, as_json: bool) -> None:
     if as_json:
         console.result_json({"changes": [item.to_json() for item in found]})
     else:
-        for item in found:
-            if item.change != "same":
-                console.answer(change_line(item))
+        changed = [item for item in found if item.change != "same"]
+        for item in changed:
+            console.answer(change_line(item))
+        if not changed:
+            console.say(f"clients see no difference: {console.count(len(found), 'name')}, all with the same content")
 
 
 def _report(site: Site, done: Activated, *, as_json: bool) -> None:

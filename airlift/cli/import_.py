@@ -60,7 +60,8 @@ def _tell(imported: Imported, *, dry_run: bool) -> None:
                 console.answer(change_line(item))
         console.answer(
             f"drop {drop.channel}/{drop.sequence} {'is good and would be imported' if dry_run else 'imported, active'}:"
-            f" {drop.artifacts} artifacts, {imported.new_blobs} new blobs ({console.size(imported.new_bytes)})"
+            f" {console.count(drop.artifacts, 'artifact')}, {console.count(imported.new_blobs, 'new blob')}"
+            f" ({console.size(imported.new_bytes)})"
         )
         console.answer(
             f"  names: {counts['new']} new, {counts['changed']} changed, {counts['same']} as before,"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import click
 from airlift.cli import console, environment, options
 from airlift.cli import exit as exits
 from airlift.site.config import load_site
-from airlift.site.preflight import Flight, Severity, gravest
+from airlift.site.preflight import Finding, Flight, Severity, gravest
 
 
 @click.command()
@@ -41,4 +42,11 @@ def command(bundle: Path, folder: Path, as_json: bool, passphrase_file: Path | N
             console.answer(f"{item.severity.value:8} {item.check}: {item.message}")
             if item.remedy and item.severity is not Severity.OK:
                 console.answer(f"         do: {item.remedy}")
+        console.answer(_verdict(found))
     return exits.OK if worst is None else exits.code_of(worst)
+
+
+def _verdict(found: list[Finding]) -> str:
+    counts = Counter(item.severity for item in found)
+    said = [console.count(counts[kind], kind.value) for kind in (Severity.ERROR, Severity.WARNING) if counts[kind]]
+    return ", ".join(["not ready to import" if counts[Severity.ERROR] else "ready to import", *said])

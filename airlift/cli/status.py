@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from airlift.cli import console, options
-from airlift.cli.drop_lines import line
+from airlift.cli.drop_lines import tell
 from airlift.site import drops
 from airlift.site.clients import CLIENTS, client_config
 from airlift.site.config import load_site
@@ -34,8 +34,10 @@ def command(folder: Path, client: str | None, as_json: bool) -> None:
     console.answer(f"site {folder} at {state['url']}, trust {state['trust']}")
     if state["registry"]:
         console.answer(f"  images and charts are in {state['registry']}")
-    found = drops.list_drops(site)
-    for drop in found:
-        console.answer(line(drop))
-    for channel in sorted({drop.channel for drop in found} - {drop.channel for drop in found if drop.active}):
-        console.answer(f"  no drop of channel {channel} is visible; airlift drops activate chooses one")
+    if state["python"]:
+        console.answer(f"  wheels are in {state['python']} too")
+    for tree in state["trees"]:
+        console.answer(f"  a static tree is at {tree}")
+    for channel, seen in state["channels"].items():
+        console.answer(f"  channel {channel}: sequence {seen['sequence']} is the highest that was accepted")
+    tell(drops.list_drops(site))

@@ -21,7 +21,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from airlift import fs, limits, yamldoc
-from airlift.errors import UsageError
+from airlift.errors import StoreError, UsageError
 from airlift.progress import Progress
 from airlift.site.journal import Journal
 from airlift.site.reserve import spare
@@ -223,11 +223,18 @@ class Site:
         return "" if path is None else fs.first_line(path, limits.ERROR_BODY)
 
     def reaching(self, config: RegistryConfig | IndexConfig, http: HttpSettings) -> HttpSettings:
-        """Return how to reach an external mirror: with its certificates, and in the words of site.yaml."""
+        """Return how to reach an external mirror: with its certificates, and in the words of site.yaml.
+
+        Raises:
+            StoreError: the file with its certificates is not there.
+        """
         key = "registry" if isinstance(config, RegistryConfig) else "python"
+        ca = self.at(config.ca)
+        if ca is not None and not ca.is_file():
+            raise StoreError(f"ca of {key} in site.yaml: {ca}: no such file", hint=f"mend ca of {key} in site.yaml")
         return replace(
             http,
-            ca_bundle=self.at(config.ca) or http.ca_bundle,
+            ca_bundle=ca or http.ca_bundle,
             ca_hint=f"if a private certificate authority signed it, name its certificate in ca of {key} in site.yaml",
             login_hint=f"mend username and password_file of {key} in site.yaml, or the account; then run it again",
         )

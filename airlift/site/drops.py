@@ -215,11 +215,18 @@ def before(site: Site, channel: str | None) -> tuple[Drop, Drop]:
     """
     drops = list_drops(site)
     active = [drop for drop in drops if drop.active and channel in (None, drop.channel)]
-    if len(active) != 1:
+    if not active:
         names = ", ".join(sorted({drop.channel for drop in drops})) or "none"
         raise UsageError(
-            f"no drop of channel {channel} is active" if channel else f"{len(active)} channels have an active drop",
-            hint=f"name one with --channel; channels are {names}",
+            f"no drop of channel {channel} is active"
+            if channel
+            else "no drop is active, so there is none to go back from",
+            hint=f"choose one with airlift drops activate; channels with drops are: {names}",
+        )
+    if len(active) > 1:
+        raise UsageError(
+            f"{len(active)} channels have an active drop",
+            hint=f"name one with --channel: {', '.join(drop.channel for drop in active)}",
         )
     earlier = [
         drop

@@ -64,17 +64,23 @@ def _check(site: Site, journal: Journal, progress: Progress, http: HttpSettings,
     inventory, findings = inspection.inspect_site(site, journal, progress)
     unreached: list[Finding] = []
     if site.config.registry is not None:
-        client = images.connect(site, http, progress)
         try:
+            client = images.connect(site, http, progress)
             findings += registry_inspection.inspect_registry(
                 site, journal, inventory, client, progress, is_deep=is_deep
             )
-        except DeliveryError as error:
+        except (DeliveryError, StoreError) as error:
             # What was found before would be lost with it.
             remedy = error.hint or "see that the registry runs and answers, then check again"
-            unreached.append(Finding(Place.REGISTRY, client.registry, f"{_UNREACHED}: {error.message}", remedy))
+            unreached.append(
+                Finding(Place.REGISTRY, site.config.registry.host, f"{_UNREACHED}: {error.message}", remedy)
+            )
     if site.config.python is not None:
-        findings += index_inspection.inspect_index(journal, inventory, wheels.connect(site, http, progress))
+        try:
+            findings += index_inspection.inspect_index(journal, inventory, wheels.connect(site, http, progress))
+        except StoreError as error:
+            remedy = error.hint or "mend python in site.yaml, then check again"
+            unreached.append(Finding(Place.INDEX, site.config.python.index, f"{_UNREACHED}: {error.message}", remedy))
     findings += static_inspection.inspect_trees(site, journal, inventory, progress)
     return findings + unreached
 

@@ -89,6 +89,7 @@ def test_the_command_says_what_it_did_and_may_be_repeated(site: Site, tmp_path: 
     for _ in range(2):
         ran = ok("drops", "deactivate", "beta", "--site", site.root, home=tmp_path)
         assert ran.out.startswith("  beta/1  sha256:")
+        assert ran.out.endswith("clients see no drop of channel beta now; airlift drops activate brings one back\n")
     told = ok("drops", "deactivate", "beta", "--site", site.root, "--json", home=tmp_path).json
     assert [(item["channel"], item["active"]) for item in told["drops"]] == [
         ("beta", False),
@@ -96,8 +97,9 @@ def test_the_command_says_what_it_did_and_may_be_repeated(site: Site, tmp_path: 
         ("stable", True),
     ]
     assert told["tags_left"] == []
-    status = ok("status", "--site", site.root, home=tmp_path).out
-    assert "  no drop of channel beta is visible; airlift drops activate chooses one\n" in status
+    for verb in (["status"], ["drops", "list"]):
+        ran = ok(*verb, "--site", site.root, home=tmp_path)
+        assert ran.err == "airlift: clients see no drop of channel beta; airlift drops activate chooses one\n"
     ran = airlift("drops", "deactivate", "gamma", "--site", site.root, home=tmp_path)
     assert (ran.code, ran.err.splitlines()) == (
         2,

@@ -78,7 +78,7 @@ def test_two_are_taken_back_and_digests_stay(site: Site) -> None:
 def test_an_unknown_channel_has_nothing_to_take_back(site: Site) -> None:
     with pytest.raises(UsageError, match="no drop of channel edge is active") as caught:
         drops.rollback(site, "edge")
-    assert caught.value.hint == "name one with --channel; channels are stable"
+    assert caught.value.hint == "choose one with airlift drops activate; channels with drops are: stable"
 
 
 def test_a_plan_changes_nothing_and_names_what_only_old_drops_need(site: Site) -> None:

@@ -155,6 +155,15 @@ def test_sequences_only_go_up_except_for_the_very_same_release() -> None:
         admit(seen={"stable": (7, "sha256:" + "1" * 64)})
 
 
+def test_sequences_that_were_passed_over_are_told_where_it_is_known_what_was_accepted() -> None:
+    other = "sha256:" + "1" * 64
+    assert admit(seen={"stable": (3, other)}).gap == "sequences 4 to 6 of channel stable were never imported here"
+    assert admit(seen={"stable": (5, other)}).gap == "sequence 6 of channel stable was never imported here"
+    for nothing_known in ({"stable": (6, other)}, {"stable": (3, "")}, {"other": (3, other)}, None):
+        assert admit(seen=nothing_known).gap == ""
+    assert admit(seen={"stable": (7, admit().release.digest)}).gap == ""
+
+
 @pytest.mark.parametrize("bound", [7, 8])
 def test_a_minimum_that_a_person_gave_is_told_as_one(bound: int) -> None:
     assert admit(seen={"stable": (6, "")}).release.sequence == 7
