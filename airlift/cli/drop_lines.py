@@ -24,7 +24,8 @@ def tell(found: Sequence[Drop]) -> None:
         console.answer(line(drop))
     if not found:
         console.say("there are no drops here yet; airlift import BUNDLE brings one")
-    for channel in sorted({drop.channel for drop in found} - {drop.channel for drop in found if drop.active}):
+    seen = {drop.channel for drop in found if drop.active}
+    for channel in sorted({drop.channel for drop in found if drop.state == READY} - seen):
         console.say(f"clients see no drop of channel {channel}; airlift drops activate chooses one")
 
 

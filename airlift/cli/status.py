@@ -39,5 +39,8 @@ def command(folder: Path, client: str | None, as_json: bool) -> None:
     for tree in state["trees"]:
         console.answer(f"  a static tree is at {tree}")
     for channel, seen in state["channels"].items():
-        console.answer(f"  channel {channel}: sequence {seen['sequence']} is the highest that was accepted")
+        # Of a recovered site a person said what the lowest one is; what is kept is the one below.
+        known = f"{seen['sequence']} is the highest that was accepted"
+        given = f"{seen['sequence'] + 1} is the lowest that is accepted"
+        console.answer(f"  channel {channel}: sequence {known if seen['release'] else given}")
     tell(drops.list_drops(site))

@@ -1,4 +1,4 @@
-"""Checks a site, and mends it: registry and package index from the store, the store from a bundle."""
+"""Checks a site, and mends it: registry, package index and static trees from the store, the store from a bundle."""
 
 from __future__ import annotations
 

@@ -193,6 +193,7 @@ def test_check_finds_what_is_missing_or_other_and_repair_uploads_again(tmp_path:
     (found,) = check(site)
     assert (found.place, found.problem) == (Place.INDEX, "missing")
     assert found.subject == f"{devpi.host}/acme-base/acme_base-2.0-py3-none-any.whl"
+    assert [(kind, drops) for (kind, _), drops in found.artifacts.items()] == [("wheels", ["stable/1"])]
     assert mend(site) == []
     devpi.remove("acme-app")
     other = make_site(tmp_path / "other", python=site.config.python)
