@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from airlift.errors import DeployError
 from airlift.oci import Platform
 from airlift.progress import Progress
 from airlift.site.config import Site
-from airlift.site.deploy import k3s
+from airlift.site.deploy import k3s, skew
 from airlift.site.deploy.blobs import BlobSource, FirstOf, StoreBlobs
 from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.registries import Endpoint, site_endpoint
@@ -67,6 +68,16 @@ def plan_for_site(
             values=site.store.read,
             shown=None if program is None else Renderer(program, source, site.store.read),
         )
+
+
+def with_word_on_k3s(plan: Plan, site: Site, platform: Platform, drops: Sequence[DropConfig] | None) -> Plan:
+    """Return a plan for files only, with a note where the K3s of its root is not the drops'.
+
+    Raises:
+        IntegrityError, StoreError: see `skew.stays`.
+    """
+    note = skew.stays(plan.root, drops or required_drops(site), platform, site.store)
+    return plan if note is None else replace(plan, notes=(*plan.notes, note))
 
 
 def required_drops(site: Site) -> list[DropConfig]:

@@ -116,8 +116,13 @@ def find(environment: Mapping[str, str], kubeconfig: Path | None) -> Kubectl:
 
 
 def ask_for_node(name: str, *, is_agent: bool) -> tuple[str, ...]:
-    """Return the command that a node is asked with about itself; an agent may ask for nothing else."""
-    return (*_ON_NODE, *((_OF_AGENT,) if is_agent else ()), "get", "--raw", f"/api/v1/nodes/{name}")
+    """Return the command that a node is asked with about itself."""
+    return ask(f"/api/v1/nodes/{name}", is_agent=is_agent)
+
+
+def ask(path: str, *, is_agent: bool) -> tuple[str, ...]:
+    """Return the command that asks the cluster from a node; an agent may ask about itself and for versions only."""
+    return (*_ON_NODE, *((_OF_AGENT,) if is_agent else ()), "get", "--raw", path)
 
 
 def delete(namespace: str, kind: str, name: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from airlift import canonical, fs, limits
 from airlift.canonical import JsonObject
 from airlift.errors import DeployError
 from airlift.progress import Progress
-from airlift.site.deploy import datastore, files, k3s, kubectl, prechecks, program, removal, settings
+from airlift.site.deploy import datastore, files, k3s, kubectl, prechecks, program, removal, settings, skew
 from airlift.site.deploy.files import Action, PlannedFile
 from airlift.site.deploy.helmchart import MANIFESTS, PREFIX, SYSTEM
 from airlift.site.deploy.k3s import Plan
@@ -165,15 +165,16 @@ def make_plan(
     settings.check(wish)
     root = machine.root
     is_running = machine.run(["systemctl", "is-active", "--quiet", wish.unit], {}, timeout=_ASK_S).code == 0
-    findings = prechecks.look(
-        root, wish.role, is_running=is_running, has_etcd=wish.has_etcd, now=now, not_before=not_before
+    last = _last(machine)
+    findings = (
+        *prechecks.look(root, wish.role, is_running=is_running, has_etcd=wish.has_etcd, now=now, not_before=not_before),
+        *skew.look(machine, wish.role, kubernetes, last.get("version"), is_running=is_running),
     )
     prechecks.refuse(findings)
     own = settings.plan(root, wish, route=not prechecks.has_default_route(root))
     here = _for_role(plan, wish.role)
     wanted = _started_with(wish, kubernetes, own, here)
-    last = _last(machine)
-    starts = last != wanted or not is_running
+    starts = not is_running or any(last.get(key) != value for key, value in wanted.items() if key != "version")
     before = (
         _snapshot(machine, wish, kubernetes, is_running=is_running) if starts and _is_other(last, kubernetes) else ()
     )
@@ -206,7 +207,13 @@ def _for_role(plan: Plan, role: Role) -> Plan:
 
 def _started_with(wish: Wish, kubernetes: Program, own: Sequence[PlannedFile], plan: Plan) -> JsonObject:
     read_at_start = {f"/{item.path}": item.digest for item in (*own, *plan.files) if _is_read_at_start(item)}
-    return {"role": wish.role.value, "binary": kubernetes.binary.digest, "files": read_at_start}
+    version = None if kubernetes.version is None else kubernetes.version.text
+    return {
+        "role": wish.role.value,
+        "binary": kubernetes.binary.digest,
+        "version": version,
+        "files": read_at_start,
+    }
 
 
 def _is_read_at_start(item: PlannedFile) -> bool:

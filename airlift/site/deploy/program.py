@@ -13,7 +13,8 @@ from airlift.errors import DeployError
 from airlift.kinds.files import NamedFile
 from airlift.oci import Platform
 from airlift.site.deploy import carried
-from airlift.site.deploy.files import Action, PlannedFile, locate, plan_stream
+from airlift.site.deploy.files import Action, Measure, PlannedFile, locate, plan_stream
+from airlift.site.deploy.k3s_version import Scanner, Version
 from airlift.site.deploy.tarball import FOLDER
 from airlift.store import Store
 
@@ -33,11 +34,13 @@ class Program:
     Attributes:
         binary, script: as planned.
         images: the archive with K3s's own images, when the drop carries one.
+        version: of the binary, where it says so.
     """
 
     binary: PlannedFile
     script: PlannedFile
     images: tuple[PlannedFile, ...]
+    version: Version | None
 
     @property
     def files(self) -> tuple[PlannedFile, ...]:
@@ -53,11 +56,8 @@ def plan(root: Path, drops: Sequence[DropConfig], platform: Platform, store: Sto
         IntegrityError: a file at the site is not what was shipped.
         StoreError: something cannot be read.
     """
-    suffix = _SUFFIX.get(platform.architecture)
-    if suffix is None:
-        raise DeployError(f"K3s is not made for {platform}")
-    names = [f"k3s{suffix}", f"k3s-{platform.architecture}"]
-    binary = _required(drops, names, store)
+    suffix = _suffix(platform)
+    binary = _required(drops, _binary_names(platform), store)
     script = _required(drops, ["install.sh", "k3s-install.sh"], store)
     archive_names = [f"k3s-airgap-images-{suffix.lstrip('-') or platform.architecture}{end}" for end in _ARCHIVES]
     archive = carried.find(drops, archive_names, store)
@@ -70,7 +70,33 @@ def plan(root: Path, drops: Sequence[DropConfig], platform: Platform, store: Sto
         _plan(root, BINARY, binary, store, _PROGRAM_MODE),
         _plan(root, SCRIPT, script, store, _PROGRAM_MODE),
         () if archive is None else (_images(root, archive, store),),
+        _version(binary, store),
     )
+
+
+def plan_binary(
+    root: Path, drops: Sequence[DropConfig], platform: Platform, store: Store
+) -> tuple[PlannedFile, Version | None] | None:
+    """Return the plan for K3s's binary alone, and its version; None when the drops carry none.
+
+    Raises:
+        DeployError: there is no K3s for this processor, or the drops carry different ones.
+        IntegrityError: it is not what was shipped.
+        StoreError: something cannot be read.
+    """
+    file = carried.find(drops, _binary_names(platform), store)
+    return None if file is None else (_plan(root, BINARY, file, store, _PROGRAM_MODE), _version(file, store))
+
+
+def _suffix(platform: Platform) -> str:
+    suffix = _SUFFIX.get(platform.architecture)
+    if suffix is None:
+        raise DeployError(f"K3s is not made for {platform}")
+    return suffix
+
+
+def _binary_names(platform: Platform) -> list[str]:
+    return [f"k3s{_suffix(platform)}", f"k3s-{platform.architecture}"]
 
 
 def _required(drops: Sequence[DropConfig], names: Sequence[str], store: Store) -> NamedFile:
@@ -85,6 +111,12 @@ def _required(drops: Sequence[DropConfig], names: Sequence[str], store: Store) -
 
 def _has_own_images(drops: Sequence[DropConfig]) -> bool:
     return any(_PAUSE in item.name for drop in drops for item in drop.artifacts if item.kind is Kind.IMAGE)
+
+
+def _version(binary: NamedFile, store: Store) -> Version | None:
+    scanner = Scanner()
+    carried.copy(binary, store, Measure(scanner.write))
+    return scanner.version
 
 
 def _plan(root: Path, path: PurePosixPath, file: NamedFile, store: Store, mode: int) -> PlannedFile:

@@ -15,6 +15,7 @@ from airlift.site.config import Site
 from airlift.site.deploy import files
 from tests.support.deployable import activate, make_site
 from tests.support.drops import Drops
+from tests.support.machine import add_k3s, k3s_binary
 from tests.unit.deploy.conftest import tree
 
 APP = "docker.io/library/app:1"
@@ -68,6 +69,31 @@ def test_names_and_releases_are_taken_back_in_one_command(
     assert "went from stable/3 back to stable/2" in capsys.readouterr().out
     assert tree(root)[MANIFEST] == second[MANIFEST] != third[MANIFEST]
     assert active(site) == [2]
+
+
+def test_a_rollback_whose_drop_has_an_older_k3s_says_that_k3s_stays_and_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = make_site(tmp_path / "site")
+    for sequence, version in ((1, "v1.32.9+k3s1"), (2, "v1.33.1+k3s1")):
+        drops = Drops(site.store)
+        drops.image(APP, b"app %d" % sequence)
+        add_k3s(drops, version=version)
+        activate(site, drops, sequence=sequence)
+    root = tmp_path / "root"
+    (root / "usr/local/bin").mkdir(parents=True)
+    (root / "usr/local/bin/k3s").write_bytes(k3s_binary("v1.33.1+k3s1"))
+    (root / "usr/local/bin/k3s").chmod(0o755)
+    assert run(["deploy", "k3s", *where(site, root)]) == 0
+    assert "K3s stays" not in capsys.readouterr().err
+
+    assert run(["deploy", "rollback", *where(site, root)]) == 0
+
+    said = capsys.readouterr().err
+    assert "note: K3s stays as it is (v1.33.1+k3s1); the drop has v1.32.9+k3s1" in said
+    assert "v1.33.1+k3s1 wrote the datastore of this machine, and the drop's v1.32.9+k3s1 cannot read it" in said
+    assert (root / "usr/local/bin/k3s").read_bytes() == k3s_binary("v1.33.1+k3s1")
+    assert active(site) == [1]
 
 
 def test_one_that_cannot_be_deployed_moves_no_name(
