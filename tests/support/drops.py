@@ -13,7 +13,7 @@ from typing import Any
 from airlift import oci
 from airlift.artifact import HELM_CONFIG, MODEL_TYPE, Artifact, DropConfig, Kind
 from airlift.digest import of as digest_of
-from airlift.kinds import models
+from airlift.kinds import chart_pack, models
 from airlift.kinds.models import ModelFile
 from airlift.oci import Descriptor, Platform
 from airlift.store import Store
@@ -40,6 +40,11 @@ def tar_of(entries: Mapping[str, bytes | str]) -> bytes:
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def bare_chart(name: str, version: str) -> bytes:
+    """The archive of a chart without templates and values, the same bytes everywhere."""
+    return chart_pack.pack(name, {"Chart.yaml": f"apiVersion: v2\nname: {name}\nversion: {version}\n".encode()})
 
 
 def compact(value: Any) -> bytes:
@@ -102,13 +107,14 @@ class Drops:
         version: str,
         images: Sequence[str | dict[str, Any]] | None,
         *,
-        archive: bytes = b"a chart",
+        archive: bytes | None = None,
         at: str | None = None,
     ) -> Artifact:
+        held = bare_chart(name, version) if archive is None else archive
         body = {
             "schemaVersion": 2,
             "config": self.put(compact({"name": name, "version": version}), HELM_CONFIG).to_json(),
-            "layers": [self.put(archive, CHART_LAYER).to_json()],
+            "layers": [self.put(held, CHART_LAYER).to_json()],
         }
         shown = None
         if images is not None:

@@ -109,8 +109,8 @@ class PartsOfANode:
         archive = (self.root / CHARTS / spec["chart"].rpartition("/")[2]).read_bytes()
         values = spec.get("valuesContent", "")
         before = self.records.get(name)
-        if not values and before is not None:
-            values = json.dumps(before.get("config", {}))  # an upgrade without values keeps those of before
+        if not yaml.safe_load(values) and before is not None:
+            values = json.dumps(before.get("config", {}))  # an upgrade with none, or {}, keeps those of before
         made = record(archive, values, release=name, namespace=spec["targetNamespace"])
         if made["chart"] == (before or {}).get("chart") and made.get("config") == (before or {}).get("config"):
             return  # its job is the same as before

@@ -14,7 +14,7 @@ from airlift import limits
 from airlift.artifact import DropConfig
 from airlift.digest import Digest
 from airlift.errors import DeployError
-from airlift.site.deploy import content, helm_values, helmchart, values
+from airlift.site.deploy import content, helm_values, helmchart
 from airlift.site.deploy.blobs import BlobSource, read_archive
 from airlift.site.deploy.content import Content
 from airlift.site.deploy.helmchart import Release
@@ -73,9 +73,8 @@ def _expected(release: Release, source: BlobSource, read: Callable[[Digest], byt
     if layer.size > limits.CHART:
         raise DeployError(f"{subject}: its chart has {layer.size} bytes, at most {limits.CHART} expected")
     archive = read_archive(source, release.chart, layer)
-    text = values.combine([(name, read(pin)) for name, pin in release.values], release=release.name)
     return Expected(
         release,
         content.of_archive(archive, subject=release.chart.name),
-        helm_values.read(text, subject=f"{subject}, values"),
+        helm_values.read(helmchart.values_of(release, source, read), subject=f"{subject}, values"),
     )

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from airlift import digest as digests
+from airlift import limits
 from airlift.artifact import Artifact, DropConfig, Kind
 from airlift.digest import Digest
 from airlift.errors import DeployError
-from airlift.kinds import charts
+from airlift.kinds import chart_archive, charts
+from airlift.kinds.chart_archive import Budget
 from airlift.oci import Descriptor
 from airlift.site.deploy import documents, values
-from airlift.site.deploy.blobs import BlobSource, copy_checked, read_manifest
+from airlift.site.deploy.blobs import BlobSource, copy_checked, read_archive, read_manifest
 from airlift.site.deploy.documents import Origin
 from airlift.site.deploy.files import PlannedFile, locate, plan_bytes, plan_stream
 
@@ -171,27 +174,49 @@ def chart_file(chart: Artifact, layer: Descriptor) -> str:
     return f"{name}-{version}-{digests.hex_of(layer.digest)[:16]}.tgz"
 
 
-def plan_manifest(
-    root: Path, release: Release, chart_path: PurePosixPath, read: Callable[[Digest], bytes]
-) -> PlannedFile:
+def values_of(release: Release, source: BlobSource, read: Callable[[Digest], bytes]) -> str:
+    """Return the values that a release is deployed with: the drop's, else a default of its chart, said again.
+
+    Args:
+        release: the release.
+        source: where its chart is.
+        read: gives a values file.
+
+    Raises:
+        DeployError: they are no YAML, or too much; or the chart is not at this site.
+        IntegrityError: the chart is damaged, or none.
+        StoreError, FetchError: something cannot be read.
+    """
+    found = values.combine([(name, read(wanted)) for name, wanted in release.values], release=release.name)
+    if found:
+        return found
+    layer = archive_of(release.chart, source)
+    if layer.size > limits.CHART:
+        subject = f"release {release.name}"
+        raise DeployError(f"{subject}: its chart has {layer.size} bytes, at most {limits.CHART} expected")
+    archive = read_archive(source, release.chart, layer)
+    _, files = chart_archive.read(archive, subject=release.chart.name, budget=Budget())
+    return values.said_again(files.get("values.yaml", b"").removeprefix(codecs.BOM_UTF8), release=release.name)
+
+
+def plan_manifest(root: Path, release: Release, chart_path: PurePosixPath, content: str) -> PlannedFile:
     """Return the plan for a release's manifest.
 
     Args:
         root: what stands for ``/`` of the node.
         release: the release.
         chart_path: where its chart is.
-        read: gives a values file.
+        content: its values.
 
     Raises:
-        DeployError: its values are no YAML, or its place is taken.
-        IntegrityError, StoreError: something cannot be read.
+        DeployError: its place is taken.
+        StoreError: the disk cannot be read.
     """
     place = locate(root, release.path)
     found, _ = documents.origin(place)
     documents.refuse_strangers(
         place, found, hint="move it out of server/manifests (K3s keeps what it made) and run the same command again"
     )
-    content = values.combine([(name, read(wanted)) for name, wanted in release.values], release=release.name)
     comment = _COMMENT.format(namespace=release.namespace, release=release.name)
     data = documents.dump(resource(release, chart_path.name, content), comment=comment)
     return plan_bytes(root, release.path, data, mode=_MODE, text=data.decode())

@@ -142,7 +142,10 @@ def make_plan(
     registries = plan_registries(root, source_registries(drops), endpoint)
     tarballs = tarball.plan_tarballs(root, nodes, others, blobs)
     archives = {name: helmchart.plan_chart(root, chart, blobs) for name, chart in charts.items()}
-    manifests = [helmchart.plan_manifest(root, item, archives[item.chart.name].path, values) for item in releases]
+    manifests = [
+        helmchart.plan_manifest(root, item, archives[item.chart.name].path, helmchart.values_of(item, blobs, values))
+        for item in releases
+    ]
     planned = (
         *tarballs,
         *registries,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from airlift.artifact import DropConfig
-from airlift.errors import DeployError
+from airlift.errors import DeployError, StoreError
 from airlift.oci import Platform
 from airlift.site.deploy import k3s_version, kubectl, program
 from airlift.site.deploy.files import Action
@@ -44,9 +44,16 @@ def look(machine: Machine, role: Role, kubernetes: Program, noted: object, *, is
         DeployError: a symbolic link leads out of the machine's root.
         StoreError: something cannot be read.
     """
+    runs = _version_of(machine, role) if is_running else None
     if kubernetes.binary.action is Action.UNCHANGED:
-        return ()  # it is there already, by this command or by a person who also put the datastore back
-    here = k3s_version.of_file(machine.root, BINARY) or Version.parse(noted)
+        # It is there already, by this command or by a person who stopped K3s and put the datastore back.
+        if runs is None or kubernetes.version is None or role is Role.AGENT:
+            return ()
+        step = _server_step(runs, kubernetes.version)
+        return (step,) if step.level is Level.REFUSE else ()
+    # A binary that was put there and not started yet says nothing about the datastore: what runs comes first.
+    own = runs if role is Role.SERVER else None
+    here = own or k3s_version.of_file(machine.root, BINARY) or Version.parse(noted)
     shipped, is_first = kubernetes.version, here is None and kubernetes.binary.action is Action.CREATE
     if is_first and role is Role.SERVER:
         return ()
@@ -55,9 +62,9 @@ def look(machine: Machine, role: Role, kubernetes: Program, noted: object, *, is
         hint = f"compare with: /{BINARY} --version"
         return (Finding(_CHECK, Level.NOTE, f"{what} does not say its version, so it was not compared", hint),)
     if role is Role.AGENT:
-        return (_agent(shipped, _server(machine) if is_running else None),)
-    step = () if here is None else (_server_step(here, shipped),)
-    return (*step, *(_behind(machine, shipped) if is_running else ()))
+        return (_agent(shipped, runs),)
+    steps = () if here is None else (_server_step(here, shipped),)
+    return (*steps, *(_behind(machine, shipped) if is_running else ()))
 
 
 def _server_step(here: Version, shipped: Version) -> Finding:
@@ -90,8 +97,9 @@ def _agent(shipped: Version, server: Version | None) -> Finding:
     return Finding(_CHECK, Level.OK, f"{shipped}, of a server with {server}")
 
 
-def _server(machine: Machine) -> Version | None:
-    return Version.parse(at(_ask(machine, "/version", is_agent=True), "gitVersion"))
+def _version_of(machine: Machine, role: Role) -> Version | None:
+    """Return what runs as the server: this machine's own for a server, else the one that an agent has."""
+    return Version.parse(at(_ask(machine, "/version", is_agent=role is Role.AGENT), "gitVersion"))
 
 
 def _behind(machine: Machine, shipped: Version) -> Iterator[Finding]:
@@ -108,7 +116,7 @@ def _ask(machine: Machine, path: str, *, is_agent: bool) -> Any:
     try:
         done = machine.run(kubectl.ask(path, is_agent=is_agent), {}, timeout=_ASK_S)
         return json.loads(done.output) if done.code == 0 else None
-    except (DeployError, ValueError, RecursionError):
+    except (DeployError, StoreError, ValueError, RecursionError):
         return None  # a cluster that does not answer is no reason to leave a node without its K3s
 
 

@@ -154,11 +154,11 @@ def _served(places: Places) -> Iterator[None]:
         yield
 
 
-def package(folder: Path, version: str) -> bytes:
+def package(folder: Path, version: str, app: str = "a/b:1", side: str = "a/b:1") -> bytes:
     (folder / "app/templates").mkdir(parents=True, exist_ok=True)
     (folder / "app/Chart.yaml").write_text(f"apiVersion: v2\nname: app\nversion: {version}\n")
     (folder / "app/templates/app.yaml").write_text(TEMPLATE)
-    (folder / "app/values.yaml").write_text("app: a/b:1\nside: a/b:1\nnote: none\n")
+    (folder / "app/values.yaml").write_text(f"app: {app}\nside: {side}\nnote: none\n")
     return helm_package(folder / "app", folder, f"app-{version}.tgz")
 
 
@@ -224,6 +224,30 @@ def test_a_drop_that_changes_a_value_only_is_waited_for(places: Places, capsys: 
     code, release, said = places.status(capsys)
     assert (code, release["phase"], release["version"]) == (0, "ready", "1.1.0"), said
     assert release["revision"] > before["revision"]
+
+
+@pytest.mark.usefixtures("_served")
+def test_a_drop_without_values_does_not_run_with_those_of_the_drop_before(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    defaults = {name: f"{places.image(name)}:1" for name in ("app", "side")}
+    drops = places_drops(places, "side", 1)
+    drops.image(defaults["app"], places.files("app 1"))
+    drops.chart("app", "1.2.0", None, archive=package(places.folder, "1.2.0", **defaults))
+    drops.release("app", namespace=places.node.namespace, release=places.node.namespace)
+    places.import_as("bare", drops)
+    places.activate("note")
+    places.deploy(capsys)
+    code, before, said = places.status(capsys)
+    assert code == 0, said
+
+    places.activate("bare")
+    places.deploy(capsys)
+    code, release, said = places.status(capsys)
+
+    assert (code, release["phase"], release["version"]) == (0, "ready", "1.2.0"), said
+    assert release["revision"] == before["revision"] + 1
+    assert {item["image"] for item in release["containers"]} == set(defaults.values())
 
 
 @pytest.mark.usefixtures("_served")

@@ -9,7 +9,8 @@ import yaml
 from airlift.errors import DeployError
 from airlift.site.deploy import helmchart
 from airlift.site.deploy.helmchart import CHARTS, MANIFESTS
-from tests.support.drops import Drops, drops_at
+from tests.support.charts import chart
+from tests.support.drops import Drops, bare_chart, drops_at
 
 
 def manifest(root, stem):
@@ -58,13 +59,13 @@ def test_a_chart_has_version_and_digest_in_its_name_and_new_content_gets_a_new_o
     deploy()
     (first,) = (root / CHARTS).iterdir()
     following = drops_at(tmp_path / "next")
-    following.chart("site", "1.0.0", [], archive=b"another chart of the same version")
+    following.chart("site", "1.0.0", [], archive=chart("site", "1.0.0", {"templates/more.yaml": "a: 1\n"}))
     following.release("site")
 
     deploy(following)
 
     assert re.fullmatch(r"site-1\.0\.0-[0-9a-f]{16}\.tgz", first.name)
-    assert first.read_bytes() == b"a chart"
+    assert first.read_bytes() == bare_chart("site", "1.0.0")
     (second,) = set((root / CHARTS).iterdir()) - {first}
     assert manifest(root, "airlift-site")["spec"]["chart"].endswith(second.name)
 

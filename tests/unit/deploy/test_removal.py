@@ -24,7 +24,7 @@ def second(drops: Drops, machine: DirectoryMachine, make: Maker) -> Drops:
     drops.image(f"{APP}:1", b"one")
     drops.preload = [f"{APP}:1"]
     for name in ("stays", "goes"):
-        drops.chart(name, "1.0.0", [f"{APP}:1"], archive=name.encode())
+        drops.chart(name, "1.0.0", [f"{APP}:1"])
         drops.release(name)
     add_k3s(drops, "1")
     apply(make(drops), machine)
@@ -32,7 +32,7 @@ def second(drops: Drops, machine: DirectoryMachine, make: Maker) -> Drops:
     drops.deploy.clear()
     drops.image(f"{APP}:2", b"two")
     drops.preload = [f"{APP}:2"]
-    drops.chart("stays", "1.1.0", [f"{APP}:2"], archive=b"stays, newer")
+    drops.chart("stays", "1.1.0", [f"{APP}:2"])
     drops.release("stays")
     add_k3s(drops, "1")
     return drops
@@ -75,7 +75,7 @@ def test_a_release_that_comes_back_is_taken_by_k3s_again(second: Drops, machine:
     apply(make(second, prune=True), machine)
     assert machine.k3s_looks() == {"stays"}
 
-    second.chart("goes", "1.0.0", [f"{APP}:2"], archive=b"goes")
+    second.chart("goes", "1.0.0", [f"{APP}:2"])
     second.release("goes")
     apply(make(second), machine)
 

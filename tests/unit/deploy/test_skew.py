@@ -94,6 +94,23 @@ def test_it_is_refused_too_when_somebody_only_took_the_newer_binary_away(
     apply(make(with_k3s(whole, "v1.33.1+k3s1")), machine)
 
 
+def test_what_runs_counts_and_not_a_binary_that_was_put_there_and_never_started(
+    whole: Drops, machine: DirectoryMachine, make: Maker
+) -> None:
+    apply(make(with_k3s(whole, "v1.31.5+k3s1")), machine)
+    machine.put("api/version.json", json.dumps({"gitVersion": "v1.31.5+k3s1"}))
+    between = k3s_binary("v1.32.9+k3s1", "v1.32.9+k3s1")
+    (machine.root / "usr/local/bin/k3s").write_bytes(between)
+
+    too_far = "v1.31.5+k3s1 is on this machine and the drop has v1.33.1+k3s1"
+    assert too_far in str(refused(machine, make, with_k3s(whole, "v1.33.1+k3s1")))
+    (machine.root / "usr/local/bin/k3s").write_bytes(k3s_binary("v1.33.1+k3s1", "v1.33.1+k3s1"))
+    assert too_far in str(refused(machine, make, whole))
+    (machine.root / "usr/local/bin/k3s").write_bytes(between)
+    apply(make(with_k3s(whole, "v1.31.5+k3s1")), machine)
+    assert not make(whole).is_changed
+
+
 def test_a_person_who_put_the_older_binary_and_its_datastore_back_goes_on_with_the_same_command(
     whole: Drops, machine: DirectoryMachine, make: Maker
 ) -> None:
