@@ -329,7 +329,7 @@ def switch_names(make: Maker, names: int) -> None:
 def main() -> None:
     """Make the drops and print the table: bench_site.py [MEGABYTES [NAMES]]."""
     given = [int(word) for word in sys.argv[1:]]
-    megabytes, names = given + [1000, NAMES][len(given) :]
+    megabytes, names = given + [4000, NAMES][len(given) :]
     cache = ROOT / ".cache"
     with tempfile.TemporaryDirectory(prefix="bench-", dir=cache if cache.is_dir() else None) as folder:
         temporary = Path(folder) / "tmp"
