@@ -12,7 +12,7 @@ from pathlib import Path
 from airlift.cli import console, environment
 from airlift.errors import UsageError
 from airlift.oci import Platform
-from airlift.site import drops
+from airlift.site import drops, kept
 from airlift.site.config import Site
 from airlift.site.deploy import active, files, going_back, node, program, settings
 from airlift.site.deploy.files import Action, PlannedFile
@@ -42,9 +42,9 @@ def alone(root: Path, *, dry_run: bool) -> AbstractContextManager[None]:
     return nullcontext() if dry_run else files.alone(root, console.progress())
 
 
-def unchanged(site: Site, *, dry_run: bool) -> AbstractContextManager[None]:
+def unchanged(site: Site, *, dry_run: bool) -> AbstractContextManager[object]:
     """Keep the site as it is until what it deploys is written; a dry run waits for nobody."""
-    return nullcontext() if dry_run else site.locked("deploying", console.progress())
+    return nullcontext() if dry_run else kept.changing(site, "deploying", console.progress())
 
 
 def make(site: Site, wanted: Wish, platform: Platform, *, prune: bool, dry_run: bool, as_json: bool) -> None:

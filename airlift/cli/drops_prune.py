@@ -16,28 +16,47 @@ from airlift.site.config import load_site
 @click.command()
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
 @click.option("--keep", type=click.IntRange(min=1), help="How many of each channel's newest drops stay.")
+@click.option(
+    "--give-up",
+    "given_up",
+    multiple=True,
+    metavar="RELEASE",
+    help="Forget this drop, whose import is not complete and whose bundle is lost; may be repeated.",
+)
 @click.option("-o", "--output", type=options.FILE, help="Where the plan is written, for review.")
 @click.option("--execute", "planned", type=options.EXISTING, help="Do what this plan says.")
 @options.as_json
-def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | None, as_json: bool) -> None:
+def prune(
+    folder: Path,
+    keep: int | None,
+    given_up: tuple[str, ...],
+    output: Path | None,
+    planned: Path | None,
+    as_json: bool,
+) -> None:
     """Plan with --keep N -o PLAN, read the plan, then prune with --execute PLAN.
 
     Active drops stay, with everything that they or other kept drops need. It works on a full disk.
     """
     if (keep is None) == (planned is None):
         raise UsageError("prune in two steps", hint="first --keep N -o PLAN, then --execute PLAN")
+    if planned is not None and given_up:
+        raise UsageError(
+            "--give-up is for the plan", hint="first --keep N --give-up RELEASE -o PLAN, then --execute PLAN"
+        )
     site = load_site(folder)
     names = {drop.release: f"{drop.channel}/{drop.sequence}" for drop in drops.list_drops(site)}
     if planned is not None:
         done = retention.execute(site, retention.read_plan(planned), console.progress(), environment.http_settings())
     else:
-        done = retention.plan(site, keep or 1)
+        done = retention.plan(site, keep or 1, [drops.find(site, release) for release in given_up])
         if output is not None:
             fs.write(output, canonical.encode(done.to_json()))
     if done.waits_for:
         console.warn(
             f"nothing is deleted in the registry while the import of {', '.join(done.waits_for)} is not complete:"
-            f" import its bundle again, then execute this same plan{' once more' if planned is not None else ''}"
+            f" import its bundle again, or, where that is lost, make and execute a plan with --give-up RELEASE; then"
+            f" execute this same plan{' once more' if planned is not None else ''}"
         )
     if as_json:
         console.result_json(done.to_json())
@@ -46,8 +65,10 @@ def prune(folder: Path, keep: int | None, output: Path | None, planned: Path | N
         for release in done.releases:
             # One that an earlier run of the same plan took away has no name any more.
             console.answer(f"{verb} {names.get(release, 'an unknown drop')}  {release}")
+        for release in done.given_up:
+            console.answer(f"{verb} {names.get(release, 'an unknown drop')}, which is not complete  {release}")
+        count = console.count(len(done.releases) + len(done.given_up), "drop")
         console.answer(
-            f"{verb} {console.count(len(done.releases), 'drop')} and {console.count(len(done.blobs), 'blob')},"
-            f" {console.size(done.size)}"
+            f"{verb} {count} and {console.count(len(done.blobs), 'blob')}, {console.size(done.size)}"
             + (f", in the registry {console.count(len(done.manifests), 'manifest')}" if done.manifests else "")
         )

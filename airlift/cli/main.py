@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Final
 
 import click
 
 import airlift
-from airlift.cli import console
+from airlift.cli import console, interrupt
 from airlift.cli import exit as exits
 from airlift.errors import AirliftError
 
@@ -84,13 +82,9 @@ def group() -> None:
     """Build signed, encrypted air-gap bundles; serve them where there is no network."""
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run a verb and exit with its code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt.watch()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -107,7 +101,7 @@ def run(arguments: list[str]) -> int:
         console.fail(error)
         return exits.code_of(error)
     except (KeyboardInterrupt, click.Abort):
-        console.say("interrupted; run the same command again to go on")
+        console.say(interrupt.SAID)
         return exits.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

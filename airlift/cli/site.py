@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 import click
 from pydantic import ValidationError
 
-from airlift.cli import console, environment, options, site_robot
+from airlift.cli import console, environment, options, site_recover, site_robot, site_trust
 from airlift.errors import UsageError
-from airlift.site import recovery
-from airlift.site.config import DEFAULT_LISTEN, RegistryConfig, SiteConfig, TlsConfig, init_site, load_site
+from airlift.site.config import DEFAULT_LISTEN, RegistryConfig, SiteConfig, TlsConfig, init_site
 from airlift.trust import keys
 from airlift.trust.roots import load_trust
 
@@ -100,35 +99,6 @@ def init(
     console.answer(f"fingerprint {site.trust.fingerprint}")
 
 
-@command.command()
-@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
-@click.option(
-    "--min-sequence",
-    "given",
-    multiple=True,
-    metavar="CHANNEL=N",
-    help="The lowest sequence that is accepted from now on; give it twice for every channel.",
-)
-@options.as_json
-def recover(folder: Path, given: tuple[str, ...], as_json: bool) -> None:
-    """Make a lost state.db again, from the store and drops/. No drop is active afterwards.
-
-    Take N from the paper records: it is what keeps an old bundle from being accepted once more.
-    """
-    site = load_site(folder)
-    done = recovery.recover(site, recovery.minimums(given, site.trust.channels), console.progress())
-    for release, reason in done.left_out.items():
-        console.warn(f"{release} is left out: {reason}; import its bundle again")
-    if as_json:
-        console.result_json(done.to_json())
-        return
-    for drop in done.drops:
-        console.answer(f"{drop.channel}/{drop.sequence}  {drop.release}")
-    console.answer(
-        f"{console.count(len(done.drops), 'drop')} here again, none is active; choose one with airlift drops activate"
-    )
-
-
 def _listen_for(url: str) -> str:
     """Return where to listen: a URL of the loopback says it; any other may be that of a proxy in front."""
     with contextlib.suppress(ValueError):
@@ -142,4 +112,6 @@ def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
 
+command.add_command(site_recover.recover)
 command.add_command(site_robot.robot)
+command.add_command(site_trust.trust)

@@ -12,7 +12,7 @@ from airlift.site.journal import Journal
 from airlift.site.listing import Listing, Name
 
 
-def listing_of(site: Site, journal: Journal, drop: Contents, payload: Payload) -> Listing:
+def listing_of(site: Site, journal: Journal, drop: Contents, payload: Payload, *, is_named: bool = True) -> Listing:
     """Return what a drop that comes in will show.
 
     Args:
@@ -20,13 +20,15 @@ def listing_of(site: Site, journal: Journal, drop: Contents, payload: Payload) -
         journal: the site's.
         drop: what comes.
         payload: has its manifests.
+        is_named: whether its names are to move; those that stay where they are clash with nothing.
 
     Raises:
         PolicyError: a name of it has another content, within the drop or in another channel.
         BundleError, IntegrityError: an artifact is malformed, or a manifest has not come yet.
     """
     listing = contents.list_all(drop.config, payload, is_embedded=site.config.registry is None)
-    refuse_clashes(journal, drop.config.channel, listing.names)
+    if is_named:
+        refuse_clashes(journal, drop.config.channel, listing.names)
     return listing
 
 

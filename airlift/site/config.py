@@ -1,7 +1,8 @@
 """A site on disk: ``DIR/{site.yaml, trust.json, state.db, store/, drops/<release>/}``.
 
-``site.yaml`` is written by `init_site` and may be edited; ``trust.json`` is pinned once and says whose bundles the site
-accepts. See docs/site.md and ``airlift schema site``.
+``site.yaml`` is written by `init_site` and may be edited; ``trust.json`` says whose bundles the site accepts. Its
+fingerprint is pinned in the journal: no command works with another one but that which pins it (`airlift.site.pin`).
+See docs/site.md and ``airlift schema site``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 import re
 import shutil
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from airlift import fs, limits, yamldoc
-from airlift.errors import StoreError, UsageError
+from airlift.errors import StoreError, TrustError, UsageError
 from airlift.progress import Progress
 from airlift.site.journal import Journal
 from airlift.site.reserve import spare
@@ -265,6 +267,28 @@ class Site:
         ):
             yield
 
+    def refuse_foreign_root(self) -> None:
+        """Refuse to make files as root where another user has to work with them afterwards.
+
+        Raises:
+            UsageError: this process is root, and the site belongs to somebody else.
+            StoreError: the site cannot be read.
+        """
+        with fs.guarded("reading"):
+            owner = self.root.stat().st_uid
+        if os.geteuid() != 0 or owner == 0:
+            return
+        try:
+            name = pwd.getpwuid(owner).pw_name
+            remedy = f"sudo -u {name} airlift ..., or runuser -u {name} -- airlift ..."
+        except KeyError:
+            name = f"the user {owner}"
+            remedy = f"setpriv --reuid {owner} --clear-groups airlift ..."
+        raise UsageError(
+            f"{self.root} belongs to {name}, who could not work any more with what root makes there",
+            hint=f"run it as that user: {remedy}",
+        )
+
     def is_busy(self) -> bool:
         """Say whether another process is changing the site right now.
 
@@ -282,12 +306,17 @@ class Site:
         return False
 
 
-def load_site(root: Path) -> Site:
+def load_site(root: Path, *, is_pinned: bool = True) -> Site:
     """Read a site.
+
+    Args:
+        root: its directory.
+        is_pinned: whether trust.json has to be the file that was pinned.
 
     Raises:
         UsageError: there is no site in this directory.
         ManifestError: site.yaml or trust.json is wrong.
+        TrustError: trust.json is not the file that was pinned.
         StoreError: a file cannot be read.
     """
     path = root / "site.yaml"
@@ -296,7 +325,23 @@ def load_site(root: Path) -> Site:
     if not is_there:
         raise UsageError(f"{root} is no site: there is no site.yaml", hint="make one with: airlift site init DIR")
     config = yamldoc.validate(SiteConfig, yamldoc.load(path))
-    return Site(root, config, load_trust(root / "trust.json"))
+    site = Site(root, config, load_trust(root / "trust.json"))
+    if is_pinned:
+        _check_pin(site)
+    return site
+
+
+def _check_pin(site: Site) -> None:
+    pinned = None
+    # Of a journal that is lost or cannot be read hears who needs it; the way back from that begins here too.
+    with contextlib.suppress(StoreError), site.journal() as journal:
+        pinned = journal.pinned()
+    if pinned is not None and pinned != site.trust.fingerprint:
+        raise TrustError(
+            f"{site.root / 'trust.json'} has the fingerprint {site.trust.fingerprint}, the site pinned {pinned}",
+            hint="somebody replaced it: put the pinned file back from a backup; where another one is to be believed,"
+            " compare it with paper and pin it with airlift site trust",
+        )
 
 
 def init_site(root: Path, trust_file: Path, config: SiteConfig) -> Site:
@@ -322,6 +367,8 @@ def init_site(root: Path, trust_file: Path, config: SiteConfig) -> Site:
         with fs.guarded("creating"):
             site.drops_dir.mkdir()
         Journal.create(site.journal_path)
+        with Journal(site.journal_path) as journal:
+            journal.pin(trust.fingerprint)
         fs.write(root / "trust.json", fs.read_bounded(trust_file, limits.DOCUMENT))
         fs.write(root / "site.yaml", _document(config))
         # What was pinned is what is shown: read it again.

@@ -10,7 +10,7 @@ from airlift import limits
 from airlift.artifact import DropConfig, decode_drop_config
 from airlift.errors import StoreError, UsageError
 from airlift.progress import Progress, Silent
-from airlift.site import static_places
+from airlift.site import kept, static_places
 from airlift.site.changes import Change, changes, with_sizes
 from airlift.site.clashes import refuse_clashes
 from airlift.site.config import Site
@@ -113,7 +113,7 @@ def activate(
 
     Raises:
         UsageError: there is no such drop.
-        StoreError: it is not complete.
+        StoreError: it is not complete, or the journal is older than the site.
         PolicyError: a name of it belongs to another channel.
         DeliveryError: the external registry refuses.
     """
@@ -121,23 +121,22 @@ def activate(
 
 
 def _activate(site: Site, choose: Callable[[], Drop], progress: Progress, http: HttpSettings) -> Activated:
-    with site.locked("activating", progress):
+    with kept.changing(site, "activating", progress) as journal:
         drop = choose()
         if drop.state != READY:
             raise StoreError(
                 f"drop {drop.release} is not complete", hint="run airlift import with its bundle again; it goes on"
             )
         left: tuple[str, ...] = ()
-        with site.journal() as journal:
-            if not journal.is_settled(drop):
-                names = journal.names_of(drop.release)
-                refuse_clashes(journal, drop.channel, names)
-                target = target_of(site, http, progress)
-                if target is not None:
-                    target.check()
-                    target.check_names(names)
-                left = switch(site, journal, drop, target, progress)
-            return Activated(journal.drop(drop.release) or drop, left)
+        if not journal.is_settled(drop):
+            names = journal.names_of(drop.release)
+            refuse_clashes(journal, drop.channel, names)
+            target = target_of(site, http, progress)
+            if target is not None:
+                target.check()
+                target.check_names(names)
+            left = switch(site, journal, drop, target, progress)
+        return Activated(journal.drop(drop.release) or drop, left)
 
 
 def deactivate(
@@ -161,7 +160,7 @@ def deactivate(
         DeliveryError: the external registry refuses; the same command goes on.
     """
     progress = progress or Silent()
-    with site.locked("deactivating", progress), site.journal() as journal:
+    with kept.changing(site, "deactivating", progress) as journal:
         drops = [drop for drop in journal.drops() if drop.channel == channel]
         before = sorted((drop for drop in drops if drop.active or drop.pending), key=lambda drop: not drop.active)
         if not before:

@@ -104,19 +104,21 @@ def import_bundle(
         BundleError, IntegrityError: the bundle is malformed, damaged, or not for this site.
         TrustError: the site does not accept it.
         PolicyError: a name of it belongs to another channel.
+        UsageError: see `Site.refuse_foreign_root`.
         StoreError: the disk refuses.
         DeliveryError: the external registry refuses.
     """
     importing = _Import(site, bundle, now, passphrase, progress, http or HttpSettings(), mend)
     if dry_run:
         with site.journal() as journal:
+            kept.refuse_older_journal(site, journal)
             return importing.run(journal, is_dry=True)
-    with site.locked(f"importing {bundle}", progress):
+    site.refuse_foreign_root()
+    with kept.changing(site, f"importing {bundle}", progress) as journal:
         site.store.create().clear_ingest()
-        with site.journal() as journal:
-            done = importing.run(journal, is_dry=False)
-        keep_reserve(site.root)
-        return done
+        done = importing.run(journal, is_dry=False)
+    keep_reserve(site.root)
+    return done
 
 
 @dataclass(slots=True)
@@ -146,7 +148,6 @@ class _Import:
 
     def _admitted(self, journal: Journal, reader: BundleReader) -> Verified:
         """Let the gate decide; a release that was accepted before is not too old to mend or complete itself with."""
-        kept.refuse_older_journal(self.site, journal)
         self.is_late = self.mend is None and kept.is_late(self.site, journal, reader.release)
         if self.mend is None and not self.is_late:
             return Gate(self.site.trust, now=self.now, seen=journal.seen()).admit(reader.envelope, reader.roots)
@@ -212,21 +213,23 @@ class _Import:
             distrusted = Damaged(self.site.store)
         if not is_dry and not is_mending:
             journal.stage(drop)
+        is_named = not self._is_quiet(known)
         summary = {**reader.summary(verified), "content_id": drop.content_id}
         self.progress.start("importing", opened.payload_size)
         with Intake(
             self.site.store,
             target,
             self.progress,
-            lambda early, payload: listing_of(self.site, journal, early, payload),
+            lambda early, payload: listing_of(self.site, journal, early, payload, is_named=is_named),
             is_dry=is_dry,
             distrusted=distrusted,
+            is_named=is_named,
         ) as intake:
             try:
                 found = intake.run(opened)
                 attest = opened.attest()
                 self.progress.finish()
-                drop, listing = self._checked(journal, drop, found, intake)
+                drop, listing = self._checked(journal, drop, found, intake, is_named=is_named)
                 before = journal.active_names(drop.channel)
                 changed = () if self.is_late else tuple(changes(before, listing.names))
             except _REFUSALS:
@@ -249,15 +252,21 @@ class _Import:
         left = self._publish(journal, drop, listing, target)
         return replace(result, drop=journal.drop(drop.release) or drop, tags_left=left)
 
-    def _checked(self, journal: Journal, drop: Drop, found: Contents, intake: Intake) -> tuple[Drop, Listing]:
+    def _is_quiet(self, known: Drop | None) -> bool:
+        """Say whether no name moves: what is mended or comes late, and is not the active one, is completed only."""
+        return (self.mend is not None or self.is_late) and known is not None and not known.active
+
+    def _checked(
+        self, journal: Journal, drop: Drop, found: Contents, intake: Intake, *, is_named: bool
+    ) -> tuple[Drop, Listing]:
         if found.config.channel != drop.channel:
             raise BundleError(f"the drop is made for channel {found.config.channel}, the bundle for {drop.channel}")
-        listing = listing_of(self.site, journal, found, intake.payload)
+        listing = listing_of(self.site, journal, found, intake.payload, is_named=is_named)
         return replace(drop, name=found.config.name, config=found.config_digest), listing
 
     def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None) -> tuple[str, ...]:
         known = journal.drop(drop.release)
-        if (self.mend is not None or self.is_late) and known is not None and not known.active:
+        if self._is_quiet(known):
             if target is not None:
                 target.publish(self.site.store, self.progress)
             with journal.transaction():

@@ -41,6 +41,7 @@ class Intake:
         *,
         is_dry: bool,
         distrusted: Container[Digest] = frozenset(),
+        is_named: bool = True,
     ) -> None:
         """Begin.
 
@@ -51,7 +52,9 @@ class Intake:
             admit: refuses a drop by its manifests, before its first large blob is taken.
             is_dry: check everything and write nothing.
             distrusted: blobs of the store that are known to be damaged; the payload's replace them.
+            is_named: whether the drop's names are to move afterwards.
         """
+        self._is_named = is_named
         self._distrusted = distrusted
         self.payload = Payload(store)
         self.new: dict[Digest, int] = {}
@@ -180,7 +183,7 @@ class Intake:
         self._settle()
         artifacts = self.contents().config.artifacts
         delivered = [item for item in artifacts if item.kind in contents.REGISTRY_KINDS]
-        self._target.expect(delivered, self.payload)
+        self._target.expect(delivered, self.payload, is_named=self._is_named)
         self._absent = frozenset(
             blob.digest
             for item in delivered

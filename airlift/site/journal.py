@@ -175,6 +175,20 @@ class Journal:
                 self._db.execute("ROLLBACK")
             raise
 
+    def pin(self, fingerprint: str) -> None:
+        """Note whom the site believes, in place of what was noted before."""
+        with self.transaction():
+            # Journals of before have no such table.
+            self._run("CREATE TABLE IF NOT EXISTS trust (fingerprint TEXT NOT NULL) STRICT")
+            self._run("DELETE FROM trust")
+            self._run("INSERT INTO trust VALUES (?)", fingerprint)
+
+    def pinned(self) -> str | None:
+        """Return the fingerprint of the trust file that was pinned; None where that was never noted."""
+        if not self._all("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'trust'"):
+            return None
+        return next((str(row[0]) for row in self._all("SELECT fingerprint FROM trust")), None)
+
     def seen(self) -> dict[str, tuple[int, str]]:
         """Return per channel the highest accepted sequence and its release."""
         return {row[0]: (row[1], row[2]) for row in self._all("SELECT channel, sequence, release FROM channels")}

@@ -7,13 +7,14 @@ written after the last byte was found right.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from airlift import canonical, fs, limits
 from airlift import digest as digests
 from airlift.errors import AirliftError, BundleError, IntegrityError, StoreError, TrustError
+from airlift.progress import Progress
 from airlift.site.config import Site
 from airlift.site.journal import READY, Drop, Journal
 from airlift.trust.gate import Gate
@@ -164,6 +165,20 @@ def refuse_older_journal(site: Site, journal: Journal) -> None:
     """
     for release in newer(site, journal):
         raise StoreError(f"the journal {site.journal_path} is {older_than(release)}", hint=OLDER_JOURNAL)
+
+
+@contextlib.contextmanager
+def changing(site: Site, doing: str, progress: Progress) -> Iterator[Journal]:
+    """Open the journal to change the site by it, alone.
+
+    Raises:
+        StoreError: it is one of before (`refuse_older_journal`), or cannot be opened.
+    """
+    with site.locked(doing, progress), site.journal() as journal:
+        refuse_older_journal(site, journal)
+        if journal.pinned() is None:
+            journal.pin(site.trust.fingerprint)
+        yield journal
 
 
 def older_than(release: Release) -> str:

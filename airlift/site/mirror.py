@@ -54,8 +54,8 @@ class Target(Protocol):
     def check(self) -> None:
         """Refuse before the first byte where the registry can be seen to refuse later."""
 
-    def expect(self, artifacts: Iterable[Artifact], store: Store) -> None:
-        """Learn from the manifests in `store` which blob belongs where."""
+    def expect(self, artifacts: Iterable[Artifact], store: Store, *, is_named: bool = True) -> None:
+        """Learn from the manifests in `store` which blob belongs where, and whether the names are to move."""
 
     def is_wanted(self, digest: Digest) -> bool:
         """Say whether an expected artifact has this blob."""
@@ -93,11 +93,11 @@ class Several:
         for target in self._targets:
             target.check()
 
-    def expect(self, artifacts: Iterable[Artifact], store: Store) -> None:
+    def expect(self, artifacts: Iterable[Artifact], store: Store, *, is_named: bool = True) -> None:
         """See `Target`."""
         known = list(artifacts)
         for target in self._targets:
-            target.expect(known, store)
+            target.expect(known, store, is_named=is_named)
 
     def is_wanted(self, digest: Digest) -> bool:
         """See `Target`."""

@@ -11,7 +11,7 @@ import hashlib
 import os
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -87,7 +87,7 @@ class Cargo:
     payload: Payload
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Flight:
     """What is to be looked at, and with what.
 
@@ -107,6 +107,8 @@ class Flight:
     http: HttpSettings
     progress: Progress
     clock: Callable[[], float]
+    is_late: bool = field(default=False, init=False)
+    """Whether the import would only complete an older drop (`airlift.site.kept.is_late`): then no name moves."""
 
     def run(self) -> list[Finding]:
         """Look at everything, and return what was found; the gravest is the first error.
@@ -138,7 +140,7 @@ class Flight:
                 kept.refuse_older_journal(self.site, journal)
                 seen = journal.seen()
                 known = journal.drop(reader.release.digest)
-                is_late = kept.is_late(self.site, journal, reader.release)
+                self.is_late = kept.is_late(self.site, journal, reader.release)
                 is_here = known is not None and known.state == READY
                 is_mendable = known is not None and is_here and not is_whole(self.site, journal, known)
         except StoreError as error:
@@ -157,7 +159,7 @@ class Flight:
                 Severity.WARNING,
                 f"a signature by {key_id} counts for nothing: the trust file does not list this key",
             )
-        if is_late:
+        if self.is_late:
             yield _ok("sequence", "the drop was here and is not complete; its bundle completes it, however old it is")
             return
         try:
@@ -242,7 +244,7 @@ class Flight:
             return
         try:
             with self.site.journal() as journal:
-                names = listing_of(self.site, journal, cargo.drop, cargo.payload).names
+                names = listing_of(self.site, journal, cargo.drop, cargo.payload, is_named=not self.is_late).names
         except AirliftError as error:
             yield _error("names", error)
         else:
@@ -311,7 +313,8 @@ class Flight:
             room = "its free space is not told"
             if cargo is not None:
                 artifacts = cargo.drop.config.artifacts
-                target.expect([item for item in artifacts if item.kind in contents.REGISTRY_KINDS], cargo.payload)
+                filling = [item for item in artifacts if item.kind in contents.REGISTRY_KINDS]
+                target.expect(filling, cargo.payload, is_named=not self.is_late)
                 if registry.kind == "harbor":
                     room = "names, quotas and tags have room for the drop, as far as the account may see them"
             yield _ok("registry", f"{registry.url} answers and lets us in; {room}")

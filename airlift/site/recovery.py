@@ -83,9 +83,10 @@ def recover(site: Site, wanted: Mapping[str, int], progress: Progress) -> Recove
         progress: hears of the blobs.
 
     Raises:
-        UsageError: there is a journal.
+        UsageError: there is a journal, or see `Site.refuse_foreign_root`.
         StoreError: the disk refuses.
     """
+    site.refuse_foreign_root()
     with site.locked("recovering", progress):
         if site.journal_path.exists():
             raise UsageError(
@@ -98,6 +99,7 @@ def recover(site: Site, wanted: Mapping[str, int], progress: Progress) -> Recove
                 (site.root / name).unlink(missing_ok=True)
         Journal.create(part)
         with Journal(part) as journal:
+            journal.pin(site.trust.fingerprint)
             drops, left_out = _take_all(site, journal, progress)
             bounds = _bound(journal, wanted)
         if (site.root / "state.db.part-wal").exists():

@@ -16,6 +16,7 @@ from airlift.site import (
     contents,
     index_inspection,
     inspection,
+    kept,
     registry_inspection,
     static_inspection,
     static_places,
@@ -113,13 +114,16 @@ def repair(
 
     Raises:
         AirliftError: as `import_bundle`.
+        StoreError: the journal is older than the site.
         DeliveryError: the registry refuses.
     """
     if any(item.problem.startswith(_UNREACHED) for item in findings):
         return list(findings)
+    with site.journal() as journal:
+        kept.refuse_older_journal(site, journal)
     client = None if site.config.registry is None else images.connect(site, http, progress)
     if client is not None:
-        with site.locked("mending", progress), site.journal() as journal:
+        with kept.changing(site, "mending", progress) as journal:
             damaged = items_of(site, inspection.take_inventory(site, journal))
             mendable = [item for item in damaged if bundle is not None or site.store.has(item.digest)]
             _forget_damaged(client, mendable, is_deep=is_deep)
@@ -134,10 +138,10 @@ def repair(
             mend=frozenset(digests.parse(f.subject) for f in findings if f.place is Place.STORE),
         )
     if client is not None:
-        with site.locked("mending", progress), site.journal() as journal:
+        with kept.changing(site, "mending", progress) as journal:
             _fill(site, journal, inspection.take_inventory(site, journal), client, progress)
     if site.config.python is not None:
-        with site.locked("mending", progress), site.journal() as journal:
+        with kept.changing(site, "mending", progress) as journal:
             _fill_index(site, journal, wheels.connect(site, http, progress), progress)
     _export_again(site, progress)
     with site.journal() as journal:

@@ -1,6 +1,7 @@
 """Prune: which kept drops go, and which blobs nobody needs afterwards. Planned first, reviewed, then executed.
 
-* Of a channel without an active drop nothing goes, unless it was deactivated.
+* Of a channel without an active drop no complete drop goes, unless it was deactivated.
+* A drop whose import is not complete goes only when a person names it: its bundle may still come.
 * An active drop, one whose tags are on their way, and the newest drops of each channel stay, with all they need.
 * Executing compares the plan with the site once more: what came or became active meanwhile is never touched.
 * The journal forgets a drop before its blobs go, so a kill leaves at most blobs that nobody names, and the next plan
@@ -21,7 +22,7 @@ from airlift.digest import Digest
 from airlift.digest import parse as parse_digest
 from airlift.errors import BundleError, DeliveryError, IntegrityError, StoreError, UsageError
 from airlift.progress import Progress
-from airlift.site import oci_listing, registry_removal, registry_retention
+from airlift.site import kept, oci_listing, registry_removal, registry_retention
 from airlift.site.config import Site
 from airlift.site.journal import READY, Drop, Journal
 from airlift.site.mirrors import images
@@ -37,7 +38,8 @@ class Plan:
     """What a prune will do.
 
     Attributes:
-        releases: drops that are forgotten, by channel and sequence.
+        releases: complete drops that are forgotten, by channel and sequence.
+        given_up: drops that are forgotten although their import is not complete, as named.
         blobs: digest and size of what is deleted, sorted.
         manifests: what is deleted in the external registry.
         waits_for: releases whose import is not complete, where `manifests` has to wait for that: what they need there
@@ -48,6 +50,7 @@ class Plan:
     blobs: tuple[tuple[Digest, int], ...]
     manifests: tuple[Doomed, ...] = ()
     waits_for: tuple[str, ...] = ()
+    given_up: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -59,6 +62,7 @@ class Plan:
         return {
             "format": PLAN,
             "releases": list(self.releases),
+            "given_up": list(self.given_up),
             "blobs": [{"digest": digest, "size": size} for digest, size in self.blobs],
             "registry": [item.to_json() for item in self.manifests],
             "registry_waits_for": list(self.waits_for),
@@ -79,28 +83,34 @@ def read_plan(path: Path) -> Plan:
             raise UsageError(f"{path}: plan of format {value['format']!r}, expected {PLAN!r}")
         blobs = tuple((parse_digest(item["digest"]), int(item["size"])) for item in value["blobs"])
         manifests = tuple(read_doomed(item) for item in value.get("registry", []))
-        return Plan(tuple(str(release) for release in value["releases"]), blobs, manifests)
+        given_up = tuple(str(release) for release in value.get("given_up", []))
+        return Plan(tuple(str(release) for release in value["releases"]), blobs, manifests, given_up=given_up)
     except (BundleError, IntegrityError) as error:
         raise UsageError(error.message, hint="make a plan with airlift drops prune -o PLAN") from None
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: not a plan: {error!r}") from None
 
 
-def plan(site: Site, keep: int) -> Plan:
+def plan(site: Site, keep: int, give_up: Iterable[Drop] = ()) -> Plan:
     """Say what a prune would do; changes nothing.
 
     Args:
         site: where.
         keep: how many of each channel's newest complete drops stay beside the active one.
+        give_up: drops whose import is not complete and never will be, since their bundle is lost.
 
     Raises:
-        UsageError: `keep` is negative, or a drop would go of a channel that has no active one.
-        StoreError: the journal or a manifest cannot be read.
+        UsageError: `keep` is negative, a drop to give up is complete, or a drop would go of a channel that has no
+            active one.
+        StoreError: the journal or a manifest cannot be read, or the journal is older than the site.
     """
     if keep < 0:
         raise UsageError(f"--keep {keep}: expected 0 or more")
+    given_up = tuple(dict.fromkeys(drop.release for drop in give_up))
     with site.journal() as journal:
+        kept.refuse_older_journal(site, journal)
         drops = journal.drops()
+        _refuse_complete(drops, given_up)
         newest = {
             drop.release
             for channel in {drop.channel for drop in drops}
@@ -115,13 +125,14 @@ def plan(site: Site, keep: int) -> Plan:
         _refuse_without_active(drops, going, journal.deactivated())
         needed = _needed(site, journal, (drop for drop in drops if drop.release not in going))
         candidates: Iterable[Digest] = site.store.digests()
-        if any(drop.state != READY for drop in drops):
+        waits_for = _incomplete(drops, given_up)
+        if waits_for:
             # What an import that was cut short has brought has no name yet; it is left for the import to go on with.
             freed = _needed(site, journal, (drop for drop in drops if drop.release in going))
             candidates = [digest for digest in candidates if digest in freed]
         blobs = [(digest, site.store.size(digest)) for digest in candidates if digest not in needed]
         manifests = registry_retention.doomed(site, journal, going)
-        return Plan(going, tuple(blobs), manifests, _incomplete(journal) if manifests else ())
+        return Plan(going, tuple(blobs), manifests, waits_for if manifests else (), given_up)
 
 
 def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | None = None) -> Plan:
@@ -131,26 +142,31 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
     again finishes it.
 
     Raises:
-        UsageError: a drop of the plan is active now, or its channel has no active one.
-        StoreError: the disk refuses.
+        UsageError: a drop of the plan is active now, or its channel has no active one; or one that it gives up is
+            complete now.
+        StoreError: the disk refuses, or the journal is older than the site.
         DeliveryError: the external registry does not answer or refuses. Nothing was done where that shows at once.
     """
-    with site.locked("pruning", progress), site.journal() as journal:
+    with kept.changing(site, "pruning", progress) as journal:
         drops = {drop.release: drop for drop in journal.drops()}
         for release in wanted.releases:
             drop = drops.get(release)
             if drop is not None and (drop.active or drop.pending):
                 raise UsageError(f"{release} is active now and stays", hint="make a new plan")
+        _refuse_complete(drops.values(), wanted.given_up)
         _refuse_without_active(drops.values(), wanted.releases, journal.deactivated())
         needed = _needed(site, journal, (drop for drop in drops.values() if drop.release not in wanted.releases))
-        waits_for = _incomplete(journal) if site.config.registry is not None and wanted.manifests else ()
+        has_registry = site.config.registry is not None and bool(wanted.manifests)
+        waits_for = _incomplete(drops.values(), wanted.given_up) if has_registry else ()
         client = None
         if site.config.registry is not None and wanted.manifests and not waits_for:
             client = images.connect(site, http or HttpSettings(), progress)
             # Once the journal has forgotten the drops, only this plan knows what is left in the registry.
             images.RegistryTarget(client, site.config.registry.repository).check()
+        # First, since what is kept of a release that the journal does not know says that the journal is an older one.
+        _forget_reports(site, wanted.given_up)
         with journal.transaction():
-            for release in wanted.releases:
+            for release in (*wanted.releases, *wanted.given_up):
                 journal.withdraw(release)
         gone = [(digest, size) for digest, size in wanted.blobs if digest not in needed and site.store.has(digest)]
         progress.start("pruning", len(gone), unit="blobs")
@@ -160,7 +176,8 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
         progress.finish()
         _forget_reports(site, wanted.releases)
         manifests = () if client is None else _prune_registry(site, journal, client, wanted.manifests, progress)
-    return Plan(tuple(release for release in wanted.releases if release in drops), tuple(gone), manifests, waits_for)
+    done, given_up = (tuple(one for one in some if one in drops) for some in (wanted.releases, wanted.given_up))
+    return Plan(done, tuple(gone), manifests, waits_for, given_up)
 
 
 def _refuse_without_active(drops: Iterable[Drop], going: Iterable[str], deactivated: set[str]) -> None:
@@ -175,8 +192,20 @@ def _refuse_without_active(drops: Iterable[Drop], going: Iterable[str], deactiva
         )
 
 
-def _incomplete(journal: Journal) -> tuple[str, ...]:
-    return tuple(drop.release for drop in journal.drops() if drop.state != READY)
+def _refuse_complete(drops: Iterable[Drop], given_up: Iterable[str]) -> None:
+    """Refuse to give up what may be in use."""
+    releases = set(given_up)
+    for drop in drops:
+        if drop.release in releases and drop.state == READY:
+            raise UsageError(
+                f"{drop.channel}/{drop.sequence} is complete and is not given up: {drop.release}",
+                hint="--keep says how many of the complete drops stay; make a new plan",
+            )
+
+
+def _incomplete(drops: Iterable[Drop], given_up: Iterable[str]) -> tuple[str, ...]:
+    releases = set(given_up)
+    return tuple(drop.release for drop in drops if drop.state != READY and drop.release not in releases)
 
 
 def _prune_registry(

@@ -27,7 +27,7 @@ from airlift import digest as digests
 from airlift.digest import Verifier
 from airlift.errors import IntegrityError, StoreError, UsageError
 from airlift.progress import Progress
-from airlift.site import static_places
+from airlift.site import kept, static_places
 from airlift.site.catalog import Catalog
 from airlift.site.config import Site
 from airlift.site.static_plan import Blob, Item, Link, Plan, plan_of
@@ -68,7 +68,7 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
     now = current(target)
     registry = site.config.registry
     skipped = {} if registry is None else {"charts": f"they are in the registry {registry.url}"}
-    with site.locked("exporting", progress):
+    with kept.changing(site, "exporting", progress):
         catalog = Catalog(site.journal_path, site.store)
         try:
             plan = plan_of(catalog, with_charts=registry is None)

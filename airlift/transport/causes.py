@@ -23,8 +23,21 @@ def tls_reason(error: Exception) -> str:
     return "TLS failed"
 
 
+def is_silence(error: Exception) -> bool:
+    """Say whether a connection failed because nothing went on it for too long."""
+    return isinstance(_innermost(error), TimeoutError)
+
+
 def reason(error: Exception) -> str:
     """Return why a connection failed, in one line."""
+    cause = _innermost(error)
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    text = str(cause)
+    return text.rpartition(">: ")[2] or type(cause).__name__
+
+
+def _innermost(error: Exception) -> Exception:
     cause: Exception = error
     for _ in range(_DEPTH):
         inner = getattr(cause, "reason", None)
@@ -35,7 +48,4 @@ def reason(error: Exception) -> str:
         if not isinstance(inner, Exception):
             break
         cause = inner
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror.lower()
-    text = str(cause)
-    return text.rpartition(">: ")[2] or type(cause).__name__
+    return cause

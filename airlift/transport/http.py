@@ -1,14 +1,18 @@
 """The one HTTP client of airlift.
 
-Faults that may pass are retried, everything else is said at once. What always holds of a single request is said in
-`airlift.transport.wire`.
+Faults that may pass are retried, everything else is said at once. A server that was silent twice when it was asked for
+the same thing is not asked any more. What always holds of a single request is said in `airlift.transport.wire`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+import weakref
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 from airlift import limits
@@ -17,12 +21,25 @@ from airlift.progress import Progress, Silent
 from airlift.transport import answers, urls
 from airlift.transport.settings import HttpSettings
 from airlift.transport.transfer import Sink, Transfer
-from airlift.transport.wire import Auth, Authorizer, HttpStatusError, Response, Wire
+from airlift.transport.wire import Auth, Authorizer, HttpStatusError, Response, SilentError, Wire
 
 __all__ = ["Auth", "Authorizer", "HttpClient", "HttpSettings", "HttpStatusError", "Response", "Sink"]
 
 _MAX_WAIT_S: Final = 120.0
 _UNAUTHORIZED: Final = 401
+_SILENCES: Final = 2
+"""How often in a row a server may leave the same request without an answer."""
+
+_CLIENTS: Final[weakref.WeakSet[HttpClient]] = weakref.WeakSet()
+_GUARD: Final = threading.Lock()
+
+
+def give_up_all() -> None:
+    """Break off every request of this process: it is to end now. Safe to call from any thread."""
+    with _GUARD:
+        clients = list(_CLIENTS)
+    for client in clients:
+        client.give_up()
 
 
 class HttpClient:
@@ -48,14 +65,20 @@ class HttpClient:
         self._sleep = sleep or self._rest
         self._is_given_up = threading.Event()
         self._wire = Wire(settings, clock)
+        self._lock = threading.Lock()
+        self._silences: Counter[tuple[str, str]] = Counter()
+        self._silent: dict[tuple[str, str, int], SilentError] = {}
+        with _GUARD:
+            _CLIENTS.add(self)
 
     def close(self) -> None:
         """Close idle connections."""
         self._wire.close()
 
     def give_up(self) -> None:
-        """End the waits between attempts, of every thread, and begin no request any more."""
+        """Break off the requests and the waits between attempts, of every thread, and begin no request any more."""
         self._is_given_up.set()
+        self._wire.break_off()
 
     def get_bytes(
         self,
@@ -142,19 +165,20 @@ class HttpClient:
         repeatable = body is None or isinstance(body, bytes)
 
         def attempt() -> Response:
-            if self._is_given_up.is_set():
-                raise FetchError(f"{name}: given up")
-            with self._wire.open(
-                method,
-                url,
-                headers or {},
-                auth,
-                body,
-                plain_http=plain_http,
-                subject=name,
-                timeout_s=timeout_s,
-                is_followed=is_followed,
-            ) as raw:
+            with (
+                self._heard(method, url, name),
+                self._wire.open(
+                    method,
+                    url,
+                    headers or {},
+                    auth,
+                    body,
+                    plain_http=plain_http,
+                    subject=name,
+                    timeout_s=timeout_s,
+                    is_followed=is_followed,
+                ) as raw,
+            ):
                 status = raw.status_code
                 is_good = 200 <= status < 300  # noqa: PLR2004 - HTTP's success
                 if not is_good and status not in accept:
@@ -203,9 +227,12 @@ class HttpClient:
         while True:
             before = sink.written
             try:
-                with self._wire.open(
-                    "GET", url, transfer.headers(headers or {}), auth, None, plain_http=plain_http, subject=name
-                ) as raw:
+                with (
+                    self._heard("GET", url, name, is_going_on=partial(_has_come_on, sink, before)),
+                    self._wire.open(
+                        "GET", url, transfer.headers(headers or {}), auth, None, plain_http=plain_http, subject=name
+                    ) as raw,
+                ):
                     if raw.status_code not in (200, 206):
                         raise _meant(self._wire.error(raw, "GET", name), auth)
                     skip = transfer.begin(raw.headers, raw.status_code)
@@ -217,7 +244,7 @@ class HttpClient:
                     transfer.end()
                     return Response(b"", raw.headers, raw.url, raw.status_code)
             except FetchError as error:
-                if sink.written - before >= limits.CHUNK:
+                if _has_come_on(sink, before):
                     failures = 0
                 failures += 1
                 self._wait(error, failures, self.settings.retries)
@@ -233,16 +260,50 @@ class HttpClient:
                 failures += 1
                 self._wait(error, failures, retries)
 
+    @contextlib.contextmanager
+    def _heard(
+        self, method: str, url: str, name: str, is_going_on: Callable[[], bool] = lambda: False
+    ) -> Iterator[None]:
+        """Make a request, unless it is of no use any more; notice when nobody answers it."""
+        if self._is_given_up.is_set():
+            raise FetchError(f"{name}: given up")
+        key, origin = (method, name), urls.origin(url)
+        with self._lock:
+            silent = self._silent.get(origin)
+        if silent is not None:
+            raise SilentError(silent.message, hint=silent.hint, is_last=True)
+        try:
+            yield
+        except SilentError as error:
+            with self._lock:
+                self._silences[key] = 1 if is_going_on() else self._silences[key] + 1
+                if self._silences[key] >= _SILENCES:
+                    error.is_last = True
+                    self._silent[origin] = error
+            raise
+        except HttpStatusError:
+            self._forget_silence(key)
+            raise
+        self._forget_silence(key)
+
+    def _forget_silence(self, key: tuple[str, str]) -> None:
+        with self._lock:
+            del self._silences[key]
+
     def _rest(self, seconds: float) -> None:
         self._is_given_up.wait(seconds)
 
     def pause(self, failures: int) -> None:
-        """Wait as long as is due after so many failures."""
-        self._sleep(_backoff(failures))
+        """Wait as long as is due after so many failures; not for a server that is not asked any more."""
+        with self._lock:
+            is_over = bool(self._silent)
+        if not is_over:
+            self._sleep(_backoff(failures))
 
     def _wait(self, error: FetchError, failures: int, retries: int) -> None:
         """Wait before attempt number `failures` + 1, or raise `error` when there is to be none."""
-        if not error.temporary or failures > retries:
+        is_last = isinstance(error, SilentError) and error.is_last
+        if not error.temporary or is_last or failures > retries:
             raise error
         asked = answers.retry_after(error.headers) if isinstance(error, HttpStatusError) else None
         if asked is not None and asked > _MAX_WAIT_S:
@@ -261,6 +322,10 @@ def _meant(error: HttpStatusError, auth: Auth) -> FetchError:
     if error.status != _UNAUTHORIZED or auth is None or isinstance(auth, str):
         return error
     return auth.refused(error)
+
+
+def _has_come_on(sink: Sink, before: int) -> bool:
+    return sink.written - before >= limits.CHUNK
 
 
 def _backoff(failures: int) -> float:

@@ -24,7 +24,8 @@ from urllib3.util.ssl_ import create_urllib3_context
 from airlift import limits
 from airlift.errors import FetchError, IntegrityError
 from airlift.transport import answers, urls
-from airlift.transport.causes import reason, tls_reason
+from airlift.transport.causes import is_silence, reason, tls_reason
+from airlift.transport.connections import Connections
 from airlift.transport.settings import HttpSettings
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -42,6 +43,10 @@ _HINTS: Final = {
     429: "the server limits requests; log in, or try again later",
 }
 
+_SILENT: Final = (
+    "the server takes connections and then neither answers nor reads; see to it, and run this command again"
+)
+_UNREACHED: Final = "see that it runs, and that this machine reaches it"
 _MEND_DISK: Final = "make room there, or make it writable, and run the same command again"
 
 
@@ -73,6 +78,18 @@ class HttpStatusError(FetchError):
         self.said = said
 
 
+class SilentError(FetchError):
+    """A server neither answered nor took what was sent to it in time.
+
+    Attributes:
+        is_last: whether it was silent before, so that it is not asked once more.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = _SILENT, is_last: bool = False) -> None:
+        super().__init__(message, temporary=True, hint=hint)
+        self.is_last = is_last
+
+
 class Authorizer(Protocol):
     """Gives Authorization values and is told when one is refused. Used from many threads."""
 
@@ -97,7 +114,8 @@ Auth = str | Authorizer | None
 class _Adapter(HTTPAdapter):
     """Connections that trust some authorities beside the bundle, as docker does with a registry's own."""
 
-    def __init__(self, authorities: tuple[Path, ...]) -> None:
+    def __init__(self, authorities: tuple[Path, ...], connections: Connections) -> None:
+        self._pools = connections.pools()
         self._options: dict[str, Any] = {}
         if authorities:
             context = create_urllib3_context()
@@ -112,18 +130,21 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:  # noqa: FBT001, FBT002 - the library's signature
         """See `HTTPAdapter`."""
         super().init_poolmanager(connections, maxsize, block, **options, **self._options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
         """See `HTTPAdapter`."""
-        return super().proxy_manager_for(proxy, **options, **self._options)
+        manager: Any = super().proxy_manager_for(proxy, **options, **self._options)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
 
 
-def _new_session(authorities: tuple[Path, ...]) -> requests.Session:
+def _new_session(authorities: tuple[Path, ...], connections: Connections) -> requests.Session:
     session = requests.Session()
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter(authorities))
+        session.mount(scheme, _Adapter(authorities, connections))
     return session
 
 
@@ -135,6 +156,11 @@ class Wire:
         self._clock = clock
         self._sessions: dict[tuple[Path, ...], requests.Session] = {}
         self._lock = threading.Lock()
+        self._connections = Connections()
+
+    def break_off(self) -> None:
+        """Let every request that is under way fail, and every later one."""
+        self._connections.break_off()
 
     def close(self) -> None:
         """Close idle connections."""
@@ -146,7 +172,7 @@ class Wire:
         """Return the session whose connections trust these certificates too."""
         with self._lock:
             if authorities not in self._sessions:
-                self._sessions[authorities] = _new_session(authorities)
+                self._sessions[authorities] = _new_session(authorities, self._connections)
             return self._sessions[authorities]
 
     @contextlib.contextmanager
@@ -275,13 +301,16 @@ class Wire:
             ) from None
         except requests.exceptions.ProxyError as error:
             raise FetchError(f"{where}: the proxy does not answer: {reason(error)}", temporary=True) from None
+        except requests.exceptions.ConnectTimeout:
+            message = f"{where}: no connection within {self._settings.timeout_s:g} s"
+            raise SilentError(message, hint=_UNREACHED) from None
         except requests.exceptions.Timeout:
-            waited = timeout_s or self._settings.timeout_s
-            raise FetchError(f"{where}: no answer within {waited:g} s", temporary=True) from None
+            raise SilentError(f"{where}: no answer within {timeout_s or self._settings.timeout_s:g} s") from None
         except (requests.exceptions.ConnectionError, urllib3.exceptions.HTTPError) as error:
-            raise FetchError(
-                f"{where}: {reason(error)}", temporary=True, hint="see that it runs, and that this machine reaches it"
-            ) from None
+            if is_silence(error):
+                message = f"{where}: nothing of what is sent was taken for {self._settings.timeout_s:g} s"
+                raise SilentError(message) from None
+            raise FetchError(f"{where}: {reason(error)}", temporary=True, hint=_UNREACHED) from None
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
             raise FetchError(f"{where}: {reason(error)}") from None
 
@@ -305,9 +334,10 @@ class Wire:
             try:
                 chunk = raw.raw.read1(_READ, decode_content=False)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                slow = isinstance(error, (urllib3.exceptions.TimeoutError, TimeoutError))
-                why = f"nothing came for {self._settings.timeout_s:g} s" if slow else "the connection was cut"
-                raise FetchError(f"{where}: {why} after {seen} bytes", temporary=True) from None
+                if isinstance(error, (urllib3.exceptions.TimeoutError, TimeoutError)):
+                    message = f"{where}: nothing came for {self._settings.timeout_s:g} s after {seen} bytes"
+                    raise SilentError(message) from None
+                raise FetchError(f"{where}: the connection was cut after {seen} bytes", temporary=True) from None
             if not chunk:
                 return
             seen += len(chunk)

@@ -13,9 +13,10 @@ from airlift.digest import of as digest_of
 from airlift.errors import DeliveryError, PartialDeliveryError
 from airlift.oci import Descriptor
 from airlift.progress import Silent
-from airlift.site import drops, repair
+from airlift.site import drops, recovery, repair
 from airlift.site.config import Site
 from airlift.site.inspection import Finding
+from airlift.site.preflight import Flight, Severity
 from tests.support.bundles import NOW
 from tests.support.harbor import ROBOT, Harbor, immutable
 from tests.support.harbor_sites import APP, ONCE, bundle, client_of, import_once, writes
@@ -75,6 +76,30 @@ def test_an_immutable_tag_that_two_kept_drops_share_does_not_hinder_mending(
     now = client_of(harbor).head(APP, "1")
     assert now is not None
     assert now.digest == repository.tags["1"] != old
+
+
+def test_an_immutable_tag_does_not_hinder_a_bundle_that_moves_no_name(
+    harbor: Harbor, site: Site, tmp_path: Path
+) -> None:
+    first = bundle(tmp_path, b"one")
+    old = take(site, first).drop
+    take(site, bundle(tmp_path, b"two", sequence=2))
+    project = harbor.projects["docker.io"]
+    project.rules.append({**immutable("**"), "id": 99})
+    tags = dict(project.repositories["library/app"].tags)
+    site.store.path(drops.load_drop(site, old.release).artifacts[0].root.digest).unlink()
+    assert mend(site, first) == []
+
+    site.store.path(drops.load_drop(site, old.release).artifacts[0].root.digest).unlink()
+    for path in site.root.glob("state.db*"):
+        path.unlink()
+    assert list(recovery.recover(site, {"stable": 2}, Silent()).left_out) == [old.release]
+    drops.activate(site, "stable/2", http=ONCE)
+    flight = Flight(site, first, NOW, b"", ONCE, Silent(), lambda: 0.0)
+    assert [item for item in flight.run() if item.severity is Severity.ERROR] == []
+    assert not take(site, first).drop.active
+    assert problems(site) == []
+    assert project.repositories["library/app"].tags == tags
 
 
 def with_a_bill(folder: Path) -> tuple[Path, Descriptor, Descriptor]:

@@ -118,7 +118,7 @@ class IndexTarget:
         """
         self._index.files("airlift")
 
-    def expect(self, artifacts: Iterable[Artifact], store: Store) -> None:
+    def expect(self, artifacts: Iterable[Artifact], store: Store, *, is_named: bool = True) -> None:
         """Nothing of a drop comes early."""
 
     def is_wanted(self, _: Digest) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from airlift.digest import of as digest_of
-from airlift.errors import IntegrityError, StoreError, TrustError, UsageError
+from airlift.errors import IntegrityError, PolicyError, StoreError, TrustError, UsageError
 from airlift.progress import Silent
 from airlift.site import drops, recovery, repair, retention
 from airlift.site.config import RegistryConfig, Site
@@ -265,3 +265,20 @@ def test_a_damaged_index_is_found(site: Site) -> None:
     (found,) = repair.check(site, progress=Silent(), http=HttpSettings())
     assert found.subject == f"drops/{release}/index.json"
     assert found.problem.startswith("damaged: its digest is not sha256:")
+
+
+def test_an_inactive_drop_is_mended_although_another_channel_has_its_names_by_now(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site", channels=("stable", "edge"))
+    old = month(tmp_path, 1)
+    take(site, old)
+    cargo = Cargo()
+    cargo.file("other", b"without the tool")
+    take(site, ship(cargo, tmp_path / "2.airlift", sequence=2))
+    cargo = Cargo(channel="edge")
+    cargo.file("tool", b"tool of edge")
+    take(site, ship(cargo, tmp_path / "edge.airlift"))
+    site.store.path(digest_of(b"tool of month 1")).unlink()
+    ran = airlift("check", "--repair", old, "--site", site.root, home=tmp_path)
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "clean: everything is as the drops say"), ran.err
+    with pytest.raises(PolicyError, match="channel stable would give other contents to names of another channel"):
+        drops.activate(site, "stable/1")

@@ -1,0 +1,27 @@
+"""``airlift site trust``: another trust file for a site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from airlift.cli import console, options
+from airlift.site import pin
+from airlift.site.config import load_site
+
+
+@click.command()
+@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
+@click.option("--trust", "trust_file", type=options.FILE, required=True, help="Whom to believe from now on.")
+@click.option("--fingerprint", metavar="HEX", required=True, help="Of this file, from paper.")
+def trust(folder: Path, trust_file: Path, fingerprint: str) -> None:
+    """Pin another trust file, when keys or persons change. What was imported stays."""
+    done = pin.pin(load_site(folder, is_pinned=False), trust_file, fingerprint, console.progress())
+    for drop in done.unproven:
+        console.warn(
+            f"{drop.channel}/{drop.sequence} is not signed as this file demands: it stays, and would be left out when"
+            " state.db is lost"
+        )
+    console.say(f"pinned before: {done.before or 'not noted'}")
+    console.answer(f"fingerprint {done.fingerprint}")

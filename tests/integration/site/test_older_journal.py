@@ -1,0 +1,90 @@
+"""A journal from a backup of before the last import: no command changes the site, or what it fills, by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airlift.site import drops
+from airlift.site.config import Site
+from tests.support.cli import airlift
+from tests.support.site_bundles import Cargo, make_site, ship, take
+
+
+def month(folder: Path, number: int) -> Path:
+    cargo = Cargo()
+    cargo.file("tool", b"tool of month %d" % number)
+    return ship(cargo, folder / f"{number}.airlift", sequence=number)
+
+
+def content(site: Site) -> dict[str, bytes]:
+    """Every file of the site but for what SQLite has beside its own."""
+    files = [path for path in site.root.rglob("*") if path.is_file() and path.suffix]
+    return {str(path.relative_to(site.root)): path.read_bytes() for path in files} | {
+        path.name: path.read_bytes() for path in (site.root / "store" / "blobs" / "sha256").iterdir()
+    }
+
+
+@pytest.fixture
+def restored(tmp_path: Path) -> Site:
+    """A site of three months whose journal knows two of them."""
+    site = make_site(tmp_path / "site")
+    for number in (1, 2):
+        take(site, month(tmp_path, number))
+    backup = site.journal_path.read_bytes()
+    ran = airlift("drops", "prune", "--site", site.root, "--keep", "1", "-o", "plan.json", home=tmp_path)
+    assert ran.code == 0, ran.err
+    take(site, month(tmp_path, 3))
+    for path in site.root.glob("state.db*"):
+        path.unlink()
+    site.journal_path.write_bytes(backup)
+    return site
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("drops", "activate", "stable/1"),
+        ("drops", "rollback"),
+        ("drops", "prune", "--keep", "1", "-o", "new.json"),
+        ("drops", "prune", "--execute", "plan.json"),
+        ("check", "--repair"),
+        ("check", "--repair", "2.airlift"),
+        ("import", "2.airlift"),
+        ("import", "2.airlift", "--dry-run"),
+        ("export", "--static", "www"),
+        ("deploy", "k3s", "--root", "node"),
+        ("deploy", "rollback", "--root", "node"),
+    ],
+    ids=" ".join,
+)
+def test_no_command_changes_a_site_by_an_older_journal(restored: Site, tmp_path: Path, verb: tuple[str, ...]) -> None:
+    # Something to mend, else a check has nothing to do.
+    (restored.drops_dir / drops.find(restored, "stable/1").release / "sbom.cdx.json").unlink()
+    third = next(path for path in restored.drops_dir.iterdir() if path.name not in known(restored)).name
+    before = content(restored)
+    ran = airlift(*verb, "--site", restored.root, home=tmp_path)
+    assert ran.code == 16, ran.err
+    assert (
+        f"airlift: error: the journal {restored.journal_path} is older than drops/: stable/3 ({third}) was imported here,"
+        " and the journal knows neither it nor a later one\n"
+        "airlift: hint: move state.db with its -wal and -shm files away and run airlift site recover, with the highest"
+        " sequence of the paper records as --min-sequence\n"
+    ) in ran.err
+    assert content(restored) == before
+    assert not any((tmp_path / name).exists() for name in ("new.json", "www", "node"))
+
+
+def known(site: Site) -> set[str]:
+    return {drop.release for drop in drops.list_drops(site)}
+
+
+def test_what_only_reads_still_answers(restored: Site, tmp_path: Path) -> None:
+    for verb in (
+        ("status",),
+        ("drops", "list"),
+        ("drops", "show", "stable/1"),
+        ("drops", "diff", "stable/1", "stable/2"),
+    ):
+        assert airlift(*verb, "--site", restored.root, home=tmp_path).code == 0

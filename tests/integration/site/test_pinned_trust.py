@@ -1,0 +1,157 @@
+"""trust.json is pinned: no command works with another one, and one command pins another one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from airlift.errors import TrustError
+from airlift.progress import Silent
+from airlift.site import drops, pin, repair
+from airlift.site.config import Site, load_site
+from airlift.transport.settings import HttpSettings
+from airlift.trust.roots import dump_trust
+from tests.support.bundles import trust
+from tests.support.cli import airlift
+from tests.support.site_bundles import Cargo, make_site, ship, take
+
+VERBS = [
+    ("status",),
+    ("drops", "list"),
+    ("drops", "show", "stable/1"),
+    ("drops", "diff", "stable/1", "stable/1"),
+    ("drops", "activate", "stable/1"),
+    ("drops", "rollback"),
+    ("drops", "prune", "--keep", "1"),
+    ("import", "2.airlift"),
+    ("import", "2.airlift", "--dry-run"),
+    ("preflight", "2.airlift"),
+    ("check",),
+    ("check", "--repair"),
+    ("export", "--static", "www"),
+    ("serve", "--listen", "127.0.0.1:0"),
+    ("deploy", "k3s", "--root", "node"),
+    ("deploy", "status"),
+    ("site", "robot", "--admin", "admin", "--admin-password-file", "1.airlift"),
+]
+
+
+def month(folder: Path, number: int) -> Path:
+    cargo = Cargo()
+    cargo.file("tool", b"tool of month %d" % number)
+    return ship(cargo, folder / f"{number}.airlift", sequence=number)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    made = make_site(tmp_path / "site")
+    take(made, month(tmp_path, 1))
+    month(tmp_path, 2)
+    return made
+
+
+def other_trust(folder: Path, *persons: str) -> tuple[Path, str]:
+    """Write a trust file; return it and its fingerprint."""
+    made = trust(*persons, allow_plain=True)
+    (folder / "other.json").write_bytes(dump_trust(made))
+    return folder / "other.json", made.fingerprint
+
+
+def swap(site: Site, folder: Path, *persons: str) -> str:
+    path, fingerprint = other_trust(folder, *persons)
+    (site.root / "trust.json").write_bytes(path.read_bytes())
+    return fingerprint
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_no_command_works_with_another_trust_file(site: Site, tmp_path: Path, verb: tuple[str, ...]) -> None:
+    fingerprint = swap(site, tmp_path, "ann", "eve")
+    ran = airlift(*verb, "--site", site.root, home=tmp_path)
+    assert ran.code == 14, ran.err
+    assert ran.out == ""
+    assert ran.err == (
+        f"airlift: error: {site.root}/trust.json has the fingerprint {fingerprint}, the site pinned"
+        f" {site.trust.fingerprint}\n"
+        "airlift: hint: somebody replaced it: put the pinned file back from a backup; where another one is to be believed,"
+        " compare it with paper and pin it with airlift site trust\n"
+    )
+    assert not any((tmp_path / name).exists() for name in ("www", "node"))
+
+
+def test_order_and_spaces_of_the_file_do_not_matter(site: Site) -> None:
+    path = site.root / "trust.json"
+    value = json.loads(path.read_bytes())
+    path.write_text(json.dumps(dict(reversed(value.items()))))
+    assert load_site(site.root).trust == site.trust
+
+
+def test_a_wider_trust_file_is_pinned_and_what_was_imported_stays(site: Site, tmp_path: Path) -> None:
+    path, fingerprint = other_trust(tmp_path, "ann", "bob")
+    ran = airlift(
+        "site", "trust", "--site", site.root, "--trust", path, "--fingerprint", fingerprint.upper(), home=tmp_path
+    )
+    assert (ran.code, ran.out) == (0, f"fingerprint {fingerprint}\n"), ran.err
+    assert ran.err == f"airlift: pinned before: {site.trust.fingerprint}\n"
+    changed = load_site(site.root)
+    assert changed.trust.fingerprint == fingerprint
+    assert take(changed, tmp_path / "2.airlift").drop.active
+    assert repair.check(changed, progress=Silent(), http=HttpSettings()) == []
+    with pytest.raises(TrustError, match="is too old: 2 was accepted before"):
+        take(changed, tmp_path / "1.airlift")
+
+
+def test_a_trust_file_that_does_not_accept_a_kept_drop_says_so(site: Site, tmp_path: Path) -> None:
+    path, fingerprint = other_trust(tmp_path, "bob")
+    ran = airlift("site", "trust", "--site", site.root, "--trust", path, "--fingerprint", fingerprint, home=tmp_path)
+    assert ran.code == 0, ran.err
+    assert ran.err.splitlines()[0] == (
+        "airlift: warning: stable/1 is not signed as this file demands: it stays, and would be left out when state.db"
+        " is lost"
+    )
+    assert drops.list_drops(load_site(site.root))[0].active
+
+
+def test_a_file_that_is_not_the_one_of_the_paper_is_not_pinned(site: Site, tmp_path: Path) -> None:
+    before = (site.root / "trust.json").read_bytes()
+    path, _ = other_trust(tmp_path, "eve")
+    ran = airlift("site", "trust", "--site", site.root, "--trust", path, "--fingerprint", "0" * 64, home=tmp_path)
+    assert ran.code == 14, ran.err
+    assert (site.root / "trust.json").read_bytes() == before
+    assert load_site(site.root).trust == site.trust
+
+
+def test_a_kill_between_file_and_journal_is_finished_by_the_same_command(site: Site, tmp_path: Path) -> None:
+    fingerprint = swap(site, tmp_path, "ann", "bob")
+    with pytest.raises(TrustError):
+        load_site(site.root)
+    done = pin.pin(load_site(site.root, is_pinned=False), tmp_path / "other.json", fingerprint, Silent())
+    assert (done.before, done.unproven) == (site.trust.fingerprint, ())
+    assert load_site(site.root).trust.fingerprint == fingerprint
+
+
+def test_a_site_of_before_pins_what_it_has_with_the_next_change(site: Site, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(site.journal_path)) as db:
+        db.execute("DROP TABLE trust")
+    take(load_site(site.root), tmp_path / "2.airlift")
+    swap(site, tmp_path, "ann", "eve")
+    with pytest.raises(TrustError, match="the site pinned"):
+        load_site(site.root)
+
+
+def test_a_recovered_site_pins_the_file_that_was_compared_with_paper(site: Site, tmp_path: Path) -> None:
+    for path in site.root.glob("state.db*"):
+        path.unlink()
+    recover = ("site", "recover", "--site", site.root, "--min-sequence", "stable=1", "--min-sequence", "stable=1")
+    ran = airlift(*recover, "--fingerprint", "0" * 64, home=tmp_path)
+    assert ran.code == 14, ran.err
+    assert not site.journal_path.exists()
+    ran = airlift(*recover, "--fingerprint", site.trust.fingerprint, home=tmp_path)
+    assert ran.code == 0, ran.err
+    assert f"fingerprint {site.trust.fingerprint}; compare with paper" in ran.err
+    swap(site, tmp_path, "ann", "eve")
+    with pytest.raises(TrustError, match="the site pinned"):
+        load_site(site.root)
