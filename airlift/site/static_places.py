@@ -1,6 +1,6 @@
 """Where the static trees of a site are: ``DIR/static.json``, so that a check looks at every tree that an export made.
 
-A tree is on it from before it is made until a person takes its line out.
+A tree is on it once an export came to its end, until a person takes its line out.
 """
 
 from __future__ import annotations

@@ -75,7 +75,6 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
         finally:
             catalog.close()
         state = _state(plan)
-        static_places.remember(site, target, progress)
         with fs.guarded("exporting"), fs.named(target):
             is_changed = False
             if now is None or not is_of(now, target, plan) or any(differences(now, plan, site.store, progress)):
@@ -88,6 +87,8 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
                     with contextlib.suppress(OSError):
                         _clean_parts(target)
                     raise
+        # Not before, since a path that was mistyped would have to be taken out by hand.
+        static_places.remember(site, target, progress)
     return Export(state, now, len(plan), is_changed, skipped)
 
 

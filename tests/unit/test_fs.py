@@ -100,7 +100,7 @@ def test_a_missing_directory_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         fs.write(tmp_path / "no" / "a", b"x")
     assert str(caught.value) == f"writing {tmp_path}/no/a: No such file or directory"
-    assert caught.value.hint is None
+    assert caught.value.hint == "see whether the path is right and its disk is mounted"
 
 
 @pytest.mark.parametrize(

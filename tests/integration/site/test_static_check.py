@@ -132,6 +132,8 @@ def test_a_tree_that_is_gone_is_told_until_its_line_is_taken_out(site: Site, tmp
     assert check(site)[1][0]["problem"] == f"{tree} is a link to mine, which no export made"
     listed = site.root / "static.json"
     assert json.loads(listed.read_text()) == [str(tree)]
+    assert airlift("export", "--static", tmp_path / "no" / "tree", "--site", site.root, home=tmp_path).code == 16
+    assert json.loads(listed.read_text()) == [str(tree)]
     listed.write_text("[ ]")
     assert check(site) == (0, [])
     listed.write_text("{}")
