@@ -7,9 +7,10 @@ import os
 import pytest
 
 from tests import components
+from tests.support.devpi import devpi_server
 from tests.support.folders import shared_folder
 
-__all__ = ["shared_folder"]
+__all__ = ["devpi_server", "shared_folder"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,6 +18,7 @@ from airlift.cli import exit as exits
 from airlift.cli.main import VERBS, group
 from tests import components
 from tests.components import ROOT
+from tests.support.cli import index_settings
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PAGE_IDS = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -81,7 +82,7 @@ def test_every_command_of_a_page_works_in_the_order_it_is_given(pages: tuple[str
         "HOME": str(tmp_path / "home"),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "LC_ALL": "C.UTF-8",
-        **{name: value for name, value in os.environ.items() if name.startswith("PIP_")},
+        **index_settings(),
     }
     (tmp_path / "home").mkdir()
     for page in pages:

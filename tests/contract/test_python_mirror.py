@@ -21,8 +21,7 @@ from airlift.site import drops
 from airlift.site.config import IndexConfig
 from tests.components import require
 from tests.support import mirrors
-from tests.support.devpi import PASSWORD, USER, Devpi, running_devpi
-from tests.support.folders import SharedFolder
+from tests.support.devpi import PASSWORD, USER, Devpi
 from tests.support.indexes import make_wheel, metadata_of, wheel_name
 from tests.support.mirrors import BACKENDS, Mirror
 from tests.support.site_bundles import Cargo, make_site, ship
@@ -80,12 +79,6 @@ class Index:
         return found
 
 
-@pytest.fixture(scope="module")
-def server(shared_folder: SharedFolder) -> Iterator[Devpi]:
-    with running_devpi(shared_folder("devpi") / "devpi") as running:
-        yield running
-
-
 @contextlib.contextmanager
 def _devpi(folder: Path, devpi: Devpi) -> Iterator[Index]:
     (folder / "password").write_text(PASSWORD)
@@ -104,7 +97,7 @@ def _devpi(folder: Path, devpi: Devpi) -> Iterator[Index]:
 def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Index]:
     if request.param == "devpi":
         # Asked for here, so that a run without it skips nothing else.
-        with _devpi(tmp_path, request.getfixturevalue("server")) as made:
+        with _devpi(tmp_path, request.getfixturevalue("devpi_server")) as made:
             yield made
         return
     with BACKENDS[request.param](tmp_path) as mirror:

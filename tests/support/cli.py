@@ -25,11 +25,18 @@ class Ran:
         return json.loads(self.out)
 
 
+def index_settings() -> dict[str, str]:
+    """What pip is told of its index, by variables and by a file below the HOME that a test does not have."""
+    found = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
+    own = Path.home() / ".config" / "pip" / "pip.conf"
+    return {"PIP_CONFIG_FILE": str(own), **found} if own.is_file() else found
+
+
 def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """An environment that has nothing of the user's but the path and what pip needs to reach its index."""
-    keep = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG") or key.startswith("PIP_")}
     return {
-        **keep,
+        **{key: value for key, value in os.environ.items() if key in ("PATH", "LANG")},
+        **index_settings(),
         "HOME": str(home),
         "XDG_CACHE_HOME": str(home / "cache"),
         "PYTHONPATH": str(ROOT),

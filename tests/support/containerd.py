@@ -23,6 +23,7 @@ from cri_api.v1 import api_pb2 as cri
 from cri_api.v1 import api_pb2_grpc as cri_grpc
 
 from tests import components
+from tests.support.mounts import unmount_below
 
 _V3 = """\
 version = 3
@@ -260,7 +261,7 @@ def containerd(*, pause: str, snapshotter: str = "native", prefix: Sequence[str]
         if process.poll() is None:
             process.kill()
             process.wait()
-        _unmount_below(home)
+        unmount_below(home)
         for group in Path("/sys/fs/cgroup").glob(f"**/{home.name}"):
             with contextlib.suppress(OSError):
                 group.rmdir()
@@ -278,9 +279,3 @@ def _wait(process: subprocess.Popen[bytes], socket: Path, ctr: Path, log: Path) 
                 return
         time.sleep(0.1)
     pytest.fail(f"containerd does not answer: {log.read_text()[-3000:]}", pytrace=False)
-
-
-def _unmount_below(home: Path) -> None:
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for place in sorted((item for item in mounts if item.startswith(f"{home}/")), reverse=True):
-        subprocess.run(["umount", "-l", place], check=False, timeout=20, capture_output=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 import requests
 
 from tests.components import TOOLS, require
@@ -49,8 +50,8 @@ class Devpi:
 
 
 @contextlib.contextmanager
-def running_devpi(folder: Path, *, is_volatile: bool = True) -> Iterator[Devpi]:
-    """Run devpi-server until the block ends; a volatile index lets files be removed and replaced."""
+def running_devpi(folder: Path) -> Iterator[Devpi]:
+    """Run devpi-server until the block ends."""
     require(str(TOOLS / "devpi" / "bin" / "devpi-server"))
     folder.mkdir()
     programs = TOOLS / "devpi" / "bin"
@@ -61,14 +62,22 @@ def running_devpi(folder: Path, *, is_volatile: bool = True) -> Iterator[Devpi]:
     command = [programs / "devpi-server", *data, "--listen", f"127.0.0.1:{port}", "--offline-mode"]
     with listening(command, port, log):
         url = f"http://127.0.0.1:{port}"
-        _make_index(url, is_volatile=is_volatile)
+        _make_index(url)
         yield Devpi(f"{url}/{USER}/site/", f"{url}/{USER}/site/+simple/", log)
 
 
-def _make_index(url: str, *, is_volatile: bool) -> None:
+@pytest.fixture(scope="session")
+def devpi_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devpi]:
+    """One for all tests, which takes long to start; each removes the projects that it made."""
+    with running_devpi(tmp_path_factory.mktemp("devpi") / "devpi") as running:
+        yield running
+
+
+def _make_index(url: str) -> None:
     with requests.Session() as session:
         session.put(f"{url}/{USER}", json={"password": PASSWORD}, timeout=30).raise_for_status()
-        settings = {"type": "stage", "bases": [], "volatile": is_volatile}
+        # A volatile index lets files be removed and replaced.
+        settings = {"type": "stage", "bases": [], "volatile": True}
         login = session.post(f"{url}/+login", json={"user": USER, "password": PASSWORD}, timeout=30)
         token = login.json()["result"]["password"]
         session.put(f"{url}/{USER}/site", json=settings, auth=(USER, token), timeout=30).raise_for_status()

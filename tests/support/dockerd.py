@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import docker
-import pytest
 
 from tests import components
+from tests.support.mounts import unmount_below
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def running_dockerd() -> Iterator[Dockerd]:
             yield daemon
         finally:
             _stop(process)
-            _unmount(folder)
+            # It keeps a mount for the network namespace of containers that ran on the host's network.
+            unmount_below(folder)
 
 
 def _wait(daemon: Dockerd, process: subprocess.Popen[bytes]) -> None:
@@ -113,17 +114,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _unmount(folder: Path) -> None:
-    """The daemon keeps a mount for the network namespace of containers that ran on the host's network."""
-    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for mount in reversed([mount for mount in mounts if Path(mount).is_relative_to(folder)]):
-        subprocess.run(["umount", "--lazy", mount], check=False)
-
-
-@pytest.fixture(scope="session")
-def dockerd() -> Iterator[Dockerd]:
-    """A daemon for all tests of a run that want one."""
-    with running_dockerd() as daemon:
-        yield daemon

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,8 +73,9 @@ def machine(authority: trustme.CA, shared_folder: SharedFolder) -> Iterator[Mach
     ok("kit", "make", "-o", medium / "newer", *given, home=made.home, env=env)
     tar = root_tar(f"{PACKAGES},ca-certificates,systemd,systemd-sysv,dbus")
     with running_dockerd() as daemon:
-        subprocess.run(["docker", "-H", daemon.host, "import", tar, IMAGE], check=True, capture_output=True)
-        container = daemon.client().containers.run(
+        client = daemon.client()
+        client.api.import_image_from_file(str(tar), *IMAGE.split(":"))
+        container = client.containers.run(
             IMAGE,
             ["/lib/systemd/systemd"],
             detach=True,

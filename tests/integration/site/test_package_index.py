@@ -23,8 +23,7 @@ from airlift.transport.package_index import form_fields
 from airlift.transport.settings import HttpSettings
 from tests.components import require
 from tests.support.bundles import NOW
-from tests.support.devpi import PASSWORD, USER, Devpi, running_devpi
-from tests.support.folders import SharedFolder
+from tests.support.devpi import PASSWORD, USER, Devpi
 from tests.support.indexes import make_wheel, metadata_of
 from tests.support.registry import Fault, FrontHandler, Registry, running_front
 from tests.support.site_bundles import Cargo, make_site, ship, take
@@ -32,18 +31,12 @@ from tests.support.site_bundles import Cargo, make_site, ship, take
 PLUS = "acme_torch-2.1.0+cpu-py3-none-any.whl"
 
 
-@pytest.fixture(scope="module")
-def server(shared_folder: SharedFolder) -> Iterator[Devpi]:
-    with running_devpi(shared_folder("devpi") / "devpi") as running:
-        yield running
-
-
 @pytest.fixture
-def devpi(server: Devpi) -> Iterator[Devpi]:
-    yield server
+def devpi(devpi_server: Devpi) -> Iterator[Devpi]:
+    yield devpi_server
     for project in ("acme-app", "acme-base", "acme-torch"):
-        if server.files(project):
-            server.remove(project)
+        if devpi_server.files(project):
+            devpi_server.remove(project)
 
 
 def cargo(mark: bytes = b"first") -> Cargo:
