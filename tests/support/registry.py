@@ -304,6 +304,16 @@ class FrontHandler(BaseHTTPRequestHandler):
         finally:
             link.close()
 
+    def begin(self, share: float) -> None:
+        """Send the headers of the registry behind, and a part of what it answers."""
+        status, headers, data = self.ask_behind()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data[: int(len(data) * share)])
+        self.wfile.flush()
+
     def pass_on(self) -> None:
         """Let the registry behind answer."""
         status, headers, data = self.ask_behind()
@@ -337,13 +347,7 @@ def cut(share: float = 0.5, **when: object) -> Fault:
     """Break off in the middle of the content."""
 
     def act(handler: FrontHandler) -> None:
-        status, headers, data = handler.ask_behind()
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(data[: int(len(data) * share)])
-        handler.wfile.flush()
+        handler.begin(share)
         handler.close_connection = True
         with contextlib.suppress(OSError):
             handler.connection.shutdown(socket.SHUT_RDWR)
@@ -355,13 +359,7 @@ def stall(over: threading.Event, share: float = 0.5, **when: object) -> Fault:
     """Send a part of the content, then nothing until it is over."""
 
     def act(handler: FrontHandler) -> None:
-        status, headers, data = handler.ask_behind()
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(data[: int(len(data) * share)])
-        handler.wfile.flush()
+        handler.begin(share)
         over.wait()
         handler.close_connection = True
 

@@ -26,8 +26,8 @@ class Talk(Silent):
 class Taken:
     """A sink in memory."""
 
-    def __init__(self) -> None:
-        self.data = bytearray()
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = bytearray(data)
 
     @property
     def written(self) -> int:

@@ -72,7 +72,13 @@ def node() -> Iterator[Containerd]:
         yield running
 
 
-def asked(front: Front, since: int) -> list[str]:
+def asked_for_pods(front: Front, node: Containerd) -> list[str]:
+    """Run a pod of each image, and return what was asked for them."""
+    since = len(front.asked)
+    with node.cri() as cri:
+        for image, says in ((BUSYBOX, "busybox from the site"), (APP, "app from the site")):
+            cri.pull(image)
+            assert cri.run(image, ["/bin/cat", "/says"]) == (0, says)
     return [f"{item.method} {item.path}" for item in front.asked[since:]]
 
 
@@ -82,14 +88,9 @@ def test_a_pod_runs_from_the_mirrors_that_deploy_wrote(
     for host, endpoint in endpoints.items():
         # K3s: an endpoint with a path other than /v2 becomes a host with override_path.
         node.hosts(host, endpoint, override_path=True)
-    since = len(front.asked)
 
-    with node.cri() as cri:
-        for image, says in ((BUSYBOX, "busybox from the site"), (APP, "app from the site")):
-            cri.pull(image)
-            assert cri.run(image, ["/bin/cat", "/says"]) == (0, says)
+    requests = asked_for_pods(front, node)
 
-    requests = asked(front, since)
     assert "HEAD /v2/docker.io/library/busybox/manifests/1.36?ns=docker.io" in requests
     assert "HEAD /v2/registry.example.com_5000/vision/app/manifests/2?ns=registry.example.com%3A5000" in requests
 
@@ -99,14 +100,9 @@ def test_a_pod_runs_from_the_plain_endpoint_that_tells_registries_apart_by_ns_al
 ) -> None:
     for host in ("docker.io", "registry.example.com:5000"):
         node.hosts(host, front.url)
-    since = len(front.asked)
 
-    with node.cri() as cri:
-        for image, says in ((BUSYBOX, "busybox from the site"), (APP, "app from the site")):
-            cri.pull(image)
-            assert cri.run(image, ["/bin/cat", "/says"]) == (0, says)
+    requests = asked_for_pods(front, node)
 
-    requests = asked(front, since)
     assert "HEAD /v2/library/busybox/manifests/1.36?ns=docker.io" in requests
     assert "HEAD /v2/vision/app/manifests/2?ns=registry.example.com%3A5000" in requests
 

@@ -19,10 +19,10 @@ from airlift.connected.sources.images import ImageSource
 from airlift.errors import FetchError, IntegrityError, ResolveError
 from airlift.lock import LockedEntry
 from airlift.manifest import Image
-from airlift.store import Store
-from airlift.transport.http import HttpSettings
 from tests.support.dockerd import Dockerd, running_dockerd
 from tests.support.images import Box, layer_tar, skopeo
+from tests.support.sources import Taken
+from tests.support.sources import settings as settings_below
 
 
 @pytest.fixture(scope="module")
@@ -36,30 +36,11 @@ def dockerd() -> Iterator[Dockerd]:
 
 @pytest.fixture
 def settings(tmp_path: Path, dockerd: Dockerd) -> Settings:
-    return Settings(
-        base=tmp_path,
-        work=tmp_path / "work",
-        cache=Store(tmp_path / "cache").create(),
-        platforms=("linux/amd64",),
-        http=HttpSettings(),
-        environment={"DOCKER_HOST": dockerd.host},
-    )
+    return settings_below(tmp_path, environment={"DOCKER_HOST": dockerd.host})
 
 
 def image(name: str = "tool:3") -> Image:
     return Image.model_validate({"ref": f"docker-daemon:{name}", "as": "registry.example.com/vision/tool:3"})
-
-
-class Memory:
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    @property
-    def written(self) -> int:
-        return len(self.data)
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.data += data
 
 
 def parts(entry: LockedEntry) -> tuple[bytes, list[str]]:
@@ -95,7 +76,7 @@ def test_without_a_cache_the_daemon_is_asked_again(settings: Settings, dockerd: 
     entry = ImageSource(bare).resolve(image(), None)
     source = ImageSource(bare)
     for blob in (*entry.artifacts[0].small[1:], *entry.artifacts[0].large):
-        memory = Memory()
+        memory = Taken()
         source.fetch(entry, blob, memory)
         assert digests.of(memory.data) == blob.digest
     client = dockerd.client()
@@ -106,7 +87,7 @@ def test_without_a_cache_the_daemon_is_asked_again(settings: Settings, dockerd: 
     with pytest.raises(
         IntegrityError, match=r"^docker-daemon:moving:1: expected sha256:.*, as the lock says"
     ) as caught:
-        ImageSource(bare).fetch(old, old.artifacts[0].large[0], Memory())
+        ImageSource(bare).fetch(old, old.artifacts[0].large[0], Taken())
     assert "airlift resolve --update registry.example.com/vision/tool:3" in (caught.value.hint or "")
 
 
@@ -114,7 +95,7 @@ def test_a_cache_that_lost_it_is_named(settings: Settings) -> None:
     entry = ImageSource(settings).resolve(image(), None)
     layer = entry.artifacts[0].large[0]
     with pytest.raises(ResolveError, match=f"{layer.digest} of docker-daemon:tool:3 is not in the cache any more"):
-        ImageSource(settings).fetch(entry, layer, Memory())
+        ImageSource(settings).fetch(entry, layer, Taken())
 
 
 def test_an_absent_image_is_said(settings: Settings) -> None:
@@ -142,7 +123,7 @@ def test_many_threads_read_one_saved_image(settings: Settings) -> None:
     (layer,) = entry.artifacts[0].large
 
     def fetch(_: int) -> str:
-        memory = Memory()
+        memory = Taken()
         source.fetch(entry, layer, memory)
         return digests.of(memory.data)
 

@@ -23,6 +23,7 @@ from airlift.transport.http import HttpSettings
 from tests.support.folders import SharedFolder
 from tests.support.images import Box, skopeo
 from tests.support.registry import Fault, Registry, cut, lie, running_front, running_registry
+from tests.support.sources import Taken
 
 
 @dataclass
@@ -35,18 +36,6 @@ class Heard:
     def note(self, message: str) -> None: ...
     def warn(self, message: str) -> None:
         self.warnings.append(message)
-
-
-class Memory:
-    def __init__(self, data: bytes = b"") -> None:
-        self.data = bytearray(data)
-
-    @property
-    def written(self) -> int:
-        return len(self.data)
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.data += data
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +85,7 @@ def fetched(settings: Settings, entry: LockedEntry) -> dict[str, bytes]:
     found = {}
     for item in entry.artifacts:
         for blob in blobs(item):
-            memory = Memory()
+            memory = Taken()
             if blob.text is None:
                 source.fetch(entry, blob, memory)
             else:
@@ -425,6 +414,6 @@ def test_a_fetch_goes_on_where_the_sink_is(box: Box, settings: Settings) -> None
     box.image("1")
     entry = resolve(settings, "oci-layout:box:1", **{"as": "x.io/a:1"})
     layer = entry.artifacts[0].large[0]
-    memory = Memory(box.bytes(layer.digest)[:1000])
+    memory = Taken(box.bytes(layer.digest)[:1000])
     ImageSource(settings).fetch(entry, layer, memory)
     assert digests.of(memory.data) == layer.digest

@@ -32,6 +32,7 @@ from tests.support.registry import (
     running_registry,
     stall,
 )
+from tests.support.sources import Taken
 
 LOGIN = Credentials("alice", "s3cret")
 DATA = bytes(range(256)) * 12_000
@@ -45,18 +46,6 @@ class Waits:
 
     def __call__(self, seconds: float) -> None:
         self.taken.append(seconds)
-
-
-class Memory:
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    @property
-    def written(self) -> int:
-        return len(self.data)
-
-    def write(self, data: bytes) -> None:
-        self.data += data
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +77,7 @@ def layer(client: RegistryClient) -> tuple[Digest, int]:
 
 
 def fetch(client: RegistryClient, digest: Digest, size: int) -> bytes:
-    memory = Memory()
+    memory = Taken()
     client.blob("library/app", digest, size, memory)
     return bytes(memory.data)
 
@@ -125,7 +114,7 @@ def test_content_of_another_size_is_refused_before_it_is_taken(front: Front) -> 
     client = client_of(front)
     digest, size = layer(client)
     front.faults.append(Fault(lambda handler: handler.answer(200, b"x" * 10), match="/blobs/"))
-    memory = Memory()
+    memory = Taken()
     with pytest.raises(IntegrityError, match=rf"@{digest}: .*expected {size} bytes, got 10 bytes"):
         client.blob("library/app", digest, size, memory)
     assert memory.written == 0

@@ -13,27 +13,17 @@ from airlift.site.deploy import node
 from airlift.site.deploy.machine import LocalMachine, Ran
 from airlift.site.deploy.settings import Wish
 from tests.support.drops import Drops
-from tests.support.machine import DirectoryMachine, add_k3s, machine_at
+from tests.support.machine import DirectoryMachine, machine_at
 from tests.unit.deploy.conftest import tree
-from tests.unit.deploy.test_node import Maker, apply, later, machine, make
+from tests.unit.deploy.test_node import Maker, apply, later, machine, make, whole
 
-__all__ = ["machine", "make"]
+__all__ = ["machine", "make", "whole"]
 
 REDIS = "docker.io/library/redis:7.4"
 
 
 class _Killed(BaseException):
     """What no code catches."""
-
-
-@pytest.fixture
-def whole(drops: Drops) -> Drops:
-    drops.image(REDIS, b"redis")
-    drops.chart("site", "1.0.0", [REDIS])
-    drops.release("site", v=b"a: 1\n")
-    drops.preload = [REDIS]
-    add_k3s(drops)
-    return drops
 
 
 def result(machine: DirectoryMachine) -> dict[str, tuple[int, bytes]]:
