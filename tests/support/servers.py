@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
+import re
 import socket
 import subprocess
 import time
@@ -62,6 +64,29 @@ def listening(command: Sequence[str | os.PathLike[str]], port: int, log: Path) -
             process.kill()
             process.wait()
             raise
+
+
+def wait_for(log: Path, pattern: str) -> re.Match[str]:
+    """Wait until a server has said this."""
+    ends = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < ends:
+        if found := re.search(pattern, log.read_text()):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{pattern!r} was not said:\n{log.read_text()}")
+
+
+def wait_until_closed(address: tuple[str, int]) -> None:
+    """Wait until nothing takes connections any more."""
+    ends = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < ends:
+        # One that is waiting when the socket closes is reset.
+        with contextlib.suppress(ConnectionResetError), socket.socket() as client:
+            client.settimeout(30)
+            if client.connect_ex(address) == errno.ECONNREFUSED:
+                return
+        time.sleep(0.05)
+    raise AssertionError("it still listens")
 
 
 def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ import trustme
 from airlift.site.config import Site
 from airlift.site.server.app import GRACE_S
 from tests.support.cli import ROOT, environment
+from tests.support.servers import wait_until_closed
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
 # More than the kernel's buffers of both ends take.
@@ -52,17 +51,6 @@ class Server:
         assert self.process.wait(60) == 0, said
         assert "Traceback" not in said
         return said.splitlines()
-
-    def wait_until_closed(self) -> None:
-        """Wait until nothing takes connections any more."""
-        for _ in range(600):
-            # One that is waiting when the socket closes is reset.
-            with contextlib.suppress(ConnectionResetError), socket.socket() as client:
-                client.settimeout(30)
-                if client.connect_ex(self.address) == errno.ECONNREFUSED:
-                    return
-            time.sleep(0.05)
-        raise AssertionError("it still listens")
 
 
 @contextlib.contextmanager
@@ -106,7 +94,7 @@ def test_what_is_under_way_is_finished_and_nothing_new_is_taken(site: Site) -> N
         assert idle.get("http://{}:{}/healthz".format(*running.address), timeout=60).status_code == 200
         with download(running) as client:
             running.stop()
-            running.wait_until_closed()
+            wait_until_closed(running.address)
             assert running.process.poll() is None
             # A connection that is kept alive is closed too.
             with pytest.raises(requests.ConnectionError):
@@ -136,7 +124,7 @@ def test_with_tls_it_is_the_same(site: Site, tmp_path: Path) -> None:
     options = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
     with server(site, *options) as running, download(running, tls) as client:
         running.stop()
-        running.wait_until_closed()
+        wait_until_closed(running.address)
         assert rest(client) == CONTENT
         assert running.ended()[-1] == "airlift: stopped"
     with server(site, *options, "--grace", "1") as running, download(running, tls) as client:
@@ -151,7 +139,7 @@ def test_with_tls_it_is_the_same(site: Site, tmp_path: Path) -> None:
 def test_a_second_signal_ends_the_waiting(site: Site) -> None:
     with server(site, "--grace", "3600") as running, download(running):
         running.stop()
-        running.wait_until_closed()
+        wait_until_closed(running.address)
         running.stop()
         assert running.ended()[-1] == "airlift: stopped"
 

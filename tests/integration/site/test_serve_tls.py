@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import requests
@@ -17,6 +15,7 @@ import trustme
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.site.server.tls import Certificate
 from tests.support.cli import airlift, environment
+from tests.support.servers import wait_for, wait_until_closed
 from tests.support.site_bundles import make_site
 from tests.support.sites import publish
 
@@ -54,7 +53,7 @@ def test_a_certificate_is_exchanged_and_a_stop_lets_a_download_end(tmp_path: Pat
         command = [sys.executable, "-m", "airlift", "serve", "--site", str(site.root), "--listen", "127.0.0.1:0"]
         server = subprocess.Popen(command, stderr=stream, env=environment(tmp_path))
     try:
-        port = int(wait_for(log, r"at https://127\.0\.0\.1:(\d+)"))
+        port = int(wait_for(log, r"at https://127\.0\.0\.1:(\d+)")[1])
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
         first = name_of(port, context)
         used = Certificate(site.root / "cert.pem", site.root / "key.pem").context
@@ -66,29 +65,21 @@ def test_a_certificate_is_exchanged_and_a_stop_lets_a_download_end(tmp_path: Pat
         got = len(next(pieces))
         issue(authority, site.root, "second.example")
         server.send_signal(signal.SIGHUP)
-        wait_for(log, r"certificate was read (again)")
+        wait_for(log, r"certificate was read again")
         second = name_of(port, context)
         assert second != first
         (site.root / "key.pem").write_text("half")
         server.send_signal(signal.SIGHUP)
-        wait_for(log, r"read before (stays)")
+        wait_for(log, r"read before stays")
         assert name_of(port, context) == second
         server.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        wait_until_closed(("127.0.0.1", port))
         got += sum(map(len, pieces))
         assert got == SIZE
         assert server.wait(60) == 0
     finally:
         server.kill()
         server.wait()
-
-
-def wait_for(log: Path, pattern: str) -> str:
-    for _ in range(1200):
-        if found := re.search(pattern, log.read_text()):
-            return found[1]
-        time.sleep(0.05)
-    raise AssertionError(log.read_text())
 
 
 def test_half_a_pair_and_a_missing_file_are_refused(tmp_path: Path) -> None:

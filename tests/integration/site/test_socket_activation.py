@@ -8,18 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pytest
 import requests
 import trustme
 
 from airlift.site.config import Site
 from tests import components
 from tests.support.cli import environment
-from tests.support.servers import free_port
+from tests.support.servers import free_port, wait_for
 from tests.support.site_bundles import make_site
 
 # What RestrictAddressFamilies=AF_UNIX of the unit does, by the same means: socket(2) of another family is refused.
@@ -70,15 +68,6 @@ def activated(
         process.terminate()
         process.wait(60)
     assert "Traceback" not in log.read_text()
-
-
-def wait_for(log: Path, text: str) -> str:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if text in (said := log.read_text()):
-            return said
-        time.sleep(0.05)
-    pytest.fail(f"{text!r} was not said:\n{log.read_text()}")
 
 
 def connect(port: int) -> None:
