@@ -138,11 +138,15 @@ class Fault:
         self._match = match
         self._method = method
         self._times = times
+        self._counting = threading.Lock()
 
     def __call__(self, handler: FrontHandler) -> bool:
-        if self._times <= 0 or self._match not in handler.path or self._method not in ("", handler.command):
+        if self._match not in handler.path or self._method not in ("", handler.command):
             return False
-        self._times -= 1
+        with self._counting:
+            if self._times <= 0:
+                return False
+            self._times -= 1
         return self._act(handler) is not False
 
 
