@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.components import ROOT, require
+from tests.integration.enclave.conftest import SignedKit
 from tests.support.bare_root import BareMachine, bare_machine, clean
 from tests.support.cli import Desk, desk, ok
 from tests.support.containerd import containerd
@@ -78,7 +79,7 @@ def steps() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def office(shared_folder: SharedFolder) -> Office:
+def office(signed_kit: SignedKit, shared_folder: SharedFolder) -> Office:
     """The connected side: a kit, a drop with an image that runs, and two lines of paper."""
     made = desk(shared_folder("office"))
     home = made.home
@@ -92,8 +93,8 @@ def office(shared_folder: SharedFolder) -> Office:
     (home / "drop.yaml").write_text(MANIFEST)
     ok("resolve", "drop.yaml", "-o", "lock.json", home=home)
     ok("build", "lock.json", "-o", "drop.airlift", "--sequence", "1", *made.signers, *made.recipients, home=home)
-    kit = ok("kit", "make", "-o", "kit", "--signer", "alice.key", "--trust", made.trust, "--json", home=home).json
-    return Office(made, Paper(kit["fingerprint"], kit["trust"]), digest)
+    shutil.copytree(signed_kit.path, home / "kit")
+    return Office(made, Paper(signed_kit.said["fingerprint"], signed_kit.said["trust"]), digest)
 
 
 @pytest.fixture(scope="module")

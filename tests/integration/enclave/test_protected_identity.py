@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.enclave.conftest import SignedKit
 from tests.integration.enclave.test_enclave import SITE, difference, listing, served, timeless
 from tests.integration.enclave.test_newer_kit import drops, fetched
 from tests.support.bare_root import BareMachine, bare_machine
@@ -26,14 +27,14 @@ SAME = "everything is in place; nothing was changed"
 
 
 @pytest.fixture(scope="module")
-def media(shared_folder: SharedFolder) -> Path:
+def media(signed_kit: SignedKit, shared_folder: SharedFolder) -> Path:
     """A kit, a protected identity, its passphrase as an editor of another system writes it, and a drop for it."""
     made = desk(shared_folder("office"))
     home, media = made.home, made.home / "media"
     media.mkdir()
     (media / "passphrase").write_bytes(f"{SECRET}\r\nwhat follows is not read\r\n".encode())
     (media / "wrong").write_text("Tr0ub4dor&3\n")
-    ok("kit", "make", "-o", media / "kit", "--signer", "alice.key", "--trust", made.trust, home=home, timeout=600)
+    shutil.copytree(signed_kit.path, media / "kit")
     given = ["--kind", "identity", "--passphrase-file", media / "passphrase", "--out", media]
     ok("keys", "generate", "protected", *given, home=home)
     shutil.copy(made.identity, media / "open.key")

@@ -12,6 +12,7 @@ from subprocess import PIPE
 import pytest
 import trustme
 
+from tests.integration.enclave.conftest import SignedKit
 from tests.integration.enclave.test_enclave import difference, listing
 from tests.support.bare_root import BareMachine, bare_machine
 from tests.support.cli import Desk, desk, ok
@@ -24,10 +25,9 @@ URL = "--url http://10.0.0.1:8080"
 
 
 @pytest.fixture(scope="module")
-def office(shared_folder: SharedFolder) -> Desk:
+def office(signed_kit: SignedKit, shared_folder: SharedFolder) -> Desk:
     made = desk(shared_folder("office"))
-    signer = ["--signer", made.home / "alice.key", "--trust", made.trust]
-    ok("kit", "make", "-o", made.home / "kit", *signer, home=made.home, timeout=600)
+    shutil.copytree(signed_kit.path, made.home / "kit")
     alone = ["--channel", "stable", "--signer", f"alice={made.home}/alice.pub"]
     ok("trust", "init", "-o", made.home / "alone.json", *alone, home=made.home)
     signer = ["--signer", made.home / "alice.key", "--trust", made.home / "alone.json"]
