@@ -35,7 +35,7 @@ def plan(site: Site, root: Path, wanted: str | None, these: Sequence[DropConfig]
         architecture=platform(None).architecture,
         drops=these,
     )
-    return active.with_word_on_k3s(made, site, node, these)
+    return active.with_words(made, site, node, these)
 
 
 def answer(plan: Plan, more: JsonObject, *, dry_run: bool, as_json: bool) -> None:

@@ -8,13 +8,10 @@ from pathlib import Path
 import click
 
 from airlift.canonical import JsonObject
-from airlift.cli import console, environment, options
-from airlift.site.config import Site, load_site
-from airlift.site.deploy import active, differences, expected, kubectl, record
+from airlift.cli import console, deploy_running, environment, options
+from airlift.site.config import load_site
+from airlift.site.deploy import differences, kubectl, record
 from airlift.site.deploy import status as releases
-from airlift.site.deploy.expected import Expected
-from airlift.site.deploy.images import Images
-from airlift.site.deploy.running import Shipped
 from airlift.site.deploy.status import State
 
 _DEFAULT_S = 300
@@ -37,7 +34,7 @@ def status(folder: Path, kubeconfig: Path | None, timeout: float, as_json: bool)
     site = load_site(folder)
     progress = console.progress()
     cluster = kubectl.find(environment.variables(), kubeconfig)
-    wanted, shipped = _of_drops(site)
+    wanted, shipped = deploy_running.of_drops(site)
     states = releases.watch(
         lambda: releases.look(cluster, wanted, shipped),
         len(wanted),
@@ -53,12 +50,6 @@ def status(folder: Path, kubeconfig: Path | None, timeout: float, as_json: bool)
         for item in states:
             console.answer(line(item))
     releases.refuse(states)
-
-
-def _of_drops(site: Site) -> tuple[tuple[Expected, ...], Shipped]:
-    drops = active.required_drops(site)
-    source = active.blobs(site, environment.http_settings(), console.progress())
-    return expected.of_drops(drops, source, site.store.read), Shipped(Images(drops, source))
 
 
 def _json(states: tuple[State, ...]) -> JsonObject:
@@ -87,7 +78,7 @@ def diff(folder: Path, kubeconfig: Path | None, as_json: bool) -> None:
     """Say what differs between the cluster and the active drops; changes nothing."""
     site = load_site(folder)
     cluster = kubectl.find(environment.variables(), kubeconfig)
-    states = releases.look(cluster, *_of_drops(site))
+    states = releases.look(cluster, *deploy_running.of_drops(site))
     found = differences.between(cluster, states)
     if as_json:
         console.result_json({"differences": [item.to_json() for item in found]})

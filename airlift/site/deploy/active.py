@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -10,18 +11,18 @@ from urllib.parse import urlsplit
 
 from airlift import digest, fs, limits
 from airlift.artifact import Artifact, DropConfig
-from airlift.errors import DeployError
+from airlift.errors import DeployError, IntegrityError, StoreError
 from airlift.oci import Platform
 from airlift.progress import Progress
 from airlift.site.config import Site
-from airlift.site.deploy import k3s, skew
+from airlift.site.deploy import k3s, moved, skew
 from airlift.site.deploy.blobs import BlobSource, FirstOf, StoreBlobs
 from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.registries import Endpoint, site_endpoint
 from airlift.site.deploy.registry_blobs import RegistryBlobs
 from airlift.site.deploy.rendered import Renderer, helm_at_site
 from airlift.site.drops import active_drops, list_drops, load_drop
-from airlift.site.journal import Drop
+from airlift.site.journal import READY, Drop
 from airlift.site.mirror import place_of
 from airlift.site.mirrors import images
 from airlift.transport.settings import HttpSettings
@@ -70,14 +71,24 @@ def plan_for_site(
         )
 
 
-def with_word_on_k3s(plan: Plan, site: Site, platform: Platform, drops: Sequence[DropConfig] | None) -> Plan:
-    """Return a plan for files only, with a note where the K3s of its root is not the drops'.
+def with_words(plan: Plan, site: Site, platform: Platform, drops: Sequence[DropConfig] | None) -> Plan:
+    """Return a plan for files only, with notes on what files alone do not change: K3s, and pods that keep an image.
 
     Raises:
         IntegrityError, StoreError: see `skew.stays`.
     """
-    note = skew.stays(plan.root, drops or required_drops(site), platform, site.store)
-    return plan if note is None else replace(plan, notes=(*plan.notes, note))
+    deployed = drops or required_drops(site)
+    words = (skew.stays(plan.root, deployed, platform, site.store), moved.word(plan.pins, _others(site, deployed)))
+    return replace(plan, notes=(*plan.notes, *filter(None, words)))
+
+
+def _others(site: Site, deployed: Sequence[DropConfig]) -> Iterator[DropConfig]:
+    for drop in list_drops(site):
+        if drop.state == READY:
+            with contextlib.suppress(StoreError, IntegrityError):  # one that nobody deploys is for `airlift check`
+                found = load_drop(site, drop.release)
+                if found not in deployed:
+                    yield found
 
 
 def required_drops(site: Site) -> list[DropConfig]:

@@ -115,6 +115,11 @@ def find(environment: Mapping[str, str], kubeconfig: Path | None) -> Kubectl:
     return Kubectl((*program, *(() if kubeconfig is None else (f"--kubeconfig={kubeconfig}",))), environment)
 
 
+def of_node(environment: Mapping[str, str]) -> Kubectl:
+    """Return K3s's own kubectl for the cluster of the server that this machine is, whatever $KUBECONFIG says."""
+    return Kubectl(_ON_NODE, {name: value for name, value in environment.items() if name != "KUBECONFIG"})
+
+
 def ask_for_node(name: str, *, is_agent: bool) -> tuple[str, ...]:
     """Return the command that a node is asked with about itself."""
     return ask(f"/api/v1/nodes/{name}", is_agent=is_agent)

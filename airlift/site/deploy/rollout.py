@@ -34,6 +34,7 @@ class Container:
     """A container of a pod, or an image that is mounted into one as a volume.
 
     Attributes:
+        maker: what of the release made the pod, or the pod itself.
         pod: ``namespace/name``.
         name: its own.
         image: as the pod asks for it.
@@ -41,6 +42,7 @@ class Container:
         is_unreported: whether it runs and the node does not say from what: a volume, which few nodes report.
     """
 
+    maker: Workload
     pod: str
     name: str
     image: str
@@ -82,7 +84,7 @@ class Objects:
                 continue
             maker = self._maker(key, wanted)
             if maker is not None and (maker.kind in _ENDS or at(pod, "status", "phase") not in _ENDED):
-                found += _containers(key, pod)
+                found += _containers(maker, key, pod)
         return tuple(found)
 
     def _maker(self, key: Workload, wanted: frozenset[Workload]) -> Workload | None:
@@ -187,7 +189,7 @@ _PARTS: Final = (
 _STARTED: Final = frozenset({"Running", *_ENDED})
 
 
-def _containers(key: Workload, pod: Object) -> list[Container]:
+def _containers(maker: Workload, key: Workload, pod: Object) -> list[Container]:
     where = f"{key.namespace}/{key.name}"
     found: list[Container] = []
     mounted: dict[object, object] = {}
@@ -198,20 +200,23 @@ def _containers(key: Workload, pod: Object) -> list[Container]:
         mounted |= {at(mount, "name"): at(mount, "volumeStatus", "image", "imageRef") for mount in mounts}
         for item in at(pod, "spec", part) or []:
             name = str(at(item, "name"))
-            found.append(Container(where, name, str(at(item, "image") or ""), reported.get(name, "")))
+            found.append(Container(maker, where, name, str(at(item, "image") or ""), reported.get(name, "")))
     has_started = at(pod, "status", "phase") in _STARTED
     for item in at(pod, "spec", "volumes") or []:
         if (image := at(item, "image", "reference")) is not None:
             name = at(item, "name")
-            found.append(_volume(where, str(name), str(image), mounted.get(name), has_started=has_started))
+            reported_as = _volume(str(image), mounted.get(name), has_started=has_started)
+            found.append(Container(maker, where, f"volume {name}", str(image), *reported_as))
     return found
 
 
-def _volume(where: str, name: str, image: str, reported: object, *, has_started: bool) -> Container:
-    """Return an image that is mounted: what the node reports, else the digest that it had to be mounted by."""
-    name = f"volume {name}"
+def _volume(image: str, reported: object, *, has_started: bool) -> tuple[str, bool]:
+    """Return the digest of an image that is mounted, and whether nobody says it.
+
+    It is what the node reports, else the digest that it had to be mounted by.
+    """
     if isinstance(reported, str) and reported:
-        return Container(where, name, image, reported)
+        return reported, False
     if not has_started or "@" in image:
-        return Container(where, name, image, image if has_started else "")
-    return Container(where, name, image, "", is_unreported=True)
+        return (image if has_started else ""), False
+    return "", True

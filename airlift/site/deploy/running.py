@@ -39,6 +39,11 @@ class Compared:
     shipped: Digest | None
     problem: str | None
 
+    @property
+    def has_other_content(self) -> bool:
+        """Whether it runs another digest than the one that was shipped under its name."""
+        return self.problem is not None and self.shipped is not None and self.running is not None
+
     def to_json(self) -> JsonObject:
         """Return what ``--json`` and the record say."""
         return {

@@ -19,12 +19,19 @@ from airlift.site.deploy.cluster import AwayError, Cluster
 from airlift.site.deploy.expected import Expected
 from airlift.site.deploy.helmchart import GROUP, SYSTEM, Release
 from airlift.site.deploy.objects import at
+from airlift.site.deploy.restarts import commands as restarts_of
 from airlift.site.deploy.revisions import Revision
 from airlift.site.deploy.rollout import SOURCES, Objects
 from airlift.site.deploy.running import Compared, Shipped
 
 INTERVAL_S: Final = 2.0
 _SHOWN: Final = 3
+_STRANGE: Final = (
+    "a pod keeps what its tag meant when it started; where no drop ever had that digest, find out who put it there "
+    "(airlift check)"
+)
+_ON_NODES: Final = "to run what was shipped, on every node:"
+_THEN: Final = "then, where kubectl reaches the cluster:"
 
 
 class Phase(StrEnum):
@@ -217,12 +224,7 @@ def refuse(states: Sequence[State]) -> None:
     Raises:
         DeployError: with the list of what is not.
     """
-    differ = [f"  {line}" for item in states for line in item.problems if item.phase is Phase.DIFFERS]
-    if differ:
-        raise DeployError(
-            "\n".join(["what runs is not what was shipped", *differ]),
-            hint="find out who put other content under these names (airlift check), then restart the pods",
-        )
+    refuse_others(states)
     late = [
         f"  {item.release.namespace}/{item.release.name} is {item.phase}: {'; '.join(item.waiting)}"
         for item in states
@@ -233,3 +235,31 @@ def refuse(states: Sequence[State]) -> None:
             "\n".join(["releases of the active drops are not ready", *late]),
             hint="look with kubectl describe and helm history; docs/deploy-k3s.md says what to do after an abort",
         )
+
+
+def refuse_others(states: Sequence[State]) -> None:
+    """Accept releases none of which runs something else than what was shipped, however far they are.
+
+    Raises:
+        DeployError: with the list of what differs, and what to type.
+    """
+    differing = [item for item in states if item.phase is Phase.DIFFERS]
+    if not differing:
+        return
+    pulls: dict[str, None] = {}
+    restarts: dict[str, None] = {}
+    for item in differing:
+        pull, restart = restarts_of(item.release.name, item.containers)
+        pulls |= dict.fromkeys(pull)
+        restarts |= dict.fromkeys(restart)
+    hint = [_STRANGE]
+    if pulls:
+        hint += [_ON_NODES, *(f"  {line}" for line in pulls)]
+    if restarts:
+        hint += [_THEN, *(f"  {line}" for line in restarts)]
+    raise DeployError(
+        "\n".join(
+            ["what runs is not what was shipped", *(f"  {line}" for item in differing for line in item.problems)]
+        ),
+        hint="\n".join(hint),
+    )

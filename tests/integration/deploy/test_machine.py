@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import os
 import subprocess
 import sys
@@ -11,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from airlift.digest import of as digest_of
 from airlift.site.config import Site
 from tests import components
 from tests.components import ROOT
 from tests.support.deployable import activate, make_site
-from tests.support.drops import Drops
+from tests.support.drops import Drops, bare_chart
+from tests.support.helm_records import record
 from tests.support.machine import SYSTEMCTL, add_k3s
 
 REDIS = "docker.io/library/redis:7.4"
@@ -125,6 +130,39 @@ def test_a_machine_becomes_a_node_and_the_second_run_changes_nothing(machine: Ma
     assert {"config.yaml", "registries.yaml", "/var/lib/rancher/k3s/airlift-node.json"} <= set(lines)
     assert [line for line in machine.calls if line.startswith("install ")] == [INSTALL]
     assert f"node {os.uname().nodename.lower()} is ready" in done.stderr
+
+
+def test_a_server_says_at_its_end_which_pods_keep_another_image(machine: Machine) -> None:
+    add_k3s(machine.drops)
+    machine.activate()
+    other = digest_of(b"of another drop")
+    template = (
+        f"kind: Pod\napiVersion: v1\nmetadata: {{name: p, namespace: default}}\nspec: {{containers: [{REDIS}]}}\n"
+    )
+    made = record(bare_chart("site", "1.0.0"), release="site", namespace="default")
+    packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps({**made, "manifest": template}).encode())))
+    labels = {"owner": "helm", "name": "site", "version": "1", "status": "deployed"}
+    pod = {
+        "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"containers": [{"name": "redis", "image": REDIS}]},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "redis", "imageID": f"docker.io/library/redis@{other}"}],
+        },
+    }
+    secret = {"metadata": {"labels": labels}, "data": {"release": packed.decode()}}
+    answers = machine.folder / "fake/api/api/v1/namespaces/default"
+    answers.mkdir(parents=True)
+    for kind, item in (("secrets?labelSelector=owner%3Dhelm%2Cname%3Dsite", secret), ("pods", pod)):
+        (answers / f"{kind}.json").write_text(json.dumps({"items": [item]}))
+
+    done = machine.run('KUBECONFIG=/none "$@" || echo "ended with $?"\n')
+
+    assert done.stdout.splitlines()[-1:] == ["ended with 18"], done.stdout + done.stderr
+    assert f"default/p, redis: {other} runs, " in done.stderr
+    assert f"airlift:   k3s crictl pull {REDIS}\n" in done.stderr
+    assert [line for line in machine.calls if line.startswith("install ")] == [INSTALL]
 
 
 def lacking(machine: Machine) -> None:

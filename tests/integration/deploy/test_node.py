@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from airlift import digest
+from airlift.artifact import Artifact
 from airlift.cli.main import run
 from airlift.site.config import Site
 from airlift.site.deploy.blobs import StoreBlobs
@@ -24,7 +25,7 @@ from tests import components
 from tests.support.deployable import activate, make_site
 from tests.support.drops import AMD64, Drops, drops_at
 from tests.support.folders import SharedFolder
-from tests.support.node import Node
+from tests.support.node import Node, PartsOfANode
 from tests.support.servers import free_port
 from tests.support.serving import serving
 
@@ -61,6 +62,7 @@ class Places:
     listen: str
     folder: Path
     sequences: dict[str, int] = field(default_factory=dict)
+    charts: dict[str, Artifact] = field(default_factory=dict)
 
     def image(self, name: str) -> str:
         """A reference of a registry that nobody has."""
@@ -73,6 +75,10 @@ class Places:
         links = {f"bin/{name}": "busybox" for name in names}
         folders = {"bin/": b"", "models/": b""}
         return {**folders, "bin/busybox": program, **links, "says": f"{says} of {self.node.namespace}\n".encode()}
+
+    def values(self, tag: int, note: str) -> bytes:
+        """What the release runs."""
+        return f"app: {self.image('app')}:{tag}\nside: {self.image('side')}:{tag}\nnote: {note}\n".encode()
 
     def begin(self) -> Drops:
         """A drop that has what the node itself needs."""
@@ -141,9 +147,8 @@ def places(node: Node, shared_folder: SharedFolder) -> Places:
         for image in ("app", "side"):
             drops.image(f"{made.image(image)}:{tag}", made.files(f"{image} {tag}"))
         drops.preload.append(f"{made.image('app')}:{tag}")
-        drops.chart("app", version, None, archive=charts[version])
-        values = f"app: {made.image('app')}:{tag}\nside: {made.image('side')}:{tag}\nnote: {note}\n"
-        drops.release("app", namespace=node.namespace, release=node.namespace, v=values.encode())
+        made.charts[version] = drops.chart("app", version, None, archive=charts[version])
+        drops.release("app", namespace=node.namespace, release=node.namespace, v=made.values(tag, note))
         made.import_as(name, drops)
     return made
 
@@ -248,6 +253,35 @@ def test_a_drop_without_values_does_not_run_with_those_of_the_drop_before(
     assert (code, release["phase"], release["version"]) == (0, "ready", "1.2.0"), said
     assert release["revision"] == before["revision"] + 1
     assert {item["image"] for item in release["containers"]} == set(defaults.values())
+
+
+@pytest.mark.usefixtures("_served")
+def test_a_tag_with_other_content_needs_what_is_said(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    """Chart and values stay, so nothing is rolled out; the node has the tag, so a new pod alone is not enough."""
+    if not isinstance(places.node, PartsOfANode):
+        pytest.skip("a kubeconfig gives no way to pull on a node")
+    drops = places.begin()
+    for name in ("app", "side"):
+        drops.image(f"{places.image(name)}:1", places.files(f"{name} 1, mended"))
+    drops.artifacts.append(places.charts["1.0.0"])
+    drops.release("app", namespace=places.node.namespace, release=places.node.namespace, v=places.values(1, "a"))
+    places.activate("first")
+    places.deploy(capsys)
+    code, before, said = places.status(capsys)
+    assert code == 0, said
+
+    places.import_as("mended", drops)
+    places.deploy(capsys)
+    code, release, said = places.status(capsys)
+    assert (code, release["phase"], release["revision"]) == (18, "differs", before["revision"]), said
+    places.node.recreate_pods()
+    code, _, said = places.status(capsys)
+    assert (code, f"k3s crictl pull {places.image('app')}:1" in said) == (18, True), said
+    for wanted in ("mended", "first"):
+        places.activate(wanted)
+        places.node.kubelet.cri.pull(f"{places.image('app')}:1")
+        places.node.recreate_pods()
+        assert places.status(capsys)[0] == 0
 
 
 @pytest.mark.usefixtures("_served")
