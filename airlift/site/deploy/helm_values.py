@@ -30,6 +30,7 @@ _BASES: Final = (
     (re.compile(r"[-+]?0[oO]?[0-7]{1,22}"), 8),
     (re.compile(r"[-+]?(0|[1-9][0-9]{0,19})"), 10),
 )
+_BETWEEN = re.compile(r"(?<=[0-9])_(?=[0-9])")
 _INTEGERS: Final = range(-(2**63), 2**64)
 _DEPTH: Final = 100
 _WHOLE: Final = 1e21
@@ -156,6 +157,8 @@ def _plain(text: str) -> str | int | float | bool | None:
     if text in _WORDS:
         return _WORDS[text]
     number = text if text.startswith("_") else text.replace("_", "")
+    if text.startswith("."):
+        number = _BETWEEN.sub("", text)  # Go's rules and not YAML's
     for pattern, base in _BASES:
         if pattern.fullmatch(number) and (found := int(number, base)) in _INTEGERS:
             return found

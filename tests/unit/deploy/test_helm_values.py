@@ -17,7 +17,7 @@ from tests.support.helm_records import record
 CHART = chart("app", files={"templates/_x.tpl": "x"})
 SCALARS = """\
 yes y No n on OFF tRue ~ null Null 010 -010 00 0777 0o17 0O17 0o9 0x1F -0x1F 0X1f 0x 0b101 0B11 0b2 08 1:30 190:20:30
-1e3 1e+3 1e-7 1e400 1. .5 +.5 +12 1.0 0.1 1e e3 1_000 1__0 _1 1_ 0_7 1_e3 0x_1 1,000 2024-01-01 = <<
+1e3 1e+3 1e-7 1e400 1. .5 +.5 +12 1.0 0.1 1e e3 1_000 1__0 _1 1_ 0_7 1_e3 .5_ ._5 .1_2e3 .1__2 .0_ 0x_1 1,000 2024-01-01 = <<
 2001-12-14t21:59:43.10-05:00 9223372036854775808 -9223372036854775808 12345678901234567890 99999999999999999999
 0xFFFFFFFFFFFFFFFFF "yes" '010' "5" !!str|yes !!str|5 !!int|"5" !!float|3 !!binary|aGVsbG8= !x|yes é
 """
