@@ -84,6 +84,7 @@ def test_a_complete_drop_is_not_given_up(site: Site, tmp_path: Path) -> None:
 
 
 def test_give_up_belongs_to_the_plan(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
     ran = airlift(
         "drops", "prune", "--site", site.root, "--execute", "plan.json", "--give-up", "stable/2", home=tmp_path
     )
