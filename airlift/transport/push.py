@@ -227,6 +227,9 @@ class PushHalf(ABC):
         digest = digests.of(PROBE)
         try:
             place = self._place(repository, digest, retries=0)
+        except FetchError:
+            return False
+        try:
             # Nothing instead of the probe: with bytes in it, docker-registry does not let an upload be ended.
             self._put(repository, digest, 0, place, Body(0))
         except HttpStatusError as error:
