@@ -264,8 +264,9 @@ class Flight:
             yield _error("space", error)
             return
         free = disk.f_bavail * disk.f_frsize
-        room, most, beside = map(_size, (free, needed, MARGIN))
-        where = f"{self.site.store.root}: {room} free, the import needs {most} ({note}) and {beside} beside"
+        room, most, beside = (f"{amount / limits.MIB:.1f} MiB" for amount in (free, needed, MARGIN))
+        root = self.site.store.root
+        where = f"{root}: {room} free, the import needs {most} ({needed} bytes {note}) and {beside} beside"
         if disk.f_flag & os.ST_RDONLY or not os.access(self.site.store.root, os.W_OK):
             message = f"{self.site.store.root} cannot be written"
             yield _error("space", StoreError(message, hint="mount it writable, and check owner and mode"))
@@ -379,11 +380,6 @@ class Flight:
 def gravest(findings: list[Finding]) -> AirliftError | None:
     """Return what the import would raise first, or None."""
     return next((item.error for item in findings if item.error is not None), None)
-
-
-def _size(amount: int) -> str:
-    name, unit = ("GiB", limits.GIB) if amount >= limits.GIB else ("MiB", limits.MIB)
-    return f"{amount} bytes" if amount < limits.MIB else f"{amount / unit:.1f} {name}"
 
 
 def _ok(check: str, message: str) -> Finding:

@@ -91,11 +91,11 @@ def test_the_needed_space_is_what_the_store_does_not_have(site: Site, tmp_path: 
     path = bundle(tmp_path, 3)
     (first,) = of(look(fresh, path), "space")
     taken = take(fresh, path)
-    assert f"needs {taken.new_bytes} (exactly, by the manifests)" in first[1]
+    assert f"the import needs 5.0 MiB ({taken.new_bytes} bytes exactly, by the manifests)" in first[1]
     (again,) = of(look(fresh, path), "space")
-    assert "needs 0 (exactly" in again[1]
+    assert "needs 0.0 MiB (0 bytes exactly" in again[1]
     (some,) = of(look(site, path), "space")
-    assert int(some[1].partition("needs ")[2].split()[0]) < 10_000
+    assert int(some[1].partition(" MiB (")[2].split()[0]) < 10_000
 
 
 def test_an_older_bundle_is_refused_with_what_to_do(site: Site, tmp_path: Path) -> None:
@@ -234,7 +234,10 @@ def test_a_name_of_another_channel_is_told_before_the_import_and_by_the_import_b
     assert names.message.startswith(
         "channel edge would give other contents to names of another channel\n  v2/docker.io/library/app:1 is sha256:"
     )
-    assert names.remedy == "ship one content under one name, or use another tag or version"
+    assert names.remedy == (
+        "ship one content under one name, or use another tag or version; where clients need not see the other channel"
+        " any more: airlift drops deactivate --site DIR stable"
+    )
     damaged = bytearray(path.read_bytes())
     # In the large blob, which nobody has to read for this.
     damaged[-1024 * 1024] ^= 1
@@ -257,7 +260,7 @@ def test_a_drop_whose_blob_was_emptied_is_not_here_whole(site: Site, tmp_path: P
         "the drop is here already, but blobs of it are missing or have another size",
     ) in of(found, "sequence")
     assert code(found) == 0
-    assert f"needs {len(BIG)} (exactly" in of(found, "space")[0][1]
+    assert f"({len(BIG)} bytes exactly" in of(found, "space")[0][1]
     assert take(site, path).new_bytes == len(BIG)
     assert (Severity.OK, "the drop is here already and complete") in of(look(site, path), "sequence")
 
