@@ -171,7 +171,10 @@ class Opened:
             seen.add(name)
             passed: list[str] = []
             member = PayloadMember(
-                name, size, _content(stream, name, size), partial(self._pass_over, passed, stream, name, size)
+                name,
+                size,
+                _content(stream, name, size, self._path),
+                partial(self._pass_over, passed, stream, name, size),
             )
             yield member
             if not passed:
@@ -187,7 +190,7 @@ class Opened:
         stream.skip(size)
         passed.append(name)
         return Apart(
-            chunks=lambda: _content(self._stream_of(start, size), name, size),
+            chunks=lambda: _content(self._stream_of(start, size), name, size, self._path),
             undigested=lambda: _bytes(self._stream_of(start, size), size),
         )
 
@@ -223,7 +226,7 @@ def _bytes(stream: _Stream, size: int) -> Generator[memoryview]:
         yield chunk
 
 
-def _content(stream: _Stream, name: str, size: int) -> Generator[memoryview]:
+def _content(stream: _Stream, name: str, size: int, path: Path) -> Generator[memoryview]:
     running = hashlib.sha256() if layout.is_blob(name) else None
     left = size
     while left or running is not None:
@@ -234,7 +237,7 @@ def _content(stream: _Stream, name: str, size: int) -> Generator[memoryview]:
             if not left:
                 if running.hexdigest() != name.removeprefix(layout.BLOBS):
                     raise IntegrityError(
-                        f"blob in {name}",
+                        f"blob in {name} of {path}",
                         expected=f"sha256:{name.removeprefix(layout.BLOBS)}",
                         actual=f"sha256:{running.hexdigest()}",
                     )

@@ -44,7 +44,7 @@ def command() -> None:
 @click.option("--cluster-init", is_flag=True, help="Start etcd on the first server, so that servers can join.")
 @click.option("--prune", is_flag=True, help="Remove what earlier drops brought, releases with their data too.")
 @click.option("--platform", "wanted", help="The node's platform, such as linux/arm64; default: this machine's.")
-@click.option("--kubeconfig", type=options.FILE, help=deploy_running.WHICH)
+@click.option("--kubeconfig", type=options.EXISTING, help=deploy_running.WHICH)
 @click.option("--dry-run", is_flag=True, help="Change nothing; print all that would be written and run.")
 @options.as_json
 def k3s(

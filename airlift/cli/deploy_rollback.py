@@ -17,7 +17,7 @@ from airlift.site.deploy import active, going_back
 @click.option("--root", type=options.FOLDER, required=True, help="What stands for / of the node.")
 @click.option("--channel", help="Needed where the site has more than one.")
 @click.option("--platform", "wanted", help="The node's platform, such as linux/arm64; default: this machine's.")
-@click.option("--kubeconfig", type=options.FILE, help=deploy_running.WHICH)
+@click.option("--kubeconfig", type=options.EXISTING, help=deploy_running.WHICH)
 @click.option("--dry-run", is_flag=True, help="Change nothing; print every file that would be written.")
 @click.option("--json", "as_json", is_flag=True, help="Give the result as JSON on standard output.")
 def rollback(
@@ -32,7 +32,7 @@ def rollback(
     """Take the active drop and its releases back: clients and cluster get the kept drop before it.
 
     Everything is checked before the first name moves. Releases that only the newer drop has stay, and are listed. Ends
-    with 18 when pods keep what the newer drop had under a tag, and says what to type.
+    with 18 when pods keep what the newer drop had under a tag, and says what to type; it has gone back all the same.
     """
     site = load_site(site_dir)
     cluster = deploy_running.cluster_of(root, kubeconfig)
@@ -54,5 +54,7 @@ def rollback(
         console.answer(f"{verb} from {target.channel}/{present.sequence} back to {target.channel}/{target.sequence}")
     more = {"from": present.release, "to": target.release, "tags_left": list(left)}
     deploy_files.answer(plan, more, dry_run=dry_run, as_json=as_json)
-    if cluster is not None and not dry_run:
-        deploy_running.compare(site, cluster)
+    if not dry_run:
+        with going_back.ending(site):
+            if cluster is not None:
+                deploy_running.compare(site, cluster)

@@ -21,7 +21,7 @@ def cluster_of(root: Path, kubeconfig: Path | None) -> Cluster | None:
     """Return the cluster whose files lie below a root: the one that is named, else that of the server on this machine.
 
     Raises:
-        UsageError: there is no kubectl, or no such file.
+        UsageError: there is no kubectl.
     """
     if kubeconfig is not None:
         return kubectl.find(environment.variables(), kubeconfig)

@@ -31,7 +31,9 @@ def watch() -> None:
     heard, rung = os.pipe()
     os.set_blocking(rung, False)
     for number in _SIGNALS:
-        signal.signal(number, _interrupt)
+        # What was started to ignore it, as a shell does with a job in the background, goes on ignoring it.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     # Written by the C handler at once, also while the main thread is in a call that no signal ends, such as a look-up
     # of a name.
     signal.set_wakeup_fd(rung, warn_on_full_buffer=False)

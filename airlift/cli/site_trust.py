@@ -13,7 +13,7 @@ from airlift.site.config import load_site
 
 @click.command()
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
-@click.option("--trust", "trust_file", type=options.FILE, required=True, help="Whom to believe from now on.")
+@click.option("--trust", "trust_file", type=options.EXISTING, required=True, help="Whom to believe from now on.")
 @click.option("--fingerprint", metavar="HEX", required=True, help="Of this file, from paper.")
 def trust(folder: Path, trust_file: Path, fingerprint: str) -> None:
     """Pin another trust file, when keys or persons change. What was imported stays."""

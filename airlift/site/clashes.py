@@ -43,10 +43,10 @@ def refuse_clashes(journal: Journal, channel: str, names: Iterable[Name]) -> Non
         f"{contents.shown(one.service, one.key, one.part)} is {one.digest} in channel {one.channel}" for one in clashes
     ]
     if problems:
-        others = " or ".join(sorted({one.channel for one in clashes}))
+        others = sorted({one.channel for one in clashes})
         raise PolicyError(
             f"channel {channel} would give other contents to names of another channel",
             violations=problems,
             hint="ship one content under one name, or use another tag or version; where clients need not see the other"
-            f" channel any more: airlift drops deactivate --site DIR {others}",
+            " channel any more: " + "; ".join(f"airlift drops deactivate --site DIR {name}" for name in others),
         )

@@ -77,6 +77,10 @@ def _hint(error: HttpStatusError) -> str | None:
     return error.hint or _BROKEN if error.status == _INTERNAL else _HINTS.get(error.status, error.hint)
 
 
+def _with_digest(place: str, digest: Digest) -> str:
+    return f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': digest})}"
+
+
 @contextlib.contextmanager
 def delivering(registry: str) -> Iterator[None]:
     """Let `FetchError` out as `DeliveryError`: what fails here fails towards a mirror."""
@@ -216,7 +220,7 @@ class PushHalf(ABC):
         Where that gets no clear answer at once, it counts as no.
 
         Args:
-            repository: where an upload may be begun. Nothing of it stays, where the registry lets an upload be ended.
+            repository: where an upload may be begun. What stays of it is what the registry keeps of any that was ended.
         """
         with self._comparing:
             if self._compares is None:
@@ -229,9 +233,23 @@ class PushHalf(ABC):
             place = self._place(repository, digest, retries=0)
         except FetchError:
             return False
+
+        def ask(method: str, url: str) -> None:
+            # At once or not at all: all lanes wait for this.
+            self.http.exchange(
+                method,
+                url,
+                limit=limits.ERROR_BODY,
+                body=b"",
+                auth=self._push_scope(repository),
+                plain_http=self.plain_http,
+                subject=self.name(repository, digest),
+                retries=0,
+            )
+
         try:
             # Nothing instead of the probe: with bytes in it, docker-registry does not let an upload be ended.
-            self._put(repository, digest, 0, place, Body(0))
+            ask("PUT", _with_digest(place, digest))
         except HttpStatusError as error:
             if error.status != _BAD_REQUEST or "DIGEST_INVALID" not in error.said:
                 return False
@@ -240,15 +258,7 @@ class PushHalf(ABC):
         else:
             return False
         with contextlib.suppress(FetchError):
-            self.http.exchange(
-                "DELETE",
-                place,
-                limit=limits.ERROR_BODY,
-                auth=self._push_scope(repository),
-                plain_http=self.plain_http,
-                subject=self.name(repository, digest),
-                retries=0,
-            )
+            ask("DELETE", place)
         return True
 
     def _place(self, repository: str, digest: Digest, *, retries: int | None = None) -> str:
@@ -285,7 +295,7 @@ class PushHalf(ABC):
     def _put(self, repository: str, digest: Digest, size: int, place: str, body: Body | Whole) -> None:
         self.http.exchange(
             "PUT",
-            f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': digest})}",
+            _with_digest(place, digest),
             limit=limits.ERROR_BODY,
             body=body if size else b"",
             headers={"Content-Type": "application/octet-stream"},

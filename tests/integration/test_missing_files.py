@@ -31,12 +31,14 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ): "new --url http://127.0.0.1 --registry http://127.0.0.1 --trust=TRUST --identity=KEY --tls-cert=TEXT"
     " --tls-key=TEXT --registry-ca=TEXT --registry-password-file=TEXT --passphrase-file=TEXT",
     ("site", "robot"): "--site site --admin root --admin-password-file=TEXT",
+    ("site", "trust"): "--site site --trust=TRUST --fingerprint 00",
     ("preflight",): "BUNDLE --site site --passphrase-file=TEXT",
     ("import",): "BUNDLE --site site --passphrase-file=TEXT",
     ("serve",): "--site site --tls-cert=TEXT --tls-key=TEXT",
     ("drops", "prune"): "--site site --execute=TEXT",
     ("check",): "--site site --repair BUNDLE --passphrase-file=TEXT",
-    ("deploy", "k3s"): "--site site --token-file=TEXT",
+    ("deploy", "k3s"): "--site site --token-file=TEXT --kubeconfig=TEXT",
+    ("deploy", "rollback"): "--site site --root root --kubeconfig=TEXT",
     ("deploy", "status"): "--site site --kubeconfig=TEXT",
     ("deploy", "diff"): "--site site --kubeconfig=TEXT",
 }

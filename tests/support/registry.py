@@ -162,7 +162,7 @@ class Front:
         tokens: ``{token: uses left}``; None when the front wants no token.
         token_requests: queries of the token service so far.
         token_uses: for how many requests a new token is good.
-        careless: whether it says 201 to what does not fit to its digest, when it is asked with a wrong one.
+        compares: what it does when it is asked, by a wrong digest, whether it compares them; None passes that on.
     """
 
     host: str = ""
@@ -174,7 +174,7 @@ class Front:
     token_uses: int = 10**9
     token_answer: dict[str, object] = field(default_factory=dict)
     token_status: int = 200
-    careless: bool = False
+    compares: Fault | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -218,9 +218,7 @@ class FrontHandler(BaseHTTPRequestHandler):
         if self.path.startswith("/token"):
             self._token()
             return
-        if not is_upload and front.careless:
-            self.body()
-            self.answer(201)
+        if not is_upload and front.compares is not None and front.compares(self):
             return
         if is_upload and any(fault(self) for fault in front.faults):
             return

@@ -1,17 +1,19 @@
 """Names and releases of a drop are taken back in one command that may be killed anywhere and repeated.
 
-A note keeps what it is about from before the first name moves until the last file is written: once names have moved,
-the drop before the active one is another.
+A note keeps what it is about from before the first name moves until the last file is written and what runs is compared:
+once names have moved, the drop before the active one is another.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from airlift import canonical, fs, limits
-from airlift.errors import DeployError
+from airlift.errors import AirliftError, DeployError
 from airlift.progress import Progress
 from airlift.site import drops
 from airlift.site.config import Site
@@ -63,7 +65,7 @@ def note(site: Site, present: Drop, target: Drop) -> None:
 
 
 def write(site: Site, target: Drop, plan: Plan, progress: Progress) -> None:
-    """Write the releases of the drop that is active again; that is the end of it.
+    """Write the releases of the drop that is active again.
 
     Raises:
         DeployError: another drop of the channel was activated in the meantime.
@@ -75,6 +77,21 @@ def write(site: Site, target: Drop, plan: Plan, progress: Progress) -> None:
             hint="look at airlift drops list, then write what is active with: airlift deploy k3s",
         )
     k3s.write(plan, progress=progress)
+
+
+@contextlib.contextmanager
+def ending(site: Site) -> Iterator[None]:
+    """Look at what is done already, and forget the note then: when that is broken off, the same command looks again.
+
+    Raises:
+        AirliftError: what the block raises; it is done all the same.
+        StoreError: the disk refuses.
+    """
+    try:
+        yield
+    except AirliftError:
+        forget(site)
+        raise
     forget(site)
 
 

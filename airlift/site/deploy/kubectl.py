@@ -101,10 +101,8 @@ def find(environment: Mapping[str, str], kubeconfig: Path | None) -> Kubectl:
         kubeconfig: which cluster; None is $KUBECONFIG, else K3s's own on this machine, else kubectl's default.
 
     Raises:
-        UsageError: there is no such program, or no such file.
+        UsageError: there is no such program.
     """
-    if kubeconfig is not None and not kubeconfig.is_file():
-        raise UsageError(f"--kubeconfig {kubeconfig}: there is no such file")
     path = environment.get("PATH", "")
     kubectl, k3s = (shutil.which(name, path=path) if path else None for name in ("kubectl", "k3s"))
     if kubectl is None and k3s is None:

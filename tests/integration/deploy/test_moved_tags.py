@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from airlift.cli import deploy_running
 from airlift.cli.main import run
 from airlift.digest import Digest
 from airlift.site import drops as kept
@@ -106,6 +107,32 @@ def test_a_rollback_says_which_pods_keep_the_newer_image_and_what_to_type(
     assert deploy("k3s", site, tmp_path, *cluster) == 0
 
 
+def test_a_rollback_that_is_broken_off_while_it_compares_goes_no_further_back_when_it_is_repeated(
+    site: Site,
+    digests: dict[int, Digest],
+    api: Api,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cluster = ["--kubeconfig", str(api.kubeconfig)]
+    runs(api, digests[1])
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deploy_running, "compare", interrupted)
+        assert deploy("rollback", site, tmp_path, *cluster) == 130
+    assert "interrupted; run the same command again to go on" in capsys.readouterr().err
+
+    assert deploy("rollback", site, tmp_path, *cluster) == 0
+
+    assert capsys.readouterr().out.startswith("went from stable/2 back to stable/1\n")
+    assert [drop.sequence for drop in kept.list_drops(site) if drop.active] == [1]
+    assert deploy("rollback", site, tmp_path, *cluster) == 2
+
+
 def test_the_next_drop_says_it_too_and_gives_its_json_first(
     site: Site, digests: dict[int, Digest], api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,7 +178,8 @@ def test_a_cluster_that_is_not_there_is_refused_before_the_first_change(
     missing = ["--kubeconfig", str(tmp_path / "none")]
 
     assert deploy("rollback", site, tmp_path, *missing) == 2
-    assert "there is no such file" in capsys.readouterr().err
+    assert f"--kubeconfig {missing[1]}: no such file" in capsys.readouterr().err
+    (tmp_path / "none").write_text("{}")
     assert run(["deploy", "k3s", "--site", str(site.root), *missing]) == 2
     assert "--kubeconfig is for --root DIR; this machine asks its own K3s" in capsys.readouterr().err
     assert [drop.sequence for drop in kept.list_drops(site) if drop.active] == [max(digests)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,7 +146,7 @@ def test_a_wrong_digest_is_refused_in_the_registry_s_words(plain: Registry) -> N
         client.push_blob("a/b", digests.of(b"x"), 3, lambda: [b"abc"])
 
 
-def test_a_registry_that_compares_digests_is_known_by_a_wrong_one_and_keeps_nothing_of_it(registry: Registry) -> None:
+def test_a_registry_that_compares_digests_is_known_by_a_wrong_one_and_keeps_no_content(registry: Registry) -> None:
     client = client_of(registry)
     assert client.compares_digests("a/b")
     before = len(registry.log)
@@ -158,14 +159,35 @@ def test_a_registry_that_compares_digests_is_known_by_a_wrong_one_and_keeps_noth
     ]
 
 
-def test_a_registry_that_takes_anything_or_says_nothing_clear_is_not_relied_on(plain: Registry) -> None:
+@pytest.mark.parametrize("status", [201, 202, 400, 403, 503])
+def test_a_registry_that_takes_a_wrong_digest_or_says_nothing_clear_is_not_relied_on_and_asked_once(
+    plain: Registry, status: int
+) -> None:
     with running_front(plain) as front:
-        front.careless = True
-        assert not RegistryClient(front.host, http=http_of()).compares_digests("a/b")
+        front.compares = refuse(status, b"no", times=1)
+        client = RegistryClient(front.host, http=http_of())
+        assert not client.compares_digests("a/b")
+        assert not client.compares_digests("c/d")
+        assert client.push_blob("a/b", digests.of(b"abc"), 3, lambda: [b"abc"])
+
+
+def test_a_registry_that_begins_no_upload_is_not_relied_on(plain: Registry) -> None:
     with running_front(plain) as front:
         front.faults.append(refuse(500, b"", match="/blobs/uploads/"))
         assert not RegistryClient(front.host, http=http_of()).compares_digests("a/b")
         assert [item.method for item in front.asked if item.path != "/v2/"] == ["POST"]
+
+
+def test_a_registry_that_is_silent_when_it_is_asked_whether_it_compares_gets_blobs_all_the_same(
+    plain: Registry,
+) -> None:
+    gone = threading.Event()
+    with running_front(plain) as front:
+        front.compares = Fault(lambda _: gone.wait(60) and None)
+        client = RegistryClient(front.host, http=HttpClient(HttpSettings(timeout_s=1)))
+        assert not client.compares_digests("a/b")
+        gone.set()
+        assert client.push_blob("a/b", digests.of(b"abc"), 3, lambda: [b"abc"])
 
 
 def test_a_reused_buffer_is_not_sent_twice(plain: Registry) -> None:

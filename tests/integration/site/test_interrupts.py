@@ -115,6 +115,27 @@ def test_a_signal_ends_an_import_whose_request_nobody_answers(
     assert take(site, drop).drop.active
 
 
+@pytest.mark.parametrize(("ignored", "number"), [("INT", signal.SIGINT), ("TERM", signal.SIGTERM)])
+def test_a_signal_that_whoever_started_the_command_ignores_stays_ignored(
+    tmp_path: Path, front: Front, hold: Callable[[str], Hold], ignored: str, number: signal.Signals
+) -> None:
+    """As a shell ignores Ctrl-C for a job in the background."""
+    site, drop = site_of(tmp_path, front), drop_of(tmp_path)
+    silent = hold("at a tag")
+    command = [sys.executable, "-m", "airlift", "import", drop, "--site", site.root]
+    process = subprocess.Popen(["sh", "-c", f'trap "" {ignored}; exec "$@"', "sh", *command], env=environment(tmp_path))
+    try:
+        assert silent.held.acquire(timeout=60)
+        process.send_signal(number)
+        front.faults.clear()
+        silent.gone.set()
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert [found.active for found in drops.list_drops(site)] == [True]
+
+
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
