@@ -18,6 +18,7 @@ from airlift.trust.roots import dump_trust
 from tests.components import require, require_root
 from tests.support.bundles import OTHER_SITE, SITE, trust
 from tests.support.cli import Ran, airlift, ok
+from tests.support.servers import free_port
 from tests.support.serving import serving
 from tests.support.site_bundles import SBOM, URL, Cargo, ship
 
@@ -259,10 +260,7 @@ def test_clients_of_a_site_with_a_registry_are_sent_there(home: Path) -> None:
 
 
 def test_a_registry_that_is_not_there_is_said_before_the_first_byte(home: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    site = init(home, "--registry", f"http://127.0.0.1:{port}")
+    site = init(home, "--registry", f"http://127.0.0.1:{free_port()}")
     ran = take(home)
     assert ran.code == 17, ran.err
     assert ok("drops", "list", "--site", "site", "--json", home=home).json == {"drops": []}
