@@ -30,7 +30,7 @@ def issue(authority: trustme.CA, folder: Path, name: str) -> str:
 
 
 def name_of(port: int, context: ssl.SSLContext) -> bytes:
-    plain = socket.create_connection(("127.0.0.1", port), 5)
+    plain = socket.create_connection(("127.0.0.1", port), 60)
     with context.wrap_socket(plain, server_hostname="127.0.0.1") as wrapped:
         found = wrapped.getpeercert(binary_form=True)
     assert found
