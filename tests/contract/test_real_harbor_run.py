@@ -68,7 +68,7 @@ def run(harbor: Harbor, authority: Path, folder: Path, *chosen: str, **account: 
         capture_output=True,
         text=True,
         check=False,
-        timeout=500,
+        timeout=1500,
     )
     return done.stdout
 

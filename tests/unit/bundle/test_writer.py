@@ -308,7 +308,7 @@ def test_a_slow_first_member_makes_the_others_wait_and_not_stop(
     assert most <= 5
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["a member fails", "abort"])
 def test_who_waits_for_memory_hears_of_the_end(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assembly, "MAX_BUFFERS", 4)
