@@ -77,6 +77,15 @@ def bare_machine(folder: Path) -> Iterator[BareMachine]:
     tar = root_tar()
     root = folder / "root"
     root.mkdir(mode=0o755)
+    # In memory: its ten thousand files come and go many times, and a disk that others wait for takes a minute for each.
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", root], check=True)
+    try:
+        yield from _on(root, tar)
+    finally:
+        subprocess.run(["umount", "-l", root], check=True)
+
+
+def _on(root: Path, tar: Path) -> Iterator[BareMachine]:
     subprocess.run(["tar", "-xpf", tar, "-C", root, "--numeric-owner"], check=True)
     namespace = f"airlift-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", namespace], check=True)
