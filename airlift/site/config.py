@@ -289,6 +289,22 @@ class Site:
             hint=f"run it as that user: {remedy}",
         )
 
+    def refuse_other_pin(self, pinned: str | None) -> None:
+        """Refuse to work by another trust file than the journal says was pinned.
+
+        Args:
+            pinned: its fingerprint; None where that was never noted.
+
+        Raises:
+            TrustError: it is another.
+        """
+        if pinned is not None and pinned != self.trust.fingerprint:
+            raise TrustError(
+                f"{self.root / 'trust.json'} has the fingerprint {self.trust.fingerprint}, the site pinned {pinned}",
+                hint="somebody replaced it: put the pinned file back from a backup; or state.db is from an older"
+                " backup: then pin the file that the paper names with airlift site trust",
+            )
+
     def is_busy(self) -> bool:
         """Say whether another process is changing the site right now.
 
@@ -336,12 +352,7 @@ def _check_pin(site: Site) -> None:
     # Of a journal that is lost or cannot be read hears who needs it; the way back from that begins here too.
     with contextlib.suppress(StoreError), site.journal() as journal:
         pinned = journal.pinned()
-    if pinned is not None and pinned != site.trust.fingerprint:
-        raise TrustError(
-            f"{site.root / 'trust.json'} has the fingerprint {site.trust.fingerprint}, the site pinned {pinned}",
-            hint="somebody replaced it: put the pinned file back from a backup; where another one is to be believed,"
-            " compare it with paper and pin it with airlift site trust",
-        )
+    site.refuse_other_pin(pinned)
 
 
 def init_site(root: Path, trust_file: Path, config: SiteConfig) -> Site:

@@ -121,7 +121,7 @@ def activate(
 
 
 def _activate(site: Site, choose: Callable[[], Drop], progress: Progress, http: HttpSettings) -> Activated:
-    with kept.changing(site, "activating", progress) as journal:
+    with kept.changing(site, "activating", progress, is_written=True) as journal:
         drop = choose()
         if drop.state != READY:
             raise StoreError(
@@ -160,7 +160,7 @@ def deactivate(
         DeliveryError: the external registry refuses; the same command goes on.
     """
     progress = progress or Silent()
-    with kept.changing(site, "deactivating", progress) as journal:
+    with kept.changing(site, "deactivating", progress, is_written=True) as journal:
         drops = [drop for drop in journal.drops() if drop.channel == channel]
         before = sorted((drop for drop in drops if drop.active or drop.pending), key=lambda drop: not drop.active)
         if not before:

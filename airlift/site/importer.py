@@ -114,7 +114,7 @@ def import_bundle(
             kept.refuse_older_journal(site, journal)
             return importing.run(journal, is_dry=True)
     site.refuse_foreign_root()
-    with kept.changing(site, f"importing {bundle}", progress) as journal:
+    with kept.changing(site, f"importing {bundle}", progress, is_written=True) as journal:
         site.store.create().clear_ingest()
         done = importing.run(journal, is_dry=False)
     keep_reserve(site.root)

@@ -168,15 +168,25 @@ def refuse_older_journal(site: Site, journal: Journal) -> None:
 
 
 @contextlib.contextmanager
-def changing(site: Site, doing: str, progress: Progress) -> Iterator[Journal]:
-    """Open the journal to change the site by it, alone.
+def changing(site: Site, doing: str, progress: Progress, *, is_written: bool = False) -> Iterator[Journal]:
+    """Open the journal to change something by it, alone.
+
+    Args:
+        site: which.
+        doing: what is to be done, for the message to who waits.
+        progress: hears that there is somebody to wait for.
+        is_written: whether the journal changes too; one of before then notes whom the site believes. Else it may be on
+            a disk that is mounted read-only.
 
     Raises:
+        TrustError: another trust file was pinned while this waited.
         StoreError: it is one of before (`refuse_older_journal`), or cannot be opened.
     """
     with site.locked(doing, progress), site.journal() as journal:
+        pinned = journal.pinned()
+        site.refuse_other_pin(pinned)
         refuse_older_journal(site, journal)
-        if journal.pinned() is None:
+        if is_written and pinned is None:
             journal.pin(site.trust.fingerprint)
         yield journal
 

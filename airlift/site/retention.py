@@ -147,7 +147,7 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
         StoreError: the disk refuses, or the journal is older than the site.
         DeliveryError: the external registry does not answer or refuses. Nothing was done where that shows at once.
     """
-    with kept.changing(site, "pruning", progress) as journal:
+    with kept.changing(site, "pruning", progress, is_written=True) as journal:
         drops = {drop.release: drop for drop in journal.drops()}
         for release in wanted.releases:
             drop = drops.get(release)

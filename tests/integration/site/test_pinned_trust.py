@@ -11,7 +11,7 @@ import pytest
 
 from airlift.errors import TrustError
 from airlift.progress import Silent
-from airlift.site import drops, pin, repair
+from airlift.site import drops, pin, repair, static_tree
 from airlift.site.config import Site, load_site
 from airlift.transport.settings import HttpSettings
 from airlift.trust.roots import dump_trust
@@ -76,8 +76,8 @@ def test_no_command_works_with_another_trust_file(site: Site, tmp_path: Path, ve
     assert ran.err == (
         f"airlift: error: {site.root}/trust.json has the fingerprint {fingerprint}, the site pinned"
         f" {site.trust.fingerprint}\n"
-        "airlift: hint: somebody replaced it: put the pinned file back from a backup; where another one is to be believed,"
-        " compare it with paper and pin it with airlift site trust\n"
+        "airlift: hint: somebody replaced it: put the pinned file back from a backup; or state.db is from an older backup:"
+        " then pin the file that the paper names with airlift site trust\n"
     )
     assert not any((tmp_path / name).exists() for name in ("www", "node"))
 
@@ -131,6 +131,21 @@ def test_a_kill_between_file_and_journal_is_finished_by_the_same_command(site: S
     done = pin.pin(load_site(site.root, is_pinned=False), tmp_path / "other.json", fingerprint, Silent())
     assert (done.before, done.unproven) == (site.trust.fingerprint, ())
     assert load_site(site.root).trust.fingerprint == fingerprint
+
+
+def test_a_command_that_waited_while_another_file_was_pinned_does_not_believe_the_one_of_before(
+    site: Site, tmp_path: Path
+) -> None:
+    path, fingerprint = other_trust(tmp_path, "bob")
+    pin.pin(load_site(site.root, is_pinned=False), path, fingerprint, Silent())
+    with pytest.raises(
+        TrustError, match=f"has the fingerprint {site.trust.fingerprint}, the site pinned {fingerprint}"
+    ):
+        take(site, tmp_path / "2.airlift")
+    with pytest.raises(TrustError, match="the site pinned"):
+        static_tree.export(site, tmp_path / "www", Silent())
+    assert [drop.sequence for drop in drops.list_drops(load_site(site.root))] == [1]
+    assert not (tmp_path / "www").is_symlink()
 
 
 def test_a_site_of_before_pins_what_it_has_with_the_next_change(site: Site, tmp_path: Path) -> None:

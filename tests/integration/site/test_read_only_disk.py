@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +89,15 @@ def test_what_writes_is_refused_before_anything_else(site: Site) -> None:
             "airlift: hint: check that the disk is mounted writable, and the owner and mode of the directory",
         ]
     assert on_disk(site, WHOLE, "import", "3.airlift", "--dry-run").code == 0
+
+
+def test_a_site_of_before_is_exported_without_a_pin(site: Site) -> None:
+    with contextlib.closing(sqlite3.connect(site.journal_path)) as db:
+        db.execute("DROP TABLE trust")
+    ran = on_disk(site, WHOLE, "export", "--static", "www")
+    assert ran.code == 0, ran.err
+    with site.journal() as journal:
+        assert journal.pinned() is None
 
 
 def test_it_is_served(site: Site) -> None:
