@@ -234,7 +234,8 @@ def inspect_site(site: Site, journal: Journal, progress: Progress) -> tuple[Inve
                     Place.JOURNAL,
                     f"{drop.channel}/{drop.sequence}",
                     "its tags were moving in the registry, and not all may have moved",
-                    f"airlift drops activate --site DIR {drop.channel}/{drop.sequence}",
+                    f"airlift drops activate --site DIR {drop.channel}/{drop.sequence}; or, where clients are to see"
+                    f" nothing of the channel, airlift drops deactivate --site DIR {drop.channel}",
                     (owner_of(drop),),
                 )
             )

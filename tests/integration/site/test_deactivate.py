@@ -110,6 +110,22 @@ def test_the_command_says_what_it_did_and_may_be_repeated(site: Site, tmp_path: 
     )
 
 
+def test_of_tags_that_are_not_all_moved_both_ways_on_are_told(site: Site, tmp_path: Path) -> None:
+    beta = drops.find(site, "beta/1")
+    with site.journal() as journal, journal.transaction():
+        journal.announce(beta)
+    listed = ok("drops", "list", "--site", site.root, home=tmp_path).out.splitlines()
+    assert listed[0].endswith("  tags are not all moved; activate it again, or deactivate the channel again")
+    (found,) = repair.check(site, progress=Silent(), http=HttpSettings())
+    assert (found.subject, found.remedy) == (
+        "beta/1",
+        "airlift drops activate --site DIR beta/1; or, where clients are to see nothing of the channel,"
+        " airlift drops deactivate --site DIR beta",
+    )
+    drops.deactivate(site, "beta")
+    assert repair.check(site, progress=Silent(), http=HttpSettings()) == []
+
+
 def test_drops_of_a_deactivated_channel_may_be_pruned_and_those_of_a_recovered_one_may_not(
     site: Site, tmp_path: Path
 ) -> None:
