@@ -27,7 +27,7 @@ def command(folder: Path, client: str | None, as_json: bool) -> None:
         else:
             console.answer(text)
         return
-    state = drops.status(site)
+    state = drops.status(site, console.progress())
     if as_json:
         console.result_json(state)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from airlift import limits
@@ -272,19 +273,24 @@ def diff(site: Site, old: str, new: str) -> list[Change]:
     return with_sizes(site.store, configs, found)
 
 
-def status(site: Site) -> Mapping[str, Any]:
-    """Return a site's state, as ``airlift status --json`` gives it.
+def status(site: Site, progress: Progress) -> Mapping[str, Any]:
+    """Return a site's state, as ``airlift status --json`` gives it; of a damaged list of trees only a warning tells.
 
     Raises:
         StoreError: the journal cannot be read.
     """
     registry, python = site.config.registry, site.config.python
+    trees: list[Path] = []
+    try:
+        trees = static_places.known(site)
+    except StoreError as error:
+        progress.warn("; ".join(filter(None, (error.message, error.hint))))
     return {
         "url": site.config.url,
         "listen": site.config.listen,
         "registry": None if registry is None else registry.url,
         "python": None if python is None else python.index,
-        "trees": [str(place) for place in static_places.known(site)],
+        "trees": [str(place) for place in trees],
         "trust": site.trust.fingerprint,
         "channels": {
             channel: {"sequence": sequence, "release": release} for channel, (sequence, release) in _seen(site).items()

@@ -114,11 +114,13 @@ def repair(
 
     Raises:
         AirliftError: as `import_bundle`.
+        UsageError: see `Site.refuse_foreign_root`.
         StoreError: the journal is older than the site.
         DeliveryError: the registry refuses.
     """
     if any(item.problem.startswith(_UNREACHED) for item in findings):
         return list(findings)
+    site.refuse_foreign_root()
     with site.journal() as journal:
         kept.refuse_older_journal(site, journal)
     client = None if site.config.registry is None else images.connect(site, http, progress)
@@ -190,11 +192,15 @@ def _fill_index(site: Site, journal: Journal, index: PackageIndex, progress: Pro
 
 
 def _export_again(site: Site, progress: Progress) -> None:
-    """Write the static trees that differ; why one cannot be written is said, and that it differs by the next check."""
+    """Write the static trees that differ; why one cannot be written is said, and that it differs by the next check.
+
+    Where there is no link any more, nothing is written: it would be under the place where a disk belongs.
+    """
     with contextlib.suppress(StoreError):
         for place in static_places.known(site):
             try:
-                static_tree.export(site, place, progress)
+                if static_tree.current(place) is not None:
+                    static_tree.export(site, place, progress)
             except AirliftError as error:
                 progress.warn(error.message)
 

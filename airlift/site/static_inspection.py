@@ -68,8 +68,16 @@ class _Trees:
         except UsageError as error:
             yield Finding(Place.TREE, str(place), error.message, f"move it away, then {again}{_GONE}", self.active)
             return
-        if generation is None or not generation.is_dir():
-            problem = "the tree is missing" if generation is None else f"points to {generation}, which is missing"
+        except StoreError as error:
+            yield Finding(Place.TREE, str(place), error.message, f"{error.hint or again}{_GONE}", self.active)
+            return
+        if generation is None:
+            # A disk that is not mounted looks like this, so a repair leaves it alone.
+            remedy = f"if its disk is not mounted, mount it; else {again}{_GONE}"
+            yield Finding(Place.TREE, str(place), "the tree is missing", remedy, self.active)
+            return
+        if not generation.is_dir():
+            problem = f"points to {generation}, which is missing"
             yield Finding(Place.TREE, str(place), problem, f"{again}{_GONE}", self.active)
             return
         if not static_tree.is_of(generation, place, self.plan):

@@ -6,6 +6,7 @@ A tree is on it once an export came to its end, until a person takes its line ou
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,9 @@ def known(site: Site) -> list[Path]:
         StoreError: the list cannot be read, or is none.
     """
     place = site.root / PLACES
-    if not place.is_file():
-        return []
+    with fs.guarded("reading"):
+        if not place.is_file():
+            return []
     try:
         value = json.loads(fs.read_bounded(place, limits.DOCUMENT))
     except (ValueError, RecursionError):
@@ -38,13 +40,15 @@ def known(site: Site) -> list[Path]:
     return sorted(Path(item) for item in value)
 
 
-def remember(site: Site, target: Path, progress: Progress) -> None:
+def remember(site: Site, places: Sequence[Path], target: Path, progress: Progress) -> None:
     """Put a tree on the list; on a disk that is mounted read-only say that it is not on it.
 
-    Raises:
-        StoreError: the list is damaged.
+    Args:
+        site: whose list.
+        places: what is on it, see `known`.
+        target: the tree.
+        progress: hears where it cannot be put there.
     """
-    places = known(site)
     if target in places:
         return
     try:

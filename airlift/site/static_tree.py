@@ -61,14 +61,16 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
 
     Raises:
         UsageError: `target` is there and not a link that an export made.
-        StoreError: the disk refuses, or two contents have one name.
+        StoreError: the disk refuses, two contents have one name, or the list of trees is damaged.
         PolicyError: two names cannot both be files.
         IntegrityError: a blob that has to be copied is damaged.
     """
-    now = current(target)
     registry = site.config.registry
     skipped = {} if registry is None else {"charts": f"they are in the registry {registry.url}"}
     with kept.changing(site, "exporting", progress):
+        # Not before: another export may move the link while this one waits.
+        now = current(target)
+        places = static_places.known(site)
         catalog = Catalog(site.journal_path, site.store)
         try:
             plan = plan_of(catalog, with_charts=registry is None)
@@ -88,7 +90,7 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
                         _clean_parts(target)
                     raise
         # Not before, since a path that was mistyped would have to be taken out by hand.
-        static_places.remember(site, target, progress)
+        static_places.remember(site, places, target, progress)
     return Export(state, now, len(plan), is_changed, skipped)
 
 
@@ -97,16 +99,19 @@ def current(target: Path) -> Path | None:
 
     Raises:
         UsageError: something else than a link of an export is there.
+        StoreError: the directory that it is in cannot be read.
     """
     if not target.name:
         raise UsageError(f"{target} has no name that a link could have")
-    if not target.is_symlink():
-        if target.exists():
-            raise UsageError(
-                f"{target} exists and is no export", hint="choose a name that is free; the export makes a link there"
-            )
-        return None
-    pointed = str(target.readlink())
+    with fs.guarded("reading"):
+        if not target.is_symlink():
+            if target.exists():
+                raise UsageError(
+                    f"{target} exists and is no export",
+                    hint="choose a name that is free; the export makes a link there",
+                )
+            return None
+        pointed = str(target.readlink())
     if not pointed.startswith(target.name) or not _GENERATION.fullmatch(pointed[len(target.name) :]):
         raise UsageError(f"{target} is a link to {pointed[:200]}, which no export made", hint="choose another name")
     return target.with_name(pointed)

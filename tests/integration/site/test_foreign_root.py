@@ -45,6 +45,7 @@ def site(tmp_path: Path) -> Site:
     [
         ("import", "3.airlift"),
         ("check", "--repair", "1.airlift"),
+        ("check", "--repair"),
         ("site", "recover", "--min-sequence", "stable=2", "--min-sequence", "stable=2"),
     ],
     ids=" ".join,

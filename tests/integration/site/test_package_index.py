@@ -104,7 +104,7 @@ def test_an_import_fills_the_index_and_pip_and_uv_install_from_it(tmp_path: Path
     assert installed([*command], tmp_path / "p", tmp_path) == expected
     command_uv = [require("uv"), "pip", "install", "-q", "--no-cache", "--python", sys.executable]
     assert installed([*command_uv], tmp_path / "u", tmp_path, UV_PYTHON_DOWNLOADS="never") == expected
-    assert drops.status(site)["python"] == devpi.index
+    assert drops.status(site, Silent())["python"] == devpi.index
 
 
 def test_what_is_there_is_not_uploaded_again(tmp_path: Path, devpi: Devpi) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 
 from airlift.digest import hex_of
 from airlift.digest import of as digest_of
-from airlift.site import drops
+from airlift.progress import Silent
+from airlift.site import drops, static_tree
 from airlift.site.config import Site
 from tests.support.charts import chart
 from tests.support.cli import airlift, ok
@@ -127,6 +130,10 @@ def test_a_tree_that_is_gone_is_told_until_its_line_is_taken_out(site: Site, tmp
     code, (found,) = check(site)
     assert (code, found["subject"], found["problem"]) == (17, str(tree), "the tree is missing")
     assert "take its path out of static.json" in found["remedy"]
+    assert "if its disk is not mounted, mount it; else airlift export --static" in found["remedy"]
+    # Nor is it made again by a repair, which would write under the place where a disk belongs.
+    assert check(site, "--repair") == (17, [found])
+    assert not tree.is_symlink()
     (tree.with_name("mine")).mkdir()
     tree.symlink_to("mine")
     assert check(site)[1][0]["problem"] == f"{tree} is a link to mine, which no export made"
@@ -136,8 +143,53 @@ def test_a_tree_that_is_gone_is_told_until_its_line_is_taken_out(site: Site, tmp
     assert json.loads(listed.read_text()) == [str(tree)]
     listed.write_text("[ ]")
     assert check(site) == (0, [])
+
+
+def test_a_damaged_list_of_trees_is_told_and_nothing_is_written_beside_it(site: Site, tmp_path: Path) -> None:
+    listed = site.root / "static.json"
     listed.write_text("{}")
-    assert check(site)[1][0]["problem"] == f"{listed}: expected a JSON list of absolute paths"
+    problem = f"{listed}: expected a JSON list of absolute paths"
+    remedy = "remove it, and run airlift export --static once more for each tree"
+    assert check(site)[1][0]["problem"] == problem
+    ran = ok("status", "--site", site.root, "--json", home=tmp_path)
+    assert (ran.json["trees"], ran.err) == ([], f"airlift: warning: {problem}; {remedy}\n")
+    before = (tmp_path / "tree").readlink()
+    drops.rollback(site, None)
+    for name in ("tree", "other"):
+        ran = airlift("export", "--static", tmp_path / name, "--site", site.root, home=tmp_path)
+        assert (ran.code, ran.err) == (16, f"airlift: error: {problem}\nairlift: hint: {remedy}\n")
+    assert (tmp_path / "tree").readlink() == before
+    assert not (tmp_path / "other").is_symlink()
+
+
+class Waiting(Silent):
+    """Stops an export that has to wait for another command, until it may go on."""
+
+    def __init__(self) -> None:
+        self.waits, self.may_go = threading.Event(), threading.Event()
+
+    def note(self, message: str) -> None:
+        self.waits.set()
+        assert self.may_go.wait(60), message
+
+
+@pytest.mark.parametrize("last", ["stable/1", "stable/2"])
+def test_an_export_that_waited_for_another_begins_with_what_that_one_left(
+    site: Site, tmp_path: Path, last: str
+) -> None:
+    tree, waiting = tmp_path / "tree", Waiting()
+    with ThreadPoolExecutor(1) as pool:
+        with site.locked("testing", Silent()):
+            late = pool.submit(static_tree.export, site, tree, waiting)
+            assert waiting.waits.wait(60)
+        drops.activate(site, "stable/1")
+        between = static_tree.export(site, tree, Silent()).generation
+        drops.activate(site, last)
+        waiting.may_go.set()
+        assert late.result(60).changed is (last == "stable/2")
+    assert (tree / "files/tool").read_bytes() == b"tool of month %d" % int(last[-1])
+    # A web server may be on its way through it.
+    assert between.is_dir()
 
 
 def spoil(tree: Path) -> None:
