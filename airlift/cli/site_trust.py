@@ -8,7 +8,6 @@ import click
 
 from airlift.cli import console, options
 from airlift.site import pin
-from airlift.site.config import load_site
 
 
 @click.command()
@@ -17,7 +16,7 @@ from airlift.site.config import load_site
 @click.option("--fingerprint", metavar="HEX", required=True, help="Of this file, from paper.")
 def trust(folder: Path, trust_file: Path, fingerprint: str) -> None:
     """Pin another trust file, when keys or persons change. What was imported stays."""
-    done = pin.pin(load_site(folder, is_pinned=False), trust_file, fingerprint, console.progress())
+    done = pin.pin(folder, trust_file, fingerprint, console.progress())
     for drop in done.unproven:
         console.warn(
             f"{drop.channel}/{drop.sequence} is not signed as this file demands: it stays, and would be left out when"

@@ -33,6 +33,7 @@ from airlift.trust.roots import Trust, load_trust
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 MAPPING = "{registry}/{repository}"
+_CA = "file with the certificates that it is checked against, or directory of them as openssl rehash makes it"
 
 
 def _address(value: str) -> str:
@@ -97,7 +98,7 @@ class RegistryConfig(_Strict):
     """A registry that takes the images and charts in place of the embedded one."""
 
     url: Url = Field(description="its address; a path behind it is put before every repository")
-    ca: Text | None = Field(default=None, description="file with the certificates that it is checked against")
+    ca: Text | None = Field(default=None, description=_CA)
     username: Text | None = None
     password_file: Text | None = Field(default=None, description="file whose first line is the password")
 
@@ -144,7 +145,7 @@ class IndexConfig(_Strict):
 
     upload: Address = Field(description="where twine would upload to", examples=["https://devpi.example/ops/site/"])
     index: Address = Field(description="what pip reads", examples=["https://devpi.example/ops/site/+simple/"])
-    ca: Text | None = Field(default=None, description="file with the certificates that it is checked against")
+    ca: Text | None = Field(default=None, description=_CA)
     username: Text | None = None
     password_file: Text | None = Field(default=None, description="file whose first line is the password")
 
@@ -228,11 +229,13 @@ class Site:
         """Return how to reach an external mirror: with its certificates, and in the words of site.yaml.
 
         Raises:
-            StoreError: the file with its certificates is not there.
+            StoreError: what has its certificates is not there, or may not be looked at.
         """
         key = "registry" if isinstance(config, RegistryConfig) else "python"
         ca = self.at(config.ca)
-        if ca is not None and not ca.is_file():
+        with fs.guarded(f"ca of {key} in site.yaml: reading"):
+            is_missing = ca is not None and not ca.exists()
+        if is_missing:
             raise StoreError(f"ca of {key} in site.yaml: {ca}: no such file", hint=f"mend ca of {key} in site.yaml")
         return replace(
             http,
@@ -322,12 +325,12 @@ class Site:
         return False
 
 
-def load_site(root: Path, *, is_pinned: bool = True) -> Site:
+def load_site(root: Path, *, believing: Trust | None = None) -> Site:
     """Read a site.
 
     Args:
         root: its directory.
-        is_pinned: whether trust.json has to be the file that was pinned.
+        believing: what it is to believe in place of trust.json, which is not read then.
 
     Raises:
         UsageError: there is no site in this directory.
@@ -341,18 +344,15 @@ def load_site(root: Path, *, is_pinned: bool = True) -> Site:
     if not is_there:
         raise UsageError(f"{root} is no site: there is no site.yaml", hint="make one with: airlift site init DIR")
     config = yamldoc.validate(SiteConfig, yamldoc.load(path))
+    if believing is not None:
+        return Site(root, config, believing)
     site = Site(root, config, load_trust(root / "trust.json"))
-    if is_pinned:
-        _check_pin(site)
-    return site
-
-
-def _check_pin(site: Site) -> None:
     pinned = None
     # Of a journal that is lost or cannot be read hears who needs it; the way back from that begins here too.
     with contextlib.suppress(StoreError), site.journal() as journal:
         pinned = journal.pinned()
     site.refuse_other_pin(pinned)
+    return site
 
 
 def init_site(root: Path, trust_file: Path, config: SiteConfig) -> Site:

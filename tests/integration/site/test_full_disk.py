@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from airlift.trust.roots import load_trust
 from tests import components
 from tests.support.cli import airlift
 from tests.support.site_bundles import Cargo, make_site, ship, take
@@ -59,6 +60,15 @@ def test_the_journal_opens_with_the_space_that_was_set_aside(home: Path, verb: t
 
     assert ran.code == 0, ran.err
     assert said in ran.out
+
+
+def test_a_trust_file_is_pinned(home: Path) -> None:
+    file = home / "site.keys" / "trust.json"
+    verb = ("site", "trust", "--site", "disk", "--trust", file, "--fingerprint", load_trust(file).fingerprint)
+    ran = airlift(*verb, home=home, prefix=prefix(home))
+
+    assert ran.code == 0, ran.err
+    assert ran.out == f"fingerprint {load_trust(file).fingerprint}\n"
 
 
 def test_it_is_served(home: Path) -> None:

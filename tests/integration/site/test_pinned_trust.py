@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airlift.errors import TrustError
+from airlift.errors import StoreError, TrustError
 from airlift.progress import Silent
 from airlift.site import drops, pin, repair, static_tree
 from airlift.site.config import Site, load_site
@@ -128,16 +128,67 @@ def test_a_kill_between_file_and_journal_is_finished_by_the_same_command(site: S
     fingerprint = swap(site, tmp_path, "ann", "bob")
     with pytest.raises(TrustError):
         load_site(site.root)
-    done = pin.pin(load_site(site.root, is_pinned=False), tmp_path / "other.json", fingerprint, Silent())
+    done = pin.pin(site.root, tmp_path / "other.json", fingerprint, Silent())
     assert (done.before, done.unproven) == (site.trust.fingerprint, ())
     assert load_site(site.root).trust.fingerprint == fingerprint
+
+
+def test_a_kill_between_journal_and_file_is_finished_by_the_same_command(site: Site, tmp_path: Path) -> None:
+    path, fingerprint = other_trust(tmp_path, "ann", "bob")
+    with site.journal() as journal:
+        journal.pin(fingerprint)
+    with pytest.raises(TrustError):
+        load_site(site.root)
+    pin.pin(site.root, path, fingerprint, Silent())
+    assert load_site(site.root).trust.fingerprint == fingerprint
+
+
+def test_a_journal_that_does_not_take_the_pin_leaves_the_site_as_it_is(site: Site, tmp_path: Path) -> None:
+    path, fingerprint = other_trust(tmp_path, "ann", "bob")
+    with contextlib.closing(sqlite3.connect(site.journal_path)) as db:
+        db.execute("CREATE TRIGGER no BEFORE INSERT ON trust BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    with pytest.raises(StoreError, match="no room"):
+        pin.pin(site.root, path, fingerprint, Silent())
+    assert load_site(site.root).trust == site.trust
+    assert list(site.root.glob(".trust.json*")) == []
+
+
+@pytest.mark.parametrize("there", [b"{", b"", None], ids=["truncated", "empty", "gone"])
+def test_a_damaged_trust_file_is_mended_by_pinning_it_once_more(
+    site: Site, tmp_path: Path, there: bytes | None
+) -> None:
+    place, copy = site.root / "trust.json", tmp_path / "copy.json"
+    copy.write_bytes(place.read_bytes())
+    place.unlink()
+    if there is not None:
+        place.write_bytes(there)
+    fingerprint = site.trust.fingerprint
+    ran = airlift("site", "trust", "--site", site.root, "--trust", copy, "--fingerprint", fingerprint, home=tmp_path)
+    assert (ran.code, ran.out) == (0, f"fingerprint {fingerprint}\n"), ran.err
+    assert load_site(site.root) == site
+
+
+@pytest.mark.parametrize("persons", [("ann", "bob"), ("bob",)], ids=["still believes", "believes no more"])
+def test_a_journal_from_an_older_backup_is_not_pinned_anew(
+    site: Site, tmp_path: Path, persons: tuple[str, ...]
+) -> None:
+    before = (site.root / "trust.json").read_bytes()
+    backup = site.journal_path.read_bytes()
+    take(site, tmp_path / "2.airlift")
+    site.journal_path.write_bytes(backup)
+    path, fingerprint = other_trust(tmp_path, *persons)
+    ran = airlift("site", "trust", "--site", site.root, "--trust", path, "--fingerprint", fingerprint, home=tmp_path)
+    assert ran.code == 16, ran.err
+    assert "is older than drops/: stable/2 (sha256:" in ran.err
+    assert "run airlift site recover" in ran.err
+    assert (site.root / "trust.json").read_bytes() == before
 
 
 def test_a_command_that_waited_while_another_file_was_pinned_does_not_believe_the_one_of_before(
     site: Site, tmp_path: Path
 ) -> None:
     path, fingerprint = other_trust(tmp_path, "bob")
-    pin.pin(load_site(site.root, is_pinned=False), path, fingerprint, Silent())
+    pin.pin(site.root, path, fingerprint, Silent())
     with pytest.raises(
         TrustError, match=f"has the fingerprint {site.trust.fingerprint}, the site pinned {fingerprint}"
     ):

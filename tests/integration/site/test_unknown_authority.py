@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 
+from airlift.errors import StoreError
 from airlift.site.config import IndexConfig, RegistryConfig
+from airlift.transport.settings import HttpSettings
+from tests.components import require, require_root
 from tests.support.cli import airlift, ok
 from tests.support.indexes import running_index
 from tests.support.registry import Registry, running_registry
@@ -47,6 +52,40 @@ def test_a_site_names_it_in_site_yaml(tmp_path: Path, registry: Registry, bundle
     path = site.root / "site.yaml"
     path.write_text(path.read_text().replace("registry:\n", f"registry:\n  ca: {registry.ca}\n"))
     ok("import", bundle, "--site", site.root, home=tmp_path)
+
+
+def test_a_directory_of_authorities_is_taken_as_well(tmp_path: Path, registry: Registry, bundle: Path) -> None:
+    assert registry.ca is not None
+    folder, password = tmp_path / "authorities", tmp_path / "password"
+    folder.mkdir()
+    password.write_text("s3cret\n")
+    config = RegistryConfig(url=registry.url, ca=str(folder), username="alice", password_file=str(password))
+    site = make_site(tmp_path / "site", registry=config)
+    ran = airlift("import", bundle, "--site", site.root, home=tmp_path)
+    assert ran.code == 17
+    assert UNTRUSTED in ran.err
+    (folder / "ca.crt").write_bytes(registry.ca.read_bytes())
+    subprocess.run([require("openssl"), "rehash", folder], check=True, timeout=60)
+    ok("import", bundle, "--site", site.root, home=tmp_path)
+    assert ok("check", "--site", site.root, home=tmp_path).out == "clean: everything is as the drops say\n"
+
+
+def test_an_authority_that_is_not_there_or_may_not_be_looked_at_is_said_to_be_so(tmp_path: Path) -> None:
+    require_root()
+    config = RegistryConfig(url="https://registry.example", ca=str(tmp_path / "closed" / "ca.crt"))
+    site = make_site(tmp_path / "site", registry=config)
+    with pytest.raises(StoreError) as missing:
+        site.reaching(config, HttpSettings())
+    assert missing.value.message == f"ca of registry in site.yaml: {tmp_path}/closed/ca.crt: no such file"
+    (tmp_path / "closed").mkdir(mode=0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StoreError) as closed:
+            site.reaching(config, HttpSettings())
+    finally:
+        os.seteuid(0)
+    assert closed.value.message.startswith("ca of registry in site.yaml: reading ")
+    assert closed.value.message.endswith("/ca.crt: Permission denied")
 
 
 def test_a_site_names_that_of_its_package_index_there_too(tmp_path: Path, bundle: Path) -> None:
