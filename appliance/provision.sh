@@ -155,7 +155,8 @@ check_trust() {
   fi
   if [ -f "$SITE/site.yaml" ] && ! same trust.json "$SITE/trust.json"; then
     fail 14 "the site pinned another trust file than this kit carries" \
-      "a site's trust is not exchanged by a kit; compare $SITE/trust.json with $kit/trust.json"
+      "where the paper names the kit's, pin it, then run this again: cd / && runuser -u $USER_NAME -- airlift site trust\
+ --site $SITE --trust $kit/trust.json --fingerprint HEX"
   fi
 }
 

@@ -146,8 +146,16 @@ def test_a_site_is_not_changed_by_other_words(site: BareMachine, options: str, s
     refused(site, options, 2, says)
 
 
-def test_a_sites_trust_is_not_exchanged_by_a_kit(site: BareMachine) -> None:
-    refused(site, URL, 14, "the site pinned another trust file than this kit carries", "/media/other")
+def test_a_sites_trust_is_not_exchanged_by_a_kit_but_by_the_command_that_it_names(site: BareMachine) -> None:
+    says = "the site pinned another trust file than this kit carries"
+    refused(site, URL, 14, says, "/media/other")
+    hint = site.run(f"sh provision.sh {URL}", "/media/other").stderr.splitlines()[-1]
+    command = hint.partition("then run this again: ")[2]
+    assert command.endswith("--site /var/lib/airlift/site --trust /media/other/trust.json --fingerprint HEX")
+    for kit in ("/media/other", KIT):
+        fingerprint = (site.root / kit.lstrip("/") / "trust.fingerprint").read_text().strip()
+        site.ok(command.replace("/media/other", kit).replace("HEX", f"'{fingerprint}'"))
+        assert says not in site.run(f"sh provision.sh {URL} --dry-run", kit).stderr
 
 
 def test_a_site_is_left_as_it_is_by_the_words_that_made_it(site: BareMachine) -> None:
