@@ -114,6 +114,7 @@ def activate(
 
     Raises:
         UsageError: there is no such drop.
+        TrustError: another trust file was pinned while this waited.
         StoreError: it is not complete, or the journal is older than the site.
         PolicyError: a name of it belongs to another channel.
         DeliveryError: the external registry refuses.
@@ -158,6 +159,8 @@ def deactivate(
 
     Raises:
         UsageError: there is no drop of this channel, or it is not known which one clients see.
+        TrustError: another trust file was pinned while this waited.
+        StoreError: the journal is older than the site.
         DeliveryError: the external registry refuses; the same command goes on.
     """
     progress = progress or Silent()
@@ -201,7 +204,7 @@ def rollback(
 
     Raises:
         UsageError: which channel is not clear, or it has no earlier complete drop.
-        StoreError, PolicyError, DeliveryError: as `activate`.
+        TrustError, StoreError, PolicyError, DeliveryError: as `activate`.
     """
     return _activate(site, lambda: before(site, channel)[1], progress or Silent(), http or HttpSettings())
 

@@ -144,6 +144,7 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
     Raises:
         UsageError: a drop of the plan is active now, or its channel has no active one; or one that it gives up is
             complete now.
+        TrustError: another trust file was pinned while this waited.
         StoreError: the disk refuses, or the journal is older than the site.
         DeliveryError: the external registry does not answer or refuses. Nothing was done where that shows at once.
     """

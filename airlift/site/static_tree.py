@@ -61,14 +61,17 @@ def export(site: Site, target: Path, progress: Progress) -> Export:
 
     Raises:
         UsageError: `target` is there and not a link that an export made.
+        TrustError: another trust file was pinned while this waited.
         StoreError: the disk refuses, two contents have one name, or the list of trees is damaged.
         PolicyError: two names cannot both be files.
         IntegrityError: a blob that has to be copied is damaged.
     """
+    # A wrong name is told before anybody waits.
+    current(target)
     registry = site.config.registry
     skipped = {} if registry is None else {"charts": f"they are in the registry {registry.url}"}
     with kept.changing(site, "exporting", progress):
-        # Not before: another export may move the link while this one waits.
+        # Not the one of before: another export may have moved the link while this one waited.
         now = current(target)
         places = static_places.known(site)
         catalog = Catalog(site.journal_path, site.store)

@@ -13,6 +13,7 @@ import pytest
 
 from airlift.digest import hex_of
 from airlift.digest import of as digest_of
+from airlift.errors import UsageError
 from airlift.progress import Silent
 from airlift.site import drops, static_tree
 from airlift.site.config import Site
@@ -190,6 +191,13 @@ def test_an_export_that_waited_for_another_begins_with_what_that_one_left(
     assert (tree / "files/tool").read_bytes() == b"tool of month %d" % int(last[-1])
     # A web server may be on its way through it.
     assert between.is_dir()
+
+
+def test_a_name_that_somebody_else_has_is_told_before_an_export_waits(site: Site, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, site.locked("testing", Silent()):
+        late = pool.submit(static_tree.export, site, tmp_path, Silent())
+        with pytest.raises(UsageError, match="exists and is no export"):
+            late.result(60)
 
 
 def spoil(tree: Path) -> None:
