@@ -70,6 +70,8 @@ def decode(data: bytes, *, limit: int, subject: str) -> Any:
     try:
         value = json.loads(data.decode("utf-8"))
         again = encode(value)
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{subject}: not canonical JSON: byte {error.start} is not UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{subject}: not canonical JSON: {error}") from None
     if again != data:

@@ -107,7 +107,7 @@ class _Lines:
     """A line when a phase begins; for logs."""
 
     def start(self, label: str, total: int, *, unit: str = "B") -> None:
-        what = "" if not total else f", {size(total)}" if unit == "B" else f", {total} {unit}"
+        what = "" if not total else f", {size(total)}" if unit == "B" else f", {count(total, unit.removesuffix('s'))}"
         say(f"{label}{what}")
 
     def advance(self, amount: int) -> None:

@@ -40,6 +40,12 @@ def watch() -> None:
     threading.Thread(target=_wait, args=(heard,), name="interrupt", daemon=True).start()
 
 
+def over() -> None:
+    """Let signals do nothing any more: the command has its result, and a late one must not change its code."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 

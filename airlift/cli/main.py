@@ -85,7 +85,9 @@ def group() -> None:
 def main() -> None:
     """Run a verb and exit with its code."""
     interrupt.watch()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    interrupt.over()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

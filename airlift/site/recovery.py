@@ -69,7 +69,7 @@ def minimums(given: Sequence[str], channels: Iterable[str]) -> dict[str, int]:
             raise UsageError(
                 f"--min-sequence of channel {channel}: expected the same number twice, got {got}",
                 hint=f"--min-sequence {channel}=N --min-sequence {channel}=N; no bundle below N is accepted afterwards,"
-                " so take the highest sequence that the paper records say was imported",
+                " so take the highest sequence that the paper records say was imported, and 1 where none was",
             )
     return {channel: numbers[0] for channel, numbers in found.items()}
 

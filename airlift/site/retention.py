@@ -136,7 +136,7 @@ def plan(site: Site, keep: int, give_up: Iterable[Drop] = ()) -> Plan:
 
 
 def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | None = None) -> Plan:
-    """Do what a plan says, as far as it still holds, and return what was done.
+    """Do what a plan says and is still to be done, and return what was done.
 
     The external registry comes last: where it does not answer, or an import is not complete, executing the same plan
     again finishes it.

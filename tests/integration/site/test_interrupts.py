@@ -267,3 +267,20 @@ def _child_of(parent: int) -> int:
                     return int(child)
         time.sleep(0.05)
     raise AssertionError("no program was started")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_result_leaves_the_exit_code_alone(tmp_path: Path, number: signal.Signals) -> None:
+    site = make_site(tmp_path / "site")
+    last = (
+        "import atexit, os, sys\n"
+        f"atexit.register(lambda: os.kill(os.getpid(), {int(number)}))\n"
+        "from airlift.cli.main import main\n"
+        f"sys.argv = ['airlift', 'status', '--site', {str(site.root)!r}]\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", last], capture_output=True, text=True, env=environment(tmp_path), check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "interrupt" not in ended.stderr.lower()
