@@ -72,11 +72,16 @@ class BlobWriter:
 
 
 class Store:
-    """One directory of blobs."""
+    """One directory of blobs.
+
+    Attributes:
+        root: of the image layout.
+        blobs: where the blobs are in it.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._blobs = root / "blobs" / "sha256"
+        self.blobs = root / "blobs" / "sha256"
 
     def create(self) -> Store:
         """Make the directories and the layout file where they are missing; return itself.
@@ -88,7 +93,7 @@ class Store:
             for folder in (
                 self.root,
                 self.root / "blobs",
-                self._blobs,
+                self.blobs,
                 self.root / _INGEST,
             ):
                 if not folder.is_dir():
@@ -98,9 +103,14 @@ class Store:
             fs.write(self.root / "oci-layout", oci.LAYOUT_FILE)
         return self
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a place for blobs at all; its disk may not be mounted."""
+        return self.blobs.is_dir()
+
     def path(self, digest: Digest) -> Path:
         """Return where a blob is or would be."""
-        return self._blobs / digests.hex_of(digest)
+        return self.blobs / digests.hex_of(digest)
 
     def has(self, digest: Digest) -> bool:
         """Say whether the blob is here."""
@@ -185,21 +195,33 @@ class Store:
             StoreError: the disk refuses.
         """
         with fs.guarded("syncing"):
-            fs.sync_directory(self._blobs)
+            fs.sync_directory(self.blobs)
 
     def clear_ingest(self) -> None:
         """Remove what killed runs left. What somebody is writing right now stays."""
         fs.remove_abandoned((self.root / _INGEST).glob("*"))
 
     def digests(self) -> Iterator[Digest]:
-        """Yield every blob's digest; what is `strange` is left out."""
-        for path in sorted(self._blobs.iterdir()):
+        """Yield every blob's digest; what is `strange` is left out.
+
+        Raises:
+            StoreError: the store is not there, or cannot be read.
+        """
+        for path in self._listed():
             if _BLOB.fullmatch(path.name):
                 yield digests.from_hex(path.name)
 
     def strange(self) -> list[Path]:
-        """Return what lies among the blobs and has no name of one, sorted."""
-        return [path for path in sorted(self._blobs.iterdir()) if not _BLOB.fullmatch(path.name)]
+        """Return what lies among the blobs and has no name of one, sorted.
+
+        Raises:
+            StoreError: the store is not there, or cannot be read.
+        """
+        return [path for path in self._listed() if not _BLOB.fullmatch(path.name)]
+
+    def _listed(self) -> list[Path]:
+        with fs.guarded("reading"):
+            return sorted(self.blobs.iterdir())
 
     def verify(self, digest: Digest) -> int:
         """Read a blob again, whole, and return its size.

@@ -27,6 +27,10 @@ from airlift.site.listing import Listing
 
 WORKERS: Final = 4
 _FROM_BUNDLE: Final = "airlift check --site DIR --repair BUNDLE with the bundle of that drop"
+_NO_STORE: Final = (
+    "see whether its disk is mounted; if it is lost, airlift check --site DIR --repair BUNDLE makes it again, with the"
+    " bundle of each drop"
+)
 _NOT_OURS: Final = "airlift did not put it there: look at it, and move it away"
 
 ItemT = TypeVar("ItemT")
@@ -117,11 +121,13 @@ class Inventory:
     """What the complete drops say has to be there.
 
     Attributes:
+        drops: the complete ones.
         configs: each drop with what it holds, as far as that can be read.
         sizes: every blob that the store has to have; None where nothing says how large it is.
         owners: blob to what needs it, in the store or in a registry.
     """
 
+    drops: list[Drop] = field(default_factory=list)
     configs: list[tuple[Drop, DropConfig]] = field(default_factory=list)
     sizes: dict[Digest, int | None] = field(default_factory=dict)
     owners: dict[Digest, dict[Owner, None]] = field(default_factory=dict)
@@ -158,6 +164,7 @@ def take_inventory(site: Site, journal: Journal) -> Inventory:
     for drop in journal.drops():
         if drop.state != READY:
             continue
+        found.drops.append(drop)
         own_parts = owner_of(drop)
         found.need(drop.config, None, own_parts)
         with contextlib.suppress(BundleError, IntegrityError, StoreError):
@@ -243,6 +250,9 @@ def inspect_site(site: Site, journal: Journal, progress: Progress) -> tuple[Inve
 
 
 def _blobs(site: Site, inventory: Inventory, progress: Progress) -> list[Finding]:
+    if not site.store.is_there:
+        owners = tuple(owner_of(drop) for drop in inventory.drops)
+        return [Finding(Place.STORE, str(site.store.blobs), "the directory of the store is missing", _NO_STORE, owners)]
     items = sorted(inventory.sizes.items())
     progress.start("hashing the store", len(items), unit="blobs")
 

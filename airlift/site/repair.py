@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from airlift import digest as digests
 from airlift import limits
+from airlift.digest import Digest
 from airlift.errors import AirliftError, DeliveryError, FetchError, IntegrityError, StoreError
 from airlift.progress import Progress
 from airlift.site import (
@@ -100,7 +100,7 @@ def repair(
     """Mend what `check` found, check once more, and return what is still wrong.
 
     Damaged blobs of the store are replaced by those of the bundle; without a bundle they stay. While the registry does
-    not answer, nothing is mended.
+    not answer, or the store is not there and no bundle brings it, nothing is mended.
 
     Args:
         site: which.
@@ -118,11 +118,15 @@ def repair(
         StoreError: the journal is older than the site.
         DeliveryError: the registry refuses.
     """
-    if any(item.problem.startswith(_UNREACHED) for item in findings):
+    is_store_lost = bundle is None and not site.store.is_there
+    if is_store_lost or any(item.problem.startswith(_UNREACHED) for item in findings):
         return list(findings)
     site.refuse_foreign_root()
     with site.journal() as journal:
         kept.refuse_older_journal(site, journal)
+    if bundle is not None:
+        # Its directory is what keeps other commands out meanwhile.
+        site.store.create()
     client = None if site.config.registry is None else images.connect(site, http, progress)
     if client is not None:
         with kept.changing(site, "mending", progress) as journal:
@@ -137,7 +141,12 @@ def repair(
             passphrase=passphrase,
             progress=progress,
             http=http,
-            mend=frozenset(digests.parse(f.subject) for f in findings if f.place is Place.STORE),
+            mend=frozenset(
+                # What is strange, or the store itself, has a path.
+                Digest(f.subject)
+                for f in findings
+                if f.place is Place.STORE and f.subject.startswith("sha256:")
+            ),
         )
     if client is not None:
         with kept.changing(site, "mending", progress) as journal:

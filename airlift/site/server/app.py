@@ -15,7 +15,7 @@ from typing import Final
 
 from aiohttp import web
 
-from airlift.errors import AirliftError
+from airlift.errors import AirliftError, StoreError
 from airlift.site.catalog import Catalog
 from airlift.site.config import Site, split_listen
 from airlift.site.server import charts, content, files, images, models, wheels
@@ -95,8 +95,13 @@ async def serve(
 
     Raises:
         AirliftError: the address is taken or not ours.
-        StoreError: the journal cannot be read.
+        StoreError: the journal cannot be read, or the store is not there.
     """
+    if not site.store.is_there:
+        raise StoreError(
+            f"the store is not there: {site.store.blobs} is no directory",
+            hint="see whether its disk is mounted; airlift check says what is missing, and how to bring it again",
+        )
     app = make_app(site)
     under_way = app[_UNDER_WAY]
     cut = 0
