@@ -58,6 +58,13 @@ def prune(
             f" import its bundle again, or, where that is lost, make and execute a plan with --give-up RELEASE; then"
             f" execute this same plan{' once more' if planned is not None else ''}"
         )
+    if done.unsure_of:
+        which = ", ".join(names[release] for release in done.unsure_of)
+        console.warn(
+            f"the index of {which} in drops/ is missing or damaged, so nothing is deleted but what the pruned drops"
+            " served: airlift check --site DIR --repair BUNDLE with its bundle mends it; make a plan after that for the"
+            " rest"
+        )
     if as_json:
         console.result_json(done.to_json())
     else:

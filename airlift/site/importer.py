@@ -13,18 +13,26 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from airlift import artifact
+from airlift import artifact, fs, limits
 from airlift.bundle.reader import BundleReader
 from airlift.digest import Digest
-from airlift.errors import BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError
+from airlift.errors import (
+    BundleError,
+    IntegrityError,
+    ManifestError,
+    PolicyError,
+    StoreError,
+    TrustError,
+    UsageError,
+)
 from airlift.progress import Progress
-from airlift.site import kept
+from airlift.site import contents, kept
 from airlift.site.changes import Change, changes
 from airlift.site.clashes import listing_of, refuse_clashes
 from airlift.site.config import Site
 from airlift.site.contents import Contents
 from airlift.site.intake import Damaged, Intake
-from airlift.site.journal import READY, STAGING, Drop, Journal
+from airlift.site.journal import READY, STAGING, VERIFIED, Drop, Journal
 from airlift.site.listing import Listing, Name, Service
 from airlift.site.mirror import Several, Target
 from airlift.site.mirrors import images, wheels
@@ -208,8 +216,8 @@ class _Import:
         is_mending = known is not None and known.state == READY
         was_whole = known is not None and (is_mending or kept.is_proven(self.site, drop.release))
         distrusted: Container[Digest] = self.mend or frozenset()
-        if known is not None and known.state == STAGING and was_whole:
-            # Recovery found something of it damaged.
+        if self.mend is None and known is not None and known.state != VERIFIED and was_whole:
+            # Something of it was found missing or damaged, by recovery or just now.
             distrusted = Damaged(self.site.store)
         if not is_dry and not is_mending:
             journal.stage(drop)
@@ -288,13 +296,22 @@ class _Import:
 
 
 def is_whole(site: Site, journal: Journal, drop: Drop) -> bool:
-    """Say whether the store still has what a drop shows; where it does not, the bundle mends it.
+    """Say whether the site still has what a drop shows and is kept of it; where it does not, the bundle mends it.
 
     Raises:
         StoreError: the journal cannot be read.
     """
     store = site.store
-    return all(store.has(digest) and store.size(digest) == size for digest, size in journal.held_blobs(drop.release))
+    if kept.problems(site, drop):
+        return False
+    try:
+        found = contents.read(fs.read_bounded(site.index_path(drop.release), limits.INDEX_DOCUMENT), store)
+    except (BundleError, IntegrityError, StoreError):
+        return False
+    said = [*(value.digest for value in found.values), *(item.root.digest for item in found.config.artifacts)]
+    return all(map(store.has, said)) and all(
+        store.has(digest) and store.size(digest) == size for digest, size in journal.held_blobs(drop.release)
+    )
 
 
 def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, progress: Progress) -> tuple[str, ...]:

@@ -177,7 +177,7 @@ class Flight:
             return
         if is_mendable:
             remedy = "nothing has to be done: the import brings them again"
-            message = "the drop is here already, but blobs of it are missing or have another size"
+            message = "the drop is here already, but something of it is missing or damaged"
             yield Finding("sequence", Severity.WARNING, message, remedy)
         elif is_here:
             yield _ok("sequence", "the drop is here already and complete")

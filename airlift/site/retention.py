@@ -3,6 +3,7 @@
 * Of a channel without an active drop no complete drop goes, unless it was deactivated.
 * A drop whose import is not complete goes only when a person names it: its bundle may still come.
 * An active drop, one whose tags are on their way, and the newest drops of each channel stay, with all they need.
+* Where nothing tells whole what a kept drop needs, only what the going drops served goes, or nothing.
 * Executing compares the plan with the site once more: what came or became active meanwhile is never touched.
 * The journal forgets a drop before its blobs go, so a kill leaves at most blobs that nobody names, and the next plan
   has them. A reserve on the disk lets the journal forget even when the disk is full.
@@ -11,12 +12,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from airlift import artifact, canonical, fs, limits
+from airlift import digest as digests
 from airlift.canonical import JsonObject
 from airlift.digest import Digest
 from airlift.digest import parse as parse_digest
@@ -31,6 +33,7 @@ from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
 
 PLAN: Final = "airlift.prune/v1"
+_UNREADABLE: Final = (StoreError, BundleError, IntegrityError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Plan:
         manifests: what is deleted in the external registry.
         waits_for: releases whose import is not complete, where `manifests` has to wait for that: what they need there
             is not known yet. Executing the same plan afterwards deletes it.
+        unsure_of: releases that stay and whose index in ``drops/`` is missing or damaged: beside it nothing tells which
+            blob is the drop's own manifest, so `blobs` has nothing but what the pruned drops served.
     """
 
     releases: tuple[str, ...]
@@ -51,6 +56,7 @@ class Plan:
     manifests: tuple[Doomed, ...] = ()
     waits_for: tuple[str, ...] = ()
     given_up: tuple[str, ...] = ()
+    unsure_of: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -66,6 +72,7 @@ class Plan:
             "blobs": [{"digest": digest, "size": size} for digest, size in self.blobs],
             "registry": [item.to_json() for item in self.manifests],
             "registry_waits_for": list(self.waits_for),
+            "unsure_of": list(self.unsure_of),
             "size": self.size,
         }
 
@@ -123,16 +130,19 @@ def plan(site: Site, keep: int, give_up: Iterable[Drop] = ()) -> Plan:
             d.release for d in drops if d.state == READY and not d.active and not d.pending and d.release not in newest
         )
         _refuse_without_active(drops, going, journal.deactivated())
-        needed = _needed(site, journal, (drop for drop in drops if drop.release not in going))
+        needed, unsure = _needed(site, journal, (drop for drop in drops if drop.release not in going))
         candidates: Iterable[Digest] = site.store.digests()
         waits_for = _incomplete(drops, given_up)
-        if waits_for:
+        if unsure:
+            served = _served(journal, going)
+            candidates = [digest for digest in candidates if digest in served]
+        elif waits_for:
             # What an import that was cut short has brought has no name yet; it is left for the import to go on with.
-            freed = _needed(site, journal, (drop for drop in drops if drop.release in going))
+            freed = _freed(site, journal, (drop for drop in drops if drop.release in going))
             candidates = [digest for digest in candidates if digest in freed]
         blobs = [(digest, site.store.size(digest)) for digest in candidates if digest not in needed]
         manifests = registry_retention.doomed(site, journal, going)
-        return Plan(going, tuple(blobs), manifests, waits_for if manifests else (), given_up)
+        return Plan(going, tuple(blobs), manifests, waits_for if manifests else (), given_up, unsure)
 
 
 def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | None = None) -> Plan:
@@ -156,7 +166,8 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
                 raise UsageError(f"{release} is active now and stays", hint="make a new plan")
         _refuse_complete(drops.values(), wanted.given_up)
         _refuse_without_active(drops.values(), wanted.releases, journal.deactivated())
-        needed = _needed(site, journal, (drop for drop in drops.values() if drop.release not in wanted.releases))
+        needed, unsure = _needed(site, journal, (d for d in drops.values() if d.release not in wanted.releases))
+        served = _served(journal, wanted.releases)
         has_registry = site.config.registry is not None and bool(wanted.manifests)
         waits_for = _incomplete(drops.values(), wanted.given_up) if has_registry else ()
         client = None
@@ -169,7 +180,11 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
         with journal.transaction():
             for release in (*wanted.releases, *wanted.given_up):
                 journal.withdraw(release)
-        gone = [(digest, size) for digest, size in wanted.blobs if digest not in needed and site.store.has(digest)]
+        gone = [
+            (digest, size)
+            for digest, size in wanted.blobs
+            if digest not in needed and (not unsure or digest in served) and site.store.has(digest)
+        ]
         progress.start("pruning", len(gone), unit="blobs")
         for digest, _ in gone:
             site.store.delete(digest)
@@ -178,7 +193,7 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
         _forget_reports(site, wanted.releases)
         manifests = () if client is None else _prune_registry(site, journal, client, wanted.manifests, progress)
     done, given_up = (tuple(one for one in some if one in drops) for some in (wanted.releases, wanted.given_up))
-    return Plan(done, tuple(gone), manifests, waits_for, given_up)
+    return Plan(done, tuple(gone), manifests, waits_for, given_up, unsure)
 
 
 def _refuse_without_active(drops: Iterable[Drop], going: Iterable[str], deactivated: set[str]) -> None:
@@ -225,28 +240,69 @@ def _prune_registry(
         ) from None
 
 
-def _needed(site: Site, journal: Journal, drops: Iterable[Drop]) -> set[Digest]:
-    """Return every blob that these drops need: what they serve, and what says so."""
+def _needed(site: Site, journal: Journal, drops: Iterable[Drop]) -> tuple[set[Digest], tuple[str, ...]]:
+    """Return every blob that these drops need, and those releases of which the own manifest is not known.
+
+    Raises:
+        StoreError: what one needs cannot be read.
+    """
     found: set[Digest] = set()
+    unsure = []
     for drop in drops:
         if drop.state != READY:
             continue
-        found |= {digest for digest, _ in journal.held_blobs(drop.release)}
-        found.add(drop.config)
-        with contextlib.suppress(StoreError, BundleError, IntegrityError):
-            # The drop's own manifest, which recovery begins with; a site of before has no index here.
-            found.add(
-                artifact.drop_entry(fs.read_bounded(site.index_path(drop.release), limits.INDEX_DOCUMENT))[0].digest
-            )
-        config = artifact.decode_drop_config(site.store.read(drop.config, limit=limits.INDEX_DOCUMENT))
-        found |= {parse_digest(item["digest"]) for entry in config.deploy for item in _values(entry)}
-        for item in config.artifacts:
-            found.add(item.root.digest)
-            if site.store.has(item.root.digest):
-                for _, manifest in oci_listing.walk(item.root, site.store, subject=item.name):
-                    found |= {child.digest for child in manifest.manifests}
-                    found |= {blob.digest for blob in oci_listing.blobs_of(manifest)}
+        try:
+            found.update(_blobs_of(site, journal, drop))
+        except _UNREADABLE as error:
+            raise StoreError(
+                f"{drop.channel}/{drop.sequence} stays, and what it needs cannot be read: {error.message}",
+                hint="airlift check --site DIR --repair BUNDLE with the bundle of that drop, then prune",
+            ) from None
+        own = _own_manifest(site, drop)
+        if own is None:
+            unsure.append(drop.release)
+        else:
+            found.add(own)
+    return found, tuple(unsure)
+
+
+def _freed(site: Site, journal: Journal, drops: Iterable[Drop]) -> set[Digest]:
+    """Return what these drops need, as far as it can be read."""
+    found: set[Digest] = set()
+    for drop in drops:
+        own = _own_manifest(site, drop)
+        found |= set() if own is None else {own}
+        with contextlib.suppress(*_UNREADABLE):
+            for digest in _blobs_of(site, journal, drop):
+                found.add(digest)
     return found
+
+
+def _served(journal: Journal, releases: Iterable[str]) -> set[Digest]:
+    """Return what the store has for the clients of these drops; what the others have so is known of all."""
+    return {digest for release in releases for digest, _ in journal.held_blobs(release)}
+
+
+def _own_manifest(site: Site, drop: Drop) -> Digest | None:
+    """Return the digest of the drop's own manifest, which recovery begins with; None where its index is not right."""
+    with contextlib.suppress(*_UNREADABLE):
+        index = fs.read_bounded(site.index_path(drop.release), limits.INDEX_DOCUMENT)
+        return artifact.drop_entry(digests.check(index, drop.content_id))[0].digest
+    return None
+
+
+def _blobs_of(site: Site, journal: Journal, drop: Drop) -> Iterator[Digest]:
+    """Yield what a complete drop serves, and what says so but for its own manifest."""
+    yield from (digest for digest, _ in journal.held_blobs(drop.release))
+    yield drop.config
+    config = artifact.decode_drop_config(site.store.read(drop.config, limit=limits.INDEX_DOCUMENT))
+    for entry in config.deploy:
+        yield from (parse_digest(item["digest"]) for item in _values(entry))
+    for item in config.artifacts:
+        yield item.root.digest
+        for _, manifest in oci_listing.walk(item.root, site.store, subject=item.name):
+            yield from (child.digest for child in manifest.manifests)
+            yield from (blob.digest for blob in oci_listing.blobs_of(manifest))
 
 
 def _values(entry: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

@@ -257,7 +257,7 @@ def test_a_drop_whose_blob_was_emptied_is_not_here_whole(site: Site, tmp_path: P
     found = look(site, path)
     assert (
         Severity.WARNING,
-        "the drop is here already, but blobs of it are missing or have another size",
+        "the drop is here already, but something of it is missing or damaged",
     ) in of(found, "sequence")
     assert code(found) == 0
     assert f"({len(BIG)} bytes exactly" in of(found, "space")[0][1]

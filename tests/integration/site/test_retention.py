@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from airlift import canonical
 from airlift.cli.exit import code_of
+from airlift.digest import Digest
 from airlift.digest import of as digest_of
 from airlift.errors import UsageError
 from airlift.progress import Silent
@@ -216,3 +219,76 @@ def test_pruning_works_on_a_full_disk(tmp_path: Path) -> None:
         assert os.statvfs(disk).f_bavail > 0
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def own_manifest(site: Site, number: int) -> Path:
+    release = drops.find(site, f"stable/{number}").release
+    index = json.loads(site.index_path(release).read_bytes())
+    return site.store.path(index["manifests"][0]["digest"])
+
+
+@pytest.mark.parametrize("lost", ["drops", "index"])
+def test_what_kept_drops_need_stays_although_their_index_is_lost(site: Site, tmp_path: Path, lost: str) -> None:
+    own = {number: own_manifest(site, number) for number in (1, 2, 3)}
+    assert all(path.is_file() for path in own.values())
+    kept = drops.find(site, "stable/3").release
+    if lost == "drops":
+        shutil.rmtree(site.drops_dir)
+    else:
+        # As if it were that of another drop.
+        site.index_path(kept).write_bytes(site.index_path(drops.find(site, "stable/1").release).read_bytes())
+    plan, stale = tmp_path / "plan", tmp_path / "stale"
+    planned = airlift("drops", "prune", "--site", site.root, "--keep", "1", "-o", plan, "--json", home=tmp_path)
+    assert (planned.code, planned.json["unsure_of"]) == (0, [kept])
+    assert "the index of stable/3 in drops/ is missing or damaged, so nothing is deleted but what" in planned.err
+    assert "check --site DIR --repair BUNDLE" in planned.err
+    # One that another release made, and took the manifest for nobody's.
+    doomed = json.loads(plan.read_bytes())
+    doomed["blobs"].append({"digest": f"sha256:{own[3].name}", "size": own[3].stat().st_size})
+    stale.write_bytes(canonical.encode(doomed))
+    ok("drops", "prune", "--site", site.root, "--execute", stale, home=tmp_path)
+    assert [drop.sequence for drop in drops.list_drops(site)] == [3]
+    assert own[3].is_file()
+    assert is_served(site, root(3))
+    assert not site.store.has(digest_of(b"tool of month 1"))
+    assert airlift("check", "--site", site.root, "--repair", tmp_path / "3.airlift", home=tmp_path).code == 0
+    # What was left is found once it is known what is needed.
+    retention.execute(site, retention.plan(site, 1), Silent())
+    assert [path.is_file() for path in own.values()] == [False, False, True]
+    assert ok("check", "--site", site.root, home=tmp_path).out.startswith("clean")
+
+
+@pytest.mark.parametrize("what", ["config", "manifest"])
+def test_nothing_is_pruned_while_what_a_kept_drop_needs_cannot_be_read(site: Site, tmp_path: Path, what: str) -> None:
+    drop = drops.find(site, "stable/3")
+    site.store.path(Digest(root(3)) if what == "manifest" else drop.config).unlink()
+    ran = airlift("drops", "prune", "--site", site.root, "--keep", "1", home=tmp_path)
+    assert (ran.code, "stable/3 stays, and what it needs cannot be read: reading " in ran.err) == (16, True), ran.err
+    assert "airlift check --site DIR --repair BUNDLE with the bundle of that drop, then prune" in ran.err
+    ok("check", "--site", site.root, "--repair", tmp_path / "3.airlift", home=tmp_path)
+    ok("drops", "prune", "--site", site.root, "--keep", "1", home=tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["drops", "envelope", "sbom", "manifest", "config"])
+def test_importing_a_bundle_again_brings_back_all_that_its_drop_lost(site: Site, tmp_path: Path, lost: str) -> None:
+    drop = drops.find(site, "stable/3")
+    folder = site.drops_dir / drop.release
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if lost == "drops":
+        shutil.rmtree(site.drops_dir)
+    elif lost == "envelope":
+        (folder / "airlift.json").unlink()
+    elif lost == "sbom":
+        (folder / "sbom.cdx.json").write_bytes(b"{}")
+    elif lost == "manifest":
+        own_manifest(site, 3).unlink()
+    else:
+        path = site.store.path(drop.config)
+        path.write_bytes(path.read_bytes().replace(b"stable", b"stabil"))
+    again = ("import", "--site", site.root, tmp_path / "3.airlift")
+    assert "would be imported" in ok(*again, "--dry-run", home=tmp_path).out
+    assert "is here already" not in ok(*again, home=tmp_path).out
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert "is here already and complete, nothing was written" in ok(*again, home=tmp_path).out
+    if lost != "drops":
+        assert ok("check", "--site", site.root, home=tmp_path).out.startswith("clean")
