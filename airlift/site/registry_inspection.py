@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from typing import Final
 
 from airlift import limits, oci
@@ -20,6 +21,8 @@ from airlift.transport.http import HttpStatusError
 from airlift.transport.push import delivering
 from airlift.transport.registry import RegistryClient
 
+_SHOWN: Final = 3
+"""How many drops a remedy names: the newest."""
 _NOT_FOUND: Final = 404
 _OK: Final = 200
 _PARTIAL: Final = 206
@@ -28,10 +31,13 @@ _INTERNAL: Final = 500
 NOT_GIVEN: Final = "damaged: the registry answers "
 """How an object is described that the registry fails to give: it may be damaged, or what stores it be away."""
 
-_MEND: Final = "airlift check --site DIR --repair, from the store; with the bundle where the store does not have it"
-_MEND_HARBOR: Final = (
-    f"{_MEND}; where Harbor's garbage collection deletes untagged artifacts, or a retention policy does, switch that "
-    "off for this project first"
+FROM_BUNDLE: Final = "airlift check --site DIR --repair BUNDLE with the bundle of "
+"""How the remedy begins where the store does not have what the registry lacks."""
+
+_MEND: Final = "airlift check --site DIR --repair, from the store"
+_FIRST_IN_HARBOR: Final = (
+    "; where Harbor's garbage collection deletes untagged artifacts, or a retention policy does, switch that off for "
+    "this project first"
 )
 
 
@@ -107,12 +113,30 @@ def inspect_registry(
         if problem is None:
             return None
         is_untagged = item.is_manifest and problem == "missing" and isinstance(client, HarborClient)
-        remedy = _MEND_HARBOR if is_untagged else _MEND
+        remedy = f"{_MEND}{_FIRST_IN_HARBOR}" if is_untagged else _MEND
         return Finding(Place.REGISTRY, client.name(item.repository, item.digest), problem, remedy, item.owners)
 
-    found = [item for item in side_by_side(one, items) if item is not None]
+    asked = side_by_side(one, items)
     progress.finish()
-    return [*_gone(client, items, found), *found, *_tags(site, journal, inventory, client)]
+    found = [item for item in asked if item is not None]
+    lost = [item for item, finding in zip(items, asked, strict=True) if finding and not site.store.has(item.digest)]
+    owners = {owner for item in lost for owner in item.owners}
+    # Each of its drops has an object; of a repository they have different ones.
+    gone = [_advised(item, owners, " and ") for item in _gone(client, items, found)]
+    each = [_advised(item, owners, " or ") for item in (*found, *_tags(site, journal, inventory, client))]
+    return [*gone, *each]
+
+
+def _advised(finding: Finding, owners: Container[Owner], word: str) -> Finding:
+    """Name the bundles that bring it where store and registry lack something of these artifacts."""
+    drops = tuple(dict.fromkeys(owner.drop for owner in finding.owners if owner in owners))
+    if not drops:
+        return finding
+    return replace(finding, remedy=finding.remedy.replace(_MEND, _from_bundle(word.join(drops[-_SHOWN:])), 1))
+
+
+def _from_bundle(drops: str) -> str:
+    return f"{FROM_BUNDLE}{drops}: the store does not have all of it"
 
 
 def problem_of(client: RegistryClient, item: Item, *, is_deep: bool) -> str | None:
@@ -259,7 +283,8 @@ def _tags(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
             problem = _tag_problem(client, repository, tag, digest)
         if problem is None:
             return None
-        return Finding(Place.REGISTRY, client.name(repository, tag), problem, _MEND, inventory.owners_of(digest, drop))
+        remedy = _MEND if site.store.has(digest) else _from_bundle(f"{drop.channel}/{drop.sequence}")
+        return Finding(Place.REGISTRY, client.name(repository, tag), problem, remedy, inventory.owners_of(digest, drop))
 
     return [item for item in side_by_side(one, wanted) if item is not None]
 

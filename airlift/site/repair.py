@@ -27,7 +27,7 @@ from airlift.site.importer import import_bundle
 from airlift.site.inspection import Finding, Inventory, Place
 from airlift.site.journal import READY, Journal
 from airlift.site.mirrors import images, wheels
-from airlift.site.registry_inspection import NOT_GIVEN, Item, items_of, problem_of
+from airlift.site.registry_inspection import FROM_BUNDLE, NOT_GIVEN, Item, items_of, problem_of
 from airlift.transport.harbor import HarborClient
 from airlift.transport.http import HttpStatusError
 from airlift.transport.package_index import PackageIndex
@@ -133,8 +133,9 @@ def repair(
             damaged = items_of(site, inspection.take_inventory(site, journal))
             mendable = [item for item in damaged if bundle is not None or site.store.has(item.digest)]
             _forget_damaged(client, mendable, is_deep=is_deep)
+    brought = ""
     if bundle is not None:
-        import_bundle(
+        drop = import_bundle(
             site,
             bundle,
             now=now,
@@ -147,7 +148,8 @@ def repair(
                 for f in findings
                 if f.place is Place.STORE and f.subject.startswith("sha256:")
             ),
-        )
+        ).drop
+        brought = f"{drop.channel}/{drop.sequence}"
     if client is not None:
         with kept.changing(site, "mending", progress) as journal:
             _fill(site, journal, inspection.take_inventory(site, journal), client, progress)
@@ -156,7 +158,7 @@ def repair(
             _fill_index(site, journal, wheels.connect(site, http, progress), progress)
     _export_again(site, progress)
     with site.journal() as journal:
-        return [_explained(item) for item in _check(site, journal, progress, http, is_deep=is_deep)]
+        return [_explained(item, brought) for item in _check(site, journal, progress, http, is_deep=is_deep)]
 
 
 def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryClient, progress: Progress) -> None:
@@ -270,8 +272,10 @@ def _refuse_outage(client: RegistryClient, item: Item, items: Sequence[Item], pr
     )
 
 
-def _explained(item: Finding) -> Finding:
-    if item.place is not Place.REGISTRY or not item.problem.startswith("damaged"):
+def _explained(item: Finding, brought: str) -> Finding:
+    """Say what is left to do of what was sent again, from the store or by the bundle of the drop `brought`, in vain."""
+    was_sent = not item.remedy.startswith(FROM_BUNDLE) or brought in item.drops
+    if item.place is not Place.REGISTRY or not item.problem.startswith("damaged") or not was_sent:
         return item
     return Finding(
         item.place,

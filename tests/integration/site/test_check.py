@@ -247,6 +247,40 @@ def test_a_deleted_repository_is_found_and_filled_again(filled: Site, registry: 
     assert check(filled, deep=True) == []
 
 
+def test_the_bundle_is_asked_for_where_the_store_does_not_have_what_the_registry_lost(
+    filled: Site, registry: Registry, tmp_path: Path
+) -> None:
+    named = f"{registry.host}/{APP}"
+    repair_with = "airlift check --site DIR --repair BUNDLE with the bundle of {}: the store does not have all of it"
+    shutil.rmtree(repository(registry))
+    blob_file(registry, digest_of(BIG)).unlink()
+    assert check(filled)[0].remedy == repair_with.format("stable/1 and stable/2")
+    for left in (check(filled), mend(filled)):
+        remedies = {item.subject: item.remedy for item in left}
+        assert remedies[f"{named}@{digest_of(BIG)}"] == repair_with.format("stable/1 or stable/2")
+        assert remedies[f"{named}@{month(1).artifacts[0].root.digest}"] == repair_with.format("stable/1")
+        assert remedies[f"{named}:1"] == repair_with.format("stable/2")
+    ran = airlift("check", "--site", filled.root, "--repair", home=tmp_path)
+    assert (ran.code, repair_with.format("stable/2") in ran.out, "from the store" in ran.out) == (17, True, False)
+    for number in (1, 2):
+        mend(filled, tmp_path / f"{number}.airlift")
+    assert check(filled) == []
+    # What the store has is mended from it.
+    layer = digest_of(b"layer 2")
+    assert filled.store.has(layer)
+    blob_file(registry, layer).unlink()
+    (found,) = check(filled)
+    assert found.remedy == "airlift check --site DIR --repair, from the store"
+
+
+def test_what_the_registry_has_damaged_and_nobody_sent_again_asks_for_the_bundle(
+    filled: Site, registry: Registry
+) -> None:
+    blob_file(registry, digest_of(BIG)).write_bytes(b"")
+    (left,) = mend(filled)
+    assert left.remedy.startswith("airlift check --site DIR --repair BUNDLE with the bundle of stable/1 or stable/2")
+
+
 def test_a_blob_of_zero_bytes_in_the_registry_is_found(filled: Site, registry: Registry, tmp_path: Path) -> None:
     digest = digest_of(BIG)
     blob_file(registry, digest).write_bytes(b"")
