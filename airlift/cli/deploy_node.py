@@ -43,8 +43,16 @@ def alone(root: Path, *, dry_run: bool) -> AbstractContextManager[None]:
 
 
 def unchanged(site: Site, *, dry_run: bool) -> AbstractContextManager[object]:
-    """Keep the site as it is until what it deploys is written; a dry run waits for nobody."""
-    return nullcontext() if dry_run else kept.changing(site, "deploying", console.progress())
+    """Keep the site as it is until what it deploys is written; a dry run waits for nobody.
+
+    Raises:
+        StoreError: the journal is older than the site, or cannot be opened.
+    """
+    if not dry_run:
+        return kept.changing(site, "deploying", console.progress())
+    with site.journal() as journal:
+        kept.refuse_older_journal(site, journal)
+    return nullcontext()
 
 
 def make(site: Site, wanted: Wish, platform: Platform, *, prune: bool, dry_run: bool, as_json: bool) -> None:

@@ -8,7 +8,7 @@ import click
 
 from airlift.cli import console, drops_prune, environment, options
 from airlift.cli.drop_lines import change_line, line, tell
-from airlift.site import drops
+from airlift.site import drops, kept
 from airlift.site.config import Site, load_site
 from airlift.site.drops import Activated
 
@@ -23,9 +23,12 @@ def command() -> None:
 @options.as_json
 def list_(folder: Path, as_json: bool) -> None:
     """List the drops by channel and sequence; * marks those that clients see."""
-    found = drops.list_drops(load_site(folder))
+    site = load_site(folder)
+    unknown = kept.warn_of_older_journal(site, console.progress())
+    found = drops.list_drops(site)
     if as_json:
-        console.result_json({"drops": [drop.to_json() for drop in found]})
+        listed = [drop.to_json() for drop in found]
+        console.result_json({"drops": listed, "unknown_to_journal": [kept.told(release) for release in unknown]})
     else:
         tell(found)
 

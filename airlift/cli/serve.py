@@ -11,6 +11,7 @@ import click
 
 from airlift.cli import console, environment, options
 from airlift.errors import UsageError
+from airlift.site import kept
 from airlift.site.config import load_site, split_listen
 from airlift.site.server.app import GRACE_S, serve
 from airlift.site.server.tls import Certificate
@@ -58,6 +59,8 @@ def command(
         format="airlift: %(asctime)s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
+
+    kept.warn_of_older_journal(site, console.progress())
 
     def started(url: str) -> None:
         console.say(f"serving {folder} at {url}")

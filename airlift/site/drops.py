@@ -277,11 +277,14 @@ def diff(site: Site, old: str, new: str) -> list[Change]:
 
 
 def status(site: Site, progress: Progress) -> Mapping[str, Any]:
-    """Return a site's state, as ``airlift status --json`` gives it; of a damaged list of trees only a warning tells.
+    """Return a site's state, as ``airlift status --json`` gives it.
+
+    Of a damaged list of trees only a warning tells, and one of a journal that is older than the site.
 
     Raises:
         StoreError: the journal cannot be read.
     """
+    unknown = [kept.told(release) for release in kept.warn_of_older_journal(site, progress)]
     registry, python = site.config.registry, site.config.python
     trees: list[Path] = []
     try:
@@ -299,6 +302,7 @@ def status(site: Site, progress: Progress) -> Mapping[str, Any]:
             channel: {"sequence": sequence, "release": release} for channel, (sequence, release) in _seen(site).items()
         },
         "drops": [drop.to_json() for drop in list_drops(site)],
+        "unknown_to_journal": unknown,
     }
 
 

@@ -167,6 +167,26 @@ def refuse_older_journal(site: Site, journal: Journal) -> None:
         raise StoreError(f"the journal {site.journal_path} is {older_than(release)}", hint=OLDER_JOURNAL)
 
 
+def warn_of_older_journal(site: Site, progress: Progress) -> list[Release]:
+    """Say that what is read from the journal is that of before; so nobody takes it for the present.
+
+    Returns:
+        See `newer`; nothing where ``drops/`` cannot be read, of which a warning tells too.
+
+    Raises:
+        StoreError: the journal cannot be read.
+    """
+    with site.journal() as journal:
+        try:
+            found = sorted(newer(site, journal), key=lambda release: (release.channel, release.sequence))
+        except StoreError as error:
+            progress.warn(f"whether the journal is older than drops/ is not known: {error.message}")
+            return []
+    for release in {one.channel: one for one in found}.values():
+        progress.warn(f"the journal {site.journal_path} is {older_than(release)}; {OLDER_JOURNAL}")
+    return found
+
+
 @contextlib.contextmanager
 def changing(site: Site, doing: str, progress: Progress, *, is_written: bool = False) -> Iterator[Journal]:
     """Open the journal to change something by it, alone.
@@ -189,6 +209,11 @@ def changing(site: Site, doing: str, progress: Progress, *, is_written: bool = F
         if is_written and pinned is None:
             journal.pin(site.trust.fingerprint)
         yield journal
+
+
+def told(release: Release) -> dict[str, Any]:
+    """Return what ``--json`` says of a release of `newer`."""
+    return {"channel": release.channel, "sequence": release.sequence, "release": release.digest}
 
 
 def older_than(release: Release) -> str:

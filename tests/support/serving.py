@@ -17,8 +17,10 @@ from tests.support.cli import environment
 
 
 @contextmanager
-def serving(root: Path, *, listen: str = "127.0.0.1:0", prefix: Sequence[str] = ()) -> Iterator[str]:
-    """Serve a site and yield its address; it has to end well when it is asked to."""
+def serving(
+    root: Path, *, listen: str = "127.0.0.1:0", prefix: Sequence[str] = (), heard: list[str] | None = None
+) -> Iterator[str]:
+    """Serve a site and yield its address; it has to end well when it is asked to. `heard` gets each line it says."""
     process = subprocess.Popen(
         [*prefix, sys.executable, "-m", "airlift", "serve", "--site", str(root), "--listen", listen],
         stderr=subprocess.PIPE,
@@ -26,7 +28,7 @@ def serving(root: Path, *, listen: str = "127.0.0.1:0", prefix: Sequence[str] = 
         env=environment(root.parent),
     )
     assert process.stderr is not None
-    seen: list[str] = []
+    seen: list[str] = [] if heard is None else heard
     address: SimpleQueue[str] = SimpleQueue()
 
     def listen_to(stream: IO[str]) -> None:

@@ -7,7 +7,10 @@ more, so where a helm is at hand its word counts, and every image that it shows 
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from airlift import fs, helm, limits
@@ -41,7 +44,10 @@ def helm_at_site(
         IntegrityError: the carried one is damaged.
         DeployError, StoreError: it cannot be had.
     """
-    with fs.work_directory(store.root.parent, "rendering") as folder:
+    root = store.root.parent
+    # A site on a disk that is mounted read-only is looked at, and deployed from, all the same.
+    parent = root if os.access(root, os.W_OK) else Path(tempfile.gettempdir())
+    with fs.work_directory(parent, "rendering") as folder:
         work = folder / "work"
         file = carried.find(drops, [f"{NAME}-{architecture}", NAME], store)
         if file is None:

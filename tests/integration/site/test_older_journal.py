@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import requests
 
-from airlift.site import drops
+from airlift.site import drops, kept
 from airlift.site.config import Site
 from tests.support.cli import airlift
+from tests.support.serving import serving
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
 
@@ -55,7 +57,9 @@ def restored(tmp_path: Path) -> Site:
         ("import", "2.airlift", "--dry-run"),
         ("export", "--static", "www"),
         ("deploy", "k3s", "--root", "node"),
+        ("deploy", "k3s", "--root", "node", "--dry-run"),
         ("deploy", "rollback", "--root", "node"),
+        ("deploy", "rollback", "--root", "node", "--dry-run"),
     ],
     ids=" ".join,
 )
@@ -80,11 +84,53 @@ def known(site: Site) -> set[str]:
     return {drop.release for drop in drops.list_drops(site)}
 
 
+def warning(site: Site, *sequences: int) -> str:
+    newer = unknown(site)
+    return "".join(
+        f"airlift: warning: the journal {site.journal_path} is older than drops/: stable/{number} "
+        f"({newer[number]}) was imported here, and the journal knows neither it nor a later one; move state.db"
+        " with its -wal and -shm files away and run airlift site recover, with the highest sequence of the paper records"
+        " as --min-sequence\n"
+        for number in sequences
+    )
+
+
+def unknown(site: Site) -> dict[int, str]:
+    """Sequence and release of what lies in drops/ and the journal does not know."""
+    names = {path.name for path in site.drops_dir.iterdir()} - known(site)
+    return {kept.verified(site, name).sequence: name for name in names}
+
+
 def test_what_only_reads_still_answers(restored: Site, tmp_path: Path) -> None:
     for verb in (
-        ("status",),
-        ("drops", "list"),
         ("drops", "show", "stable/1"),
         ("drops", "diff", "stable/1", "stable/2"),
     ):
         assert airlift(*verb, "--site", restored.root, home=tmp_path).code == 0
+
+
+@pytest.mark.parametrize("verb", [("status",), ("drops", "list")], ids=" ".join)
+def test_who_asks_what_there_is_hears_that_the_journal_is_older(
+    restored: Site, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    for more in ((), ("--json",)):
+        ran = airlift(*verb, *more, "--site", restored.root, home=tmp_path)
+        assert (ran.code, ran.err) == (0, warning(restored, 3))
+    assert ran.json["unknown_to_journal"] == [
+        {"channel": "stable", "sequence": 3, "release": unknown(restored)[3]},
+    ]
+
+
+def test_a_server_says_that_the_journal_is_older_and_serves_what_it_knows(restored: Site) -> None:
+    heard: list[str] = []
+    with serving(restored.root, heard=heard) as url:
+        assert requests.get(f"{url}/files/tool", timeout=30).content == b"tool of month 2"
+    assert heard[0] == warning(restored, 3)
+
+
+def test_a_journal_that_knows_everything_is_not_called_older(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    take(site, month(tmp_path, 1))
+    for verb in (("status", "--json"), ("drops", "list", "--json")):
+        ran = airlift(*verb, "--site", site.root, home=tmp_path)
+        assert (ran.code, ran.err, ran.json["unknown_to_journal"]) == (0, "", [])

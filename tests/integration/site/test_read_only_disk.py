@@ -91,6 +91,18 @@ def test_what_writes_is_refused_before_anything_else(site: Site) -> None:
     assert on_disk(site, WHOLE, "import", "3.airlift", "--dry-run").code == 0
 
 
+@pytest.mark.parametrize("how", [BOUND, WHOLE], ids=["bind mount", "file system"])
+def test_a_deployment_is_tried_and_done_from_it(site: Site, how: str) -> None:
+    deploy = ("deploy", "k3s", "--root", "node", "--platform", "linux/amd64")
+    for verb in (deploy, ("deploy", "rollback", *deploy[2:])):
+        ran = on_disk(site, how, *verb, "--dry-run")
+        assert ran.code == 0, ran.err
+        assert "create /etc/rancher/k3s/registries.yaml" in ran.out
+    assert not (site.root.parent / "node").exists()
+    assert on_disk(site, how, *deploy).code == 0
+    assert (site.root.parent / "node/etc/rancher/k3s/registries.yaml").is_file()
+
+
 def test_a_site_of_before_is_exported_without_a_pin(site: Site) -> None:
     with contextlib.closing(sqlite3.connect(site.journal_path)) as db:
         db.execute("DROP TABLE trust")
