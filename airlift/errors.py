@@ -117,6 +117,10 @@ class TrustError(AirliftError):
     """A bundle is unsigned, signed by the wrong persons, expired or too old."""
 
 
+class NotAcceptedError(TrustError):
+    """No signature is bad, but they are not what the trust file demands: another one may accept the very same bytes."""
+
+
 class PolicyError(AirliftError):
     """A policy says no.
 

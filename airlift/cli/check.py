@@ -10,7 +10,7 @@ import click
 from airlift.bundle.reader import BundleReader
 from airlift.cli import console, environment, options
 from airlift.cli import exit as exits
-from airlift.errors import AirliftError, DeliveryError, IntegrityError
+from airlift.errors import AirliftError, DeliveryError, IntegrityError, TrustError
 from airlift.site import inspection, repair
 from airlift.site.config import load_site
 from airlift.site.inspection import Place
@@ -71,9 +71,16 @@ def command(
             console.answer(f"mended   {item.place.value}: {item.subject}{_of(item)}")
         _tell(findings)
         console.answer(console.count(len(findings), "finding") if findings else "clean: everything is as the drops say")
-    if any(item.place not in (Place.REGISTRY, Place.INDEX, Place.TREE) for item in findings):
+    return _code({item.place for item in findings})
+
+
+def _code(places: set[Place]) -> int:
+    """Return that of the gravest finding: what is damaged here, what is filled from here, what is whole but not trusted."""
+    if places - {Place.REGISTRY, Place.INDEX, Place.TREE, Place.TRUST}:
         return exits.CODES[IntegrityError]
-    return exits.CODES[DeliveryError] if findings else exits.OK
+    if places - {Place.TRUST}:
+        return exits.CODES[DeliveryError]
+    return exits.CODES[TrustError] if places else exits.OK
 
 
 def _tell(findings: list[inspection.Finding]) -> None:

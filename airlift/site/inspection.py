@@ -31,6 +31,10 @@ _NO_STORE: Final = (
     "see whether its disk is mounted; if it is lost, airlift check --site DIR --repair BUNDLE makes it again, with the"
     " bundle of each drop"
 )
+_ACCEPT: Final = (
+    "pin a trust file that accepts it too, such as one with the old keys beside the new ones (airlift site trust); or let"
+    " the drop go with airlift drops prune once nothing needs it"
+)
 _NOT_OURS: Final = "airlift did not put it there: look at it, and move it away"
 
 ItemT = TypeVar("ItemT")
@@ -42,6 +46,7 @@ class Place(StrEnum):
     STORE = "store"
     JOURNAL = "journal"
     DROPS = "drops"
+    TRUST = "trust"
     REGISTRY = "registry"
     INDEX = "index"
     TREE = "tree"
@@ -322,10 +327,15 @@ def listing_of(site: Site, config: DropConfig) -> Listing:
 
 def _files(site: Site, drop: Drop) -> list[Finding]:
     """Compare what an import keeps beside the store."""
-    return [
-        Finding(Place.DROPS, f"drops/{drop.release}/{name}", problem, _FROM_BUNDLE, (owner_of(drop),))
+    owners = (owner_of(drop),)
+    found = [
+        Finding(Place.DROPS, f"drops/{drop.release}/{name}", problem, _FROM_BUNDLE, owners)
         for name, problem in kept.problems(site, drop).items()
     ]
+    if (reason := kept.refusal(site, drop)) is not None:
+        problem = f"not signed as the trust that is pinned now demands: {reason}"
+        found.append(Finding(Place.TRUST, f"drops/{drop.release}/{kept.ENVELOPE}", problem, _ACCEPT, owners))
+    return found
 
 
 def side_by_side(call: Callable[[ItemT], Finding | None], items: Sequence[ItemT]) -> list[Finding | None]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from airlift import canonical, fs, limits
 from airlift import digest as digests
-from airlift.errors import AirliftError, BundleError, IntegrityError, StoreError, TrustError
+from airlift.errors import AirliftError, BundleError, IntegrityError, NotAcceptedError, StoreError, TrustError
 from airlift.progress import Progress
 from airlift.site.config import Site
 from airlift.site.journal import READY, Drop, Journal
@@ -56,23 +56,24 @@ def verified(site: Site, release: str) -> Release:
 
     Raises:
         StoreError: it is missing or cannot be read.
-        BundleError, TrustError: the pinned trust does not accept it.
+        BundleError, TrustError: it is damaged.
+        NotAcceptedError: it is what was imported, but the trust that is pinned now does not accept it.
         IntegrityError: it is that of another release.
     """
     envelope = fs.read_bounded(site.drops_dir / release / ENVELOPE, MAX_ENVELOPE)
     gate = Gate(site.trust, now=None)
     gate.envelope(envelope)
-    gate.roots(b"[]")
-    gate.signatures()
-    gate.acceptance()
     found = parse_release(parse_envelope(envelope).body)
     if found.digest != release:
         raise IntegrityError(f"{release}/{ENVELOPE}", expected=release, actual=found.digest)
+    gate.roots(b"[]")
+    gate.signatures()
+    gate.acceptance()
     return found
 
 
 def problems(site: Site, drop: Drop) -> dict[str, str]:
-    """Compare what is kept of a complete drop: the envelope with the trust, the rest with digests.
+    """Compare what is kept of a complete drop: the envelope with its signatures, the rest with digests.
 
     Returns:
         File name to what is wrong with it, sorted.
@@ -83,6 +84,8 @@ def problems(site: Site, drop: Drop) -> dict[str, str]:
     try:
         if ENVELOPE not in found:
             verified(site, drop.release)
+    except NotAcceptedError:
+        pass  # It is whole; see `refusal`.
     except AirliftError as error:
         found[ENVELOPE] = f"damaged: {error.message}"
     try:
@@ -94,6 +97,17 @@ def problems(site: Site, drop: Drop) -> dict[str, str]:
         if name not in found and (problem := _problem(folder / name, digest)) is not None:
             found[name] = problem
     return dict(sorted(found.items()))
+
+
+def refusal(site: Site, drop: Drop) -> str | None:
+    """Return why the trust that is pinned now would not accept a kept drop whose envelope is whole, or None."""
+    try:
+        verified(site, drop.release)
+    except NotAcceptedError as error:
+        return error.message
+    except AirliftError:  # see `problems`
+        return None
+    return None
 
 
 def _listed(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from airlift import canonical
-from airlift.errors import BundleError, TrustError
+from airlift.errors import BundleError, NotAcceptedError, TrustError
 from airlift.trust.fields import format_time
 from airlift.trust.roots import Trust
 from airlift.trust.signing import Envelope, Release, parse_envelope, parse_release
@@ -142,7 +142,8 @@ class Gate:
         """§4.2 step 3: enough different persons signed, and no pinned key's signature is bad.
 
         Raises:
-            TrustError: nobody signed, a signature is bad or under another key's name, or too few persons did.
+            TrustError: nobody signed, or a signature is bad or under another key's name.
+            NotAcceptedError: too few persons signed.
         """
         with self._step(_Step.SIGNATURES):
             envelope, release = self._parsed()
@@ -180,12 +181,12 @@ class Gate:
             raise TrustError("the bundle is not signed", hint="build it with --signer KEY")
         strangers = f"; unknown keys: {', '.join(self._unknown)}" if self._unknown else ""
         if not self._signers:
-            raise TrustError(
+            raise NotAcceptedError(
                 f"signed by nobody whom the trust file lists{strangers}", hint="compare the key ids with the trust file"
             )
         if len(self._signers) < self._trust.threshold:
             others = ", ".join(sorted(one.name for one in self._trust.signers if one.name not in self._signers))
-            raise TrustError(
+            raise NotAcceptedError(
                 f"signed by {len(self._signers)} of the {self._trust.threshold} persons that are needed:"
                 f" {', '.join(self._signers)}{strangers}",
                 hint=f"build it with a --signer KEY of each that has to sign; the trust file also lists {others}",
@@ -195,21 +196,21 @@ class Gate:
         """§4.2 step 4: a channel, a suite and an encryption that the site takes.
 
         Raises:
-            TrustError: it does not take one of them.
+            NotAcceptedError: it does not take one of them.
         """
         with self._step(_Step.ACCEPTANCE):
             _, release = self._parsed()
             if release.channel not in self._trust.channels:
-                raise TrustError(
+                raise NotAcceptedError(
                     f"channel {release.channel} is not in the trust file;"
                     f" it lists: {', '.join(sorted(self._trust.channels))}"
                 )
             if release.suite not in self._trust.suites:
-                raise TrustError(
+                raise NotAcceptedError(
                     f"suite {release.suite} is not accepted here; the trust file lists: {', '.join(self._trust.suites)}"
                 )
             if not release.is_encrypted and not self._trust.allow_plain:
-                raise TrustError(
+                raise NotAcceptedError(
                     "the bundle is not encrypted, and the trust file does not allow that",
                     hint="build it with --recipient, or make the trust file with --allow-plain",
                 )

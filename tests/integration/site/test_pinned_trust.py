@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from airlift import canonical
 from airlift.errors import StoreError, TrustError
 from airlift.progress import Silent
 from airlift.site import drops, pin, repair, static_tree
 from airlift.site.config import Site, load_site
+from airlift.site.inspection import Place
 from airlift.transport.settings import HttpSettings
-from airlift.trust.roots import dump_trust
+from airlift.trust.roots import dump_trust, load_trust
 from tests.support.bundles import trust
 from tests.support.cli import airlift
 from tests.support.site_bundles import Cargo, make_site, ship, take
@@ -113,6 +115,67 @@ def test_a_trust_file_that_does_not_accept_a_kept_drop_says_so(site: Site, tmp_p
         " is lost"
     )
     assert drops.list_drops(load_site(site.root))[0].active
+
+
+def second_person(folder: Path) -> tuple[Path, str]:
+    """A trust file that demands two persons, of whom one signed what was imported."""
+    path = folder / "two.json"
+    path.write_text(json.dumps(json.loads(dump_trust(trust("ann", "bob", allow_plain=True))) | {"threshold": 2}))
+    return path, load_trust(path).fingerprint
+
+
+def test_check_says_that_a_drop_is_whole_which_the_pinned_file_does_not_accept(site: Site, tmp_path: Path) -> None:
+    release = drops.find(site, "stable/1").release
+    path, fingerprint = second_person(tmp_path)
+    assert pin.pin(site.root, path, fingerprint, Silent()).unproven
+    for more in ((), ("--repair",), ("--repair", "1.airlift")):
+        ran = airlift("check", *more, "--site", site.root, home=tmp_path)
+        if "1.airlift" in more:
+            # The gate says the same of the bundle.
+            assert "signed by 1 of the 2 persons that are needed: ann" in ran.err
+        assert ran.code == 14, ran.err
+        assert ran.out.startswith(
+            f"trust    drops/{release}/airlift.json: not signed as the trust that is pinned now demands: signed by 1 of the"
+            " 2 persons that are needed: ann\n"
+            "         of: stable/1\n"
+            "         do: pin a trust file that accepts it too, such as one with the old keys beside the new ones (airlift"
+            " site trust); or let the drop go with airlift drops prune once nothing needs it\n"
+        )
+    told = airlift("check", "--json", "--site", site.root, home=tmp_path).json
+    assert [(item["place"], item["drops"]) for item in told["findings"]] == [("trust", ["stable/1"])]
+
+
+def test_what_check_says_of_such_a_drop_works(site: Site, tmp_path: Path) -> None:
+    path, fingerprint = second_person(tmp_path)
+    pin.pin(site.root, path, fingerprint, Silent())
+    pinned_again = tmp_path / "site.keys" / "trust.json"
+    pin.pin(site.root, pinned_again, site.trust.fingerprint, Silent())
+    assert airlift("check", "--site", site.root, home=tmp_path).code == 0
+    take(load_site(site.root), tmp_path / "2.airlift")
+    pin.pin(site.root, path, fingerprint, Silent())
+    plan = airlift("drops", "prune", "--keep", "1", "-o", "plan.json", "--site", site.root, home=tmp_path)
+    assert plan.code == 0, plan.err
+    assert airlift("drops", "prune", "--execute", "plan.json", "--site", site.root, home=tmp_path).code == 0
+    found = repair.check(load_site(site.root), progress=Silent(), http=HttpSettings())
+    assert [(item.place, item.drops) for item in found] == [(Place.TRUST, ("stable/2",))]
+
+
+def test_damage_is_told_as_damage_beside_it(site: Site, tmp_path: Path) -> None:
+    take(site, tmp_path / "2.airlift")
+    path, fingerprint = second_person(tmp_path)
+    pin.pin(site.root, path, fingerprint, Silent())
+    envelope = site.drops_dir / drops.find(site, "stable/2").release / "airlift.json"
+    value = json.loads(envelope.read_bytes())
+    signature = value["signatures"][0]["sig"]
+    value["signatures"][0]["sig"] = ("B" if signature[0] == "A" else "A") + signature[1:]
+    envelope.write_bytes(canonical.encode(value))
+    ran = airlift("check", "--json", "--site", site.root, home=tmp_path)
+    assert ran.code == 12
+    found = [(item["place"], item["drops"], item["problem"][:30]) for item in ran.json["findings"]]
+    assert found == [
+        ("trust", ["stable/1"], "not signed as the trust that i"),
+        ("drops", ["stable/2"], "damaged: the signature of ann "),
+    ]
 
 
 def test_a_file_that_is_not_the_one_of_the_paper_is_not_pinned(site: Site, tmp_path: Path) -> None:
