@@ -75,7 +75,7 @@ def command(
 
 
 def _code(places: set[Place]) -> int:
-    """Return that of the gravest finding: what is damaged here, what is filled from here, what is whole but not trusted."""
+    """Return that of the gravest finding: damage here, a mirror that differs, what is whole but not accepted."""
     if places - {Place.REGISTRY, Place.INDEX, Place.TREE, Place.TRUST}:
         return exits.CODES[IntegrityError]
     if places - {Place.TRUST}:

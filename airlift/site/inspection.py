@@ -32,8 +32,8 @@ _NO_STORE: Final = (
     " bundle of each drop"
 )
 _ACCEPT: Final = (
-    "pin a trust file that accepts it too, such as one with the old keys beside the new ones (airlift site trust); or let"
-    " the drop go with airlift drops prune once nothing needs it"
+    "pin a trust file that accepts it too, such as one with the old keys beside the new ones (airlift site trust); or"
+    " let the drop go with airlift drops prune once nothing needs it"
 )
 _NOT_OURS: Final = "airlift did not put it there: look at it, and move it away"
 
