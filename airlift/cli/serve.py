@@ -13,8 +13,8 @@ from airlift.cli import console, environment, options
 from airlift.errors import UsageError
 from airlift.site import kept
 from airlift.site.config import load_site, split_listen
+from airlift.site.server import tls
 from airlift.site.server.app import GRACE_S, serve
-from airlift.site.server.tls import Certificate
 
 
 @click.command()
@@ -50,9 +50,7 @@ def command(
         raise UsageError(f"--listen: {error}") from None
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("expected both --tls-cert and --tls-key, got one")
-    if site.config.tls is not None and tls_cert is None:
-        tls_cert, tls_key = site.root / site.config.tls.certificate, site.root / site.config.tls.key
-    certificate = Certificate(tls_cert, tls_key) if tls_cert and tls_key else None
+    certificate = tls.Certificate(tls_cert, tls_key) if tls_cert and tls_key else tls.of_site(site)
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.WARNING if quiet else logging.INFO,

@@ -7,7 +7,6 @@ Only the payload's beginning is read, so a damaged byte behind it is not found h
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import ssl
 from collections.abc import Callable, Iterator
@@ -20,9 +19,9 @@ from typing import Final
 from airlift import fs, limits
 from airlift.bundle.reader import BundleReader, Opened
 from airlift.digest import Digest
-from airlift.errors import AirliftError, BundleError, DeliveryError, StoreError, TrustError
+from airlift.errors import AirliftError, BundleError, DeliveryError, StoreError, TrustError, UsageError
 from airlift.progress import Progress
-from airlift.site import contents, kept
+from airlift.site import contents, kept, pace
 from airlift.site.clashes import listing_of
 from airlift.site.config import Site
 from airlift.site.contents import Contents, Payload
@@ -30,6 +29,7 @@ from airlift.site.importer import is_whole
 from airlift.site.journal import READY
 from airlift.site.kept import ENVELOPE
 from airlift.site.mirrors import images, wheels
+from airlift.site.server import tls
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
 from airlift.trust.gate import GAP_HINT, Gate
@@ -39,7 +39,6 @@ from airlift.trust.signing import MAX_ENVELOPE, parse_envelope, parse_release
 
 MARGIN: Final = 64 * limits.MIB
 """What the journal and the file system may need beside the blobs; an import does not ask for it."""
-_SAMPLE: Final = 64 * limits.MIB
 _SOON: Final = timedelta(days=30)
 
 
@@ -131,7 +130,8 @@ class Flight:
         found += self._registry(cargo)
         found += self._package_index()
         found += self._certificates()
-        return [*found, self._estimate()]
+        found += self._tls()
+        return [*found, _ok("time", pace.estimate(self.bundle, self.clock))]
 
     def _gate(self, reader: BundleReader) -> Iterator[Finding]:
         """Take the gate's steps one reason at a time, so that two reasons are both told."""
@@ -362,19 +362,15 @@ class Flight:
             else:
                 yield _ok("certificates", when)
 
-    def _estimate(self) -> Finding:
-        """Read and hash a piece out of the middle, and say how long the whole takes at that pace."""
-        with fs.guarded("reading"), self.bundle.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            stream.seek(max(0, (size - _SAMPLE) // 2))
-            begun, taken, running = self.clock(), 0, hashlib.sha256()
-            while taken < _SAMPLE and (chunk := stream.read(limits.CHUNK)):
-                running.update(chunk)
-                taken += len(chunk)
-            seconds = max(self.clock() - begun, 1e-6)
-        pace = taken / seconds
-        message = f"about {max(1, round(size / pace))} s at least, at {round(pace / limits.MIB)} MiB/s read and hashed"
-        return Finding("time", Severity.OK, message)
+    def _tls(self) -> Iterator[Finding]:
+        """Load what `airlift serve` answers with; an import does without, so what is wrong with it is a warning."""
+        try:
+            certificate = tls.of_site(self.site)
+        except (StoreError, UsageError) as error:
+            yield Finding("tls", Severity.WARNING, error.message, error.hint or "")
+            return
+        if certificate is not None:
+            yield _ok("tls", "certificate and key of tls in site.yaml can be read and belong together")
 
 
 def gravest(findings: list[Finding]) -> AirliftError | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from airlift.errors import UsageError
+from airlift import fs
+from airlift.errors import StoreError, UsageError
+from airlift.site.config import Site
 
 
 class Certificate:
@@ -43,3 +45,22 @@ class Certificate:
                 hint="expected a PEM chain, the site's own certificate first, and its PEM key without a passphrase",
             ) from None
         return context
+
+
+def of_site(site: Site) -> Certificate | None:
+    """Return the certificate that site.yaml names, or None.
+
+    Raises:
+        StoreError: a file of it is not there, or may not be looked at.
+        UsageError: see `Certificate`.
+    """
+    if site.config.tls is None:
+        return None
+    paths = {"certificate": site.root / site.config.tls.certificate, "key": site.root / site.config.tls.key}
+    for key, path in paths.items():
+        what = f"{key} of tls in site.yaml"
+        with fs.guarded(f"{what}: reading"):
+            is_there = path.exists()
+        if not is_there:
+            raise StoreError(f"{what}: {path}: no such file", hint=f"mend {what}, or put the file there")
+    return Certificate(**paths)

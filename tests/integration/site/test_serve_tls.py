@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import requests
 import trustme
 
@@ -16,7 +17,7 @@ from airlift.site.listing import Held, Listing, Name, Service
 from airlift.site.server.tls import Certificate
 from tests.support.cli import airlift, environment
 from tests.support.servers import wait_for, wait_until_closed
-from tests.support.site_bundles import make_site
+from tests.support.site_bundles import Cargo, make_site, ship
 from tests.support.sites import publish
 
 SIZE = 24_000_000
@@ -91,3 +92,37 @@ def test_half_a_pair_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         "serve", "--site", site.root, "--tls-cert", tmp_path / "c", "--tls-key", tmp_path / "k", home=tmp_path
     )
     assert (absent.code, f"--tls-key {tmp_path}/k: no such file" in absent.err) == (2, True)
+
+
+@pytest.mark.parametrize(("key", "file"), [("certificate", "cert.pem"), ("key", "key.pem")])
+def test_a_file_of_site_yaml_that_is_missing_is_named(tmp_path: Path, key: str, file: str) -> None:
+    site = make_site(tmp_path / "site")
+    issue(trustme.CA(), site.root, "first.example")
+    with (site.root / "site.yaml").open("a") as config:
+        config.write("tls: {certificate: cert.pem, key: key.pem}\n")
+    bundle = ship(Cargo(), tmp_path / "1.airlift")
+    looked = airlift("preflight", bundle, "--site", site.root, home=tmp_path)
+    assert (looked.code, looked.err) == (0, "")
+    assert "ok       tls: certificate and key of tls in site.yaml can be read and belong together\n" in looked.out
+
+    (site.root / file).unlink()
+    said = f"{key} of tls in site.yaml: {site.root}/{file}: no such file"
+    todo = f"mend {key} of tls in site.yaml, or put the file there"
+    ran = airlift("serve", "--site", site.root, "--listen", "127.0.0.1:0", home=tmp_path)
+    assert (ran.code, ran.err) == (16, f"airlift: error: {said}\nairlift: hint: {todo}\n")
+    looked = airlift("preflight", bundle, "--site", site.root, home=tmp_path)
+    assert looked.code == 0, looked.out
+    assert f"warning  tls: {said}\n         do: {todo}\n" in looked.out
+    assert looked.out.endswith("ready to import, 1 warning\n")
+
+
+def test_a_pair_of_site_yaml_that_does_not_belong_together_is_seen_before_an_import(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    issue(trustme.CA(), site.root, "first.example")
+    certificate = (site.root / "cert.pem").read_bytes()
+    issue(trustme.CA(), site.root, "second.example")
+    (site.root / "cert.pem").write_bytes(certificate)
+    with (site.root / "site.yaml").open("a") as config:
+        config.write("tls: {certificate: cert.pem, key: key.pem}\n")
+    looked = airlift("preflight", ship(Cargo(), tmp_path / "1.airlift"), "--site", site.root, home=tmp_path)
+    assert f"warning  tls: certificate {site.root}/cert.pem with key {site.root}/key.pem: " in looked.out
