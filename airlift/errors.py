@@ -11,6 +11,7 @@
       IntegrityError             .subject, .expected, .actual
       BundleError                malformed, truncated, wrong key, too large
       TrustError                 unsigned, untrusted, below threshold, expired, older than the last import
+        NotAcceptedError         by this trust file; another one may accept it
       PolicyError                .violations
       StoreError                 the local disk: full, read-only, damaged
       DeliveryError              .mirror, .temporary
