@@ -18,12 +18,17 @@ from airlift.errors import AirliftError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+_IN_THE_WAY = "something else is there: look at it, move it away, and run the same command again"
 _HINTS = {
     errno.ENOSPC: "free some space on that disk and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
     errno.EROFS: "the disk is mounted read-only; mount it writable",
     errno.EACCES: "check the owner and mode of the directory",
     errno.ENOENT: "see whether the path is right and its disk is mounted",
+    errno.EEXIST: _IN_THE_WAY,
+    errno.EISDIR: "a directory is where a file belongs: see whether the path is right, else move it away",
+    errno.ENOTEMPTY: _IN_THE_WAY,
+    errno.ENOTDIR: "a file is where a directory belongs: see whether the path is right, else move it away",
     errno.EPERM: "check the owner and mode of the directory",
     errno.EFBIG: (
         "the medium does not take files of this size (FAT has a limit of 4 GiB); use ext4, xfs or exFAT; "

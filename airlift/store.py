@@ -62,7 +62,14 @@ class BlobWriter:
             os.fchmod(self._stream.fileno(), 0o644)
             os.fsync(self._stream.fileno())
             self._stream.close()
-            self._part.replace(self._store.path(self._digest))
+            path = self._store.path(self._digest)
+            try:
+                self._part.replace(path)
+            except IsADirectoryError:
+                # An empty directory holds nothing of anybody's.
+                with fs.guarded("removing the directory"):
+                    path.rmdir()
+                self._part.replace(path)
 
     def discard(self) -> None:
         """Close and remove what was written; harmless after `commit`."""

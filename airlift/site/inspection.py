@@ -277,7 +277,7 @@ def _blobs(site: Site, inventory: Inventory, progress: Progress) -> list[Finding
 
 def _blob_problem(site: Site, digest: Digest, size: int | None) -> str | None:
     if not site.store.has(digest):
-        return "missing"
+        return "missing: a directory has its name" if site.store.path(digest).is_dir() else "missing"
     try:
         actual = site.store.size(digest)
         if size is not None and actual != size:

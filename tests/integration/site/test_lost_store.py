@@ -1,4 +1,4 @@
-"""A site whose store is gone, with its disk or by mistake: what is said, and how bundles make it again."""
+"""A site whose store is gone, or has something else in its place: what is said, and how bundles make it again."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ WAY = (
     "see whether its disk is mounted; if it is lost, airlift check --site DIR --repair BUNDLE makes it again, with the"
     " bundle of each drop"
 )
+
+IN_THE_WAY = "something else is there: look at it, move it away, and run the same command again"
 
 
 def month(number: int) -> Cargo:
@@ -87,3 +89,44 @@ def test_a_strange_file_among_the_blobs_hinders_no_mending(site: Site, tmp_path:
     site.store.path(digest_of(b"tool of month 2")).unlink()
     ran = airlift("check", "--site", site.root, "--repair", tmp_path / "2.airlift", home=tmp_path)
     assert (ran.code, ran.out.count("mended "), f"{strange}: not a blob" in ran.out) == (12, 1, True), ran.err
+
+
+def test_a_directory_with_a_blobs_name_is_replaced_when_it_is_empty_and_else_named(site: Site, tmp_path: Path) -> None:
+    digest = digest_of(b"tool of month 2")
+    path = site.store.path(digest)
+    path.unlink()
+    path.mkdir()
+    (path / "notes").write_bytes(b"of somebody")
+    ran = airlift("check", "--site", site.root, home=tmp_path)
+    assert (ran.code, f"store    {digest}: missing: a directory has its name" in ran.out) == (12, True), ran.err
+    again = ("check", "--site", site.root, "--repair", tmp_path / "2.airlift")
+    ran = airlift(*again, home=tmp_path)
+    assert (ran.code, f"removing the directory {path}: Directory not empty" in ran.err) == (16, True), ran.err
+    assert f"hint: {IN_THE_WAY}" in ran.err
+    assert (path / "notes").read_bytes() == b"of somebody"
+    assert list((site.store.root / "ingest").iterdir()) == []
+    (path / "notes").unlink()
+    assert ok(*again, home=tmp_path).out.endswith("clean: everything is as the drops say\n")
+    assert path.read_bytes() == b"tool of month 2"
+
+
+@pytest.mark.parametrize("name", ["drops", "drops/RELEASE", "drops/RELEASE/index.json", "store/blobs"])
+def test_what_is_in_the_way_of_a_mending_is_named(site: Site, tmp_path: Path, name: str) -> None:
+    path = site.root / name.replace("RELEASE", drops.find(site, "stable/2").release)
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.write_bytes(b"a file")
+    else:
+        path.unlink()
+        path.mkdir()
+    again = ("check", "--site", site.root, "--repair", tmp_path / "2.airlift")
+    ran = airlift(*again, home=tmp_path)
+    problem, hint = f"creating {path}: File exists", IN_THE_WAY
+    if name.endswith("json"):
+        problem = f"writing {path}: Is a directory"
+        hint = "a directory is where a file belongs: see whether the path is right, else move it away"
+    assert (ran.code, problem in ran.err, f"hint: {hint}" in ran.err) == (16, True, True), ran.err
+    path.rmdir() if path.is_dir() else path.unlink()
+    if name in ("drops", "store/blobs"):
+        airlift("check", "--site", site.root, "--repair", tmp_path / "1.airlift", home=tmp_path)
+    ok(*again, home=tmp_path)
