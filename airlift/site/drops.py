@@ -16,8 +16,9 @@ from airlift.site.changes import Change, changes, with_sizes
 from airlift.site.clashes import refuse_clashes
 from airlift.site.config import Site
 from airlift.site.importer import activate as switch
-from airlift.site.importer import names_left, target_of, warn_of_tags
+from airlift.site.importer import target_of
 from airlift.site.journal import READY, Drop
+from airlift.site.left_tags import names_left, warn_of_tags, with_older
 from airlift.transport.settings import HttpSettings
 
 _SHORTEST: Final = 6
@@ -183,7 +184,9 @@ def deactivate(
                 # Killed from here on, the same command goes on, and so does activating it again.
                 with journal.transaction():
                     journal.announce(before[0])
-            left = tuple(target.withdraw(names_left(journal, channel, None, before)))
+            gone = names_left(journal, channel, None, before)
+            moved = target.withdraw(gone)
+            left = with_older(target, journal, channel, None, left=gone, moved=moved, progress=progress)
         if site.config.registry is not None:
             warn_of_tags(site.config.registry.url, f"were channel {channel}'s", left, progress)
         with journal.transaction():

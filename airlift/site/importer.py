@@ -7,7 +7,7 @@ transaction. Whatever ends it earlier leaves at most unnamed blobs, and the same
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +33,8 @@ from airlift.site.config import Site
 from airlift.site.contents import Contents
 from airlift.site.intake import Damaged, Intake
 from airlift.site.journal import READY, STAGING, VERIFIED, Drop, Journal
-from airlift.site.listing import Listing, Name, Service
+from airlift.site.left_tags import names_left, warn_of_tags, with_older
+from airlift.site.listing import Listing
 from airlift.site.mirror import Several, Target
 from airlift.site.mirrors import images, wheels
 from airlift.site.reserve import keep_reserve
@@ -42,7 +43,6 @@ from airlift.trust.fields import format_time
 from airlift.trust.gate import GAP_HINT, Gate, Verified
 from airlift.trust.keys import Passphrase, load_identity
 
-_SHOWN: Final = 10
 _REFUSALS: Final = (BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError)
 """What no re-run of the same command changes; what such an import brought is taken back."""
 
@@ -335,43 +335,14 @@ def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, pr
         target.activate(journal.names_of(drop.release), site.store, progress)
         is_back = any(d.sequence > drop.sequence for d in before)
         # Forward, an external registry only gains: somebody may still pull what an older drop named.
-        kept = target.withdraw(left) if is_back else target.shown(left)
+        moved = target.withdraw(left) if is_back else target.shown(left)
+        stay = with_older(target, journal, drop.channel, drop, left=left, moved=moved, progress=progress)
         if site.config.registry is not None:
-            stay = tuple(kept)
             which = f"{drop.channel}/{drop.sequence} does not have"
             warn_of_tags(site.config.registry.url, which, stay, progress)
     with journal.transaction():
         journal.activate(drop)
     return stay
-
-
-def warn_of_tags(registry: str, which: str, left: Sequence[str], progress: Progress) -> None:
-    """Say which tags an external registry keeps, the first of many.
-
-    Args:
-        registry: its address.
-        which: what the tags are.
-        left: path and tag of each.
-        progress: hears it.
-    """
-    if left:
-        more = "" if len(left) <= _SHOWN else f" and {len(left) - _SHOWN} more"
-        progress.warn(
-            f"{registry} still shows {len(left)} tag(s) that {which}; "
-            f"take them away there: {', '.join(left[:_SHOWN])}{more}"
-        )
-
-
-def names_left(journal: Journal, channel: str, drop: Drop | None, before: Iterable[Drop]) -> list[Name]:
-    """Return the tags of drops that no active drop has once this one, or none, is its channel's active one, sorted.
-
-    Raises:
-        StoreError: the journal cannot be read.
-    """
-    others = [item for item in journal.drops() if item.active and item.channel != channel]
-    stay = {name.key for item in (*([drop] if drop else []), *others) for name in journal.names_of(item.release)}
-    names = {(name.key, name.value["digest"]): name for item in before for name in journal.names_of(item.release)}
-    return [name for (key, _), name in sorted(names.items()) if name.service == Service.OCI and key not in stay]
 
 
 def target_of(site: Site, http: HttpSettings, progress: Progress) -> Target | None:

@@ -81,7 +81,49 @@ def test_the_json_of_rollback_activate_and_import_lists_them_all(tmp_path: Path)
         assert "and 2 more" in told.err
         assert run("drops", "activate", "stable/1")["tags_left"] == []
         assert run("drops", "activate", "stable/2")["tags_left"] == [f"{APP}:1"]
-        assert run("import", "3.airlift")["tags_left"] == tags
+        assert run("import", "3.airlift")["tags_left"] == [f"{APP}:1", *tags]
+
+
+def months(folder: Path, *tags: str) -> list[Path]:
+    """Bundles of months with one tag each."""
+    made = []
+    for number, tag in enumerate(tags, 1):
+        cargo = Cargo()
+        cargo.image(f"{APP}:{tag}", b"of month %d" % number)
+        made.append(ship(cargo, folder / f"{number}.airlift", sequence=number))
+    return made
+
+
+def test_tags_of_drops_that_were_left_earlier_are_named_too(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as registry:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url))
+        first, second, third, fourth = months(tmp_path, "1", "2", "3", "1")
+        take(site, first)
+        take(site, second)
+        assert drops.rollback(site, "stable").tags_left == (f"{APP}:2",)
+        assert drops.activate(site, "stable/2").tags_left == (f"{APP}:1",)
+        heard = Warnings()
+        assert take(site, third, progress=heard).tags_left == (f"{APP}:1", f"{APP}:2")
+        assert heard.said == [
+            f"{registry.url} still shows 2 tag(s) that stable/3 does not have; take them away there: {APP}:1, {APP}:2"
+        ]
+        # The tag of the first month is the fourth's now.
+        assert take(site, fourth).tags_left == (f"{APP}:2", f"{APP}:3")
+        assert drops.deactivate(site, "stable").tags_left == (f"{APP}:1", f"{APP}:2", f"{APP}:3")
+
+
+def test_a_tag_of_an_older_drop_that_the_registry_cannot_read_ends_no_move(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as registry, running_front(registry) as front:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=front.url))
+        first, second, third = months(tmp_path, "1", "2", "3")
+        take(site, first)
+        take(site, second)
+        front.faults.append(Fault(lambda handler: handler.answer(403), match="/manifests/1", method="HEAD"))
+        heard = Warnings()
+        done = take(site, third, progress=heard)
+        assert (done.drop.active, done.drop.pending, done.tags_left) == (True, False, (f"{APP}:2",))
+        assert heard.said[0].startswith("which tags of channel stable's other drops stay is not known: ")
+        assert f"still shows 1 tag(s) that stable/3 does not have; take them away there: {APP}:2" in heard.said[1]
 
 
 def test_an_activation_that_was_cut_short_and_taken_back_names_the_tags_that_it_brought(tmp_path: Path) -> None:
