@@ -20,7 +20,10 @@ def names_left(journal: Journal, channel: str, drop: Drop | None, before: Iterab
     Raises:
         StoreError: the journal cannot be read.
     """
-    others = [item for item in journal.drops() if item.active and item.channel != channel]
+    drops = journal.drops()
+    # Of a channel of a recovered site nobody knows which drop clients see: it may be any.
+    known = {item.channel for item in drops if item.active} | journal.deactivated()
+    others = [item for item in drops if item.channel != channel and (item.active or item.channel not in known)]
     stay = {name.key for item in (*([drop] if drop else []), *others) for name in journal.names_of(item.release)}
     names = {(name.key, name.value["digest"]): name for item in before for name in journal.names_of(item.release)}
     return [name for (key, _), name in sorted(names.items()) if name.service == Service.OCI and key not in stay]

@@ -11,6 +11,7 @@ from airlift.errors import PartialDeliveryError
 from airlift.progress import Silent
 from airlift.site import drops
 from airlift.site.config import RegistryConfig
+from airlift.site.recovery import recover
 from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
@@ -110,6 +111,27 @@ def test_tags_of_drops_that_were_left_earlier_are_named_too(tmp_path: Path) -> N
         # The tag of the first month is the fourth's now.
         assert take(site, fourth).tags_left == (f"{APP}:2", f"{APP}:3")
         assert drops.deactivate(site, "stable").tags_left == (f"{APP}:1", f"{APP}:2", f"{APP}:3")
+
+
+def test_a_tag_that_another_channel_of_a_recovered_site_may_need_is_not_named(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as registry:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=registry.url), channels=("stable", "beta"))
+        first, second, beta = Cargo(), Cargo(), Cargo(channel="beta")
+        first.image(f"{APP}:1", b"one")
+        for cargo in (second, beta):
+            cargo.image(f"{APP}:both", b"in both")
+        second.image(f"{APP}:2", b"two")
+        take(site, ship(first, tmp_path / "1.airlift"))
+        take(site, ship(second, tmp_path / "2.airlift", sequence=2))
+        take(site, ship(beta, tmp_path / "beta.airlift"))
+        for path in site.root.glob("state.db*"):
+            path.unlink()
+        recover(site, {"stable": 2, "beta": 1}, Silent())
+        assert drops.activate(site, "stable/1").tags_left == (f"{APP}:2",)
+        drops.activate(site, "beta/1")
+        assert drops.deactivate(site, "beta").tags_left == (f"{APP}:both",)
+        assert drops.activate(site, "stable/2").tags_left == (f"{APP}:1",)
+        assert drops.activate(site, "stable/1").tags_left == (f"{APP}:2", f"{APP}:both")
 
 
 def test_a_tag_of_an_older_drop_that_the_registry_cannot_read_ends_no_move(tmp_path: Path) -> None:
