@@ -237,11 +237,14 @@ def test_what_does_not_end_in_time_is_ended(tmp_path: Path, signals: int) -> Non
 
 def test_a_program_that_a_thread_waits_for_ends_with_the_command(tmp_path: Path) -> None:
     script = (
-        "import subprocess, threading, time\n"
+        "import subprocess, sys, threading, time\n"
         "from airlift.cli import interrupt\n"
         "interrupt.watch()\n"
         "threading.Thread(target=lambda: subprocess.run(['sleep', '600'])).start()\n"
-        "time.sleep(600)\n"
+        "try:\n"
+        "    time.sleep(600)\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(130)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, env=environment(tmp_path))
     try:
