@@ -191,7 +191,7 @@ class Opened:
         passed.append(name)
         return Apart(
             chunks=lambda: _content(self._stream_of(start, size), name, size, self._path),
-            undigested=lambda: _bytes(self._stream_of(start, size), size),
+            undigested=lambda: _content(self._stream_of(start, size), name, size, self._path, is_compared=False),
         )
 
     def _stream_of(self, start: int, size: int) -> _Stream:
@@ -219,15 +219,8 @@ class Opened:
 _FIRST: Final = ((layout.OCI_LAYOUT, _MAX_LAYOUT), (layout.INDEX, limits.INDEX_DOCUMENT))
 
 
-def _bytes(stream: _Stream, size: int) -> Generator[memoryview]:
-    while size:
-        chunk = stream.some(size)
-        size -= len(chunk)
-        yield chunk
-
-
-def _content(stream: _Stream, name: str, size: int, path: Path) -> Generator[memoryview]:
-    running = hashlib.sha256() if layout.is_blob(name) else None
+def _content(stream: _Stream, name: str, size: int, path: Path, *, is_compared: bool = True) -> Generator[memoryview]:
+    running = hashlib.sha256() if is_compared and layout.is_blob(name) else None
     left = size
     while left or running is not None:
         chunk = stream.some(left)

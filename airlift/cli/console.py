@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import unicodedata
+from collections.abc import Collection
 from typing import Any
 
 from tqdm import tqdm
@@ -50,6 +51,11 @@ def result_json(value: Any) -> None:
 def count(amount: int, noun: str) -> str:
     """Return a number of things for people: ``1 drop``, ``2 drops``."""
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
+
+
+def channels(names: Collection[str]) -> str:
+    """Return channels for people: ``channel stable``, ``channels edge, stable``."""
+    return f"channel{'' if len(names) == 1 else 's'} {', '.join(names)}"
 
 
 def size(amount: float) -> str:

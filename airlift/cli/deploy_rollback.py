@@ -19,7 +19,7 @@ from airlift.site.deploy import active, going_back
 @click.option("--platform", "wanted", help="The node's platform, such as linux/arm64; default: this machine's.")
 @click.option("--kubeconfig", type=options.EXISTING, help=deploy_running.WHICH)
 @click.option("--dry-run", is_flag=True, help="Change nothing; print every file that would be written.")
-@click.option("--json", "as_json", is_flag=True, help="Give the result as JSON on standard output.")
+@options.as_json
 def rollback(
     site_dir: Path,
     root: Path,

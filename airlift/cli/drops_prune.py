@@ -59,7 +59,7 @@ def prune(
             f" execute this same plan{' once more' if planned is not None else ''}"
         )
     if done.unsure_of:
-        which = ", ".join(names[release] for release in done.unsure_of)
+        which = ", ".join(names.get(release, release) for release in done.unsure_of)
         console.warn(
             f"the index of {which} in drops/ is missing or damaged, so nothing is deleted but what the pruned drops"
             " served: airlift check --site DIR --repair BUNDLE with its bundle mends it; make a plan after that for the"

@@ -93,9 +93,7 @@ def init(
         where = "--registry" if first["loc"] == ("url",) and first["input"] == registry else f"--{first['loc'][-1]}"
         raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
     site = init_site(folder, trust_file, config)
-    channels = sorted(site.trust.channels)
-    which = f"channel{'s' if len(channels) > 1 else ''} {', '.join(channels)}"
-    console.say(f"site {folder} for {which}; compare with paper:")
+    console.say(f"site {folder} for {console.channels(sorted(site.trust.channels))}; compare with paper:")
     console.answer(f"fingerprint {site.trust.fingerprint}")
 
 

@@ -54,9 +54,5 @@ def init(
         channels, list(persons.items()), threshold=threshold, min_sequence=min_sequence, allow_plain=allow_plain
     )
     fs.write(output, roots.dump_trust(trust))
-    console.say(f"trust file {output}: {threshold} of {len(persons)} must sign for {_named(channels)}")
+    console.say(f"trust file {output}: {threshold} of {len(persons)} must sign for {console.channels(channels)}")
     console.answer(f"fingerprint {trust.fingerprint}")
-
-
-def _named(channels: tuple[str, ...]) -> str:
-    return f"channel{'s' if len(channels) > 1 else ''} {', '.join(channels)}"
