@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airlift import limits
 from airlift.artifact import DropConfig
 from airlift.digest import Digest
-from airlift.errors import DeployError
 from airlift.site.deploy import content, helm_values, helmchart
-from airlift.site.deploy.blobs import BlobSource, read_archive
+from airlift.site.deploy.blobs import BlobSource
 from airlift.site.deploy.content import Content
 from airlift.site.deploy.helmchart import Release
 from airlift.site.deploy.revisions import Revision
@@ -68,13 +66,8 @@ def of_drops(drops: Sequence[DropConfig], source: BlobSource, read: Callable[[Di
 
 
 def _expected(release: Release, source: BlobSource, read: Callable[[Digest], bytes]) -> Expected:
-    layer = helmchart.archive_of(release.chart, source)
-    subject = f"release {release.name}"
-    if layer.size > limits.CHART:
-        raise DeployError(f"{subject}: its chart has {layer.size} bytes, at most {limits.CHART} expected")
-    archive = read_archive(source, release.chart, layer)
     return Expected(
         release,
-        content.of_archive(archive, subject=release.chart.name),
-        helm_values.read(helmchart.values_of(release, source, read), subject=f"{subject}, values"),
+        content.of_archive(helmchart.chart_of(release, source), subject=release.chart.name),
+        helm_values.read(helmchart.values_of(release, source, read), subject=f"release {release.name}, values"),
     )

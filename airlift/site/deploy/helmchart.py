@@ -174,6 +174,20 @@ def chart_file(chart: Artifact, layer: Descriptor) -> str:
     return f"{name}-{version}-{digests.hex_of(layer.digest)[:16]}.tgz"
 
 
+def chart_of(release: Release, source: BlobSource) -> bytes:
+    """Return the archive of a release's chart.
+
+    Raises:
+        DeployError: it is too large, or not at this site.
+        IntegrityError: it is damaged.
+        StoreError, FetchError: it cannot be read.
+    """
+    layer = archive_of(release.chart, source)
+    if layer.size > limits.CHART:
+        raise DeployError(f"release {release.name}: its chart has {layer.size} bytes, at most {limits.CHART} expected")
+    return read_archive(source, release.chart, layer)
+
+
 def values_of(release: Release, source: BlobSource, read: Callable[[Digest], bytes]) -> str:
     """Return the values that a release is deployed with: the drop's, else a default of its chart, said again.
 
@@ -190,12 +204,7 @@ def values_of(release: Release, source: BlobSource, read: Callable[[Digest], byt
     found = values.combine([(name, read(wanted)) for name, wanted in release.values], release=release.name)
     if found:
         return found
-    layer = archive_of(release.chart, source)
-    if layer.size > limits.CHART:
-        subject = f"release {release.name}"
-        raise DeployError(f"{subject}: its chart has {layer.size} bytes, at most {limits.CHART} expected")
-    archive = read_archive(source, release.chart, layer)
-    _, files = chart_archive.read(archive, subject=release.chart.name, budget=Budget())
+    _, files = chart_archive.read(chart_of(release, source), subject=release.chart.name, budget=Budget())
     return values.said_again(files.get("values.yaml", b"").removeprefix(codecs.BOM_UTF8), release=release.name)
 
 
