@@ -270,8 +270,8 @@ def _freed(site: Site, journal: Journal, drops: Iterable[Drop]) -> set[Digest]:
     """Return what these drops need, as far as it can be read."""
     found: set[Digest] = set()
     for drop in drops:
-        own = _own_manifest(site, drop)
-        found |= set() if own is None else {own}
+        if (own := _own_manifest(site, drop)) is not None:
+            found.add(own)
         with contextlib.suppress(*_UNREADABLE):
             for digest in _blobs_of(site, journal, drop):
                 found.add(digest)
