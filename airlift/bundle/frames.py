@@ -131,17 +131,25 @@ class Opener:
         self._total = total
         self._subject = subject
 
-    def open(self, index: int, frame: bytes | memoryview) -> bytes:
-        """Return the piece in a stored frame, whose leaf or digest was checked before; it is no part of `frame`.
+    def open_into(self, index: int, frame: bytes | memoryview, buffer: memoryview) -> memoryview:
+        """Return the piece in a stored frame, whose leaf or digest was checked before.
+
+        Args:
+            index: of the frame.
+            frame: as it is stored.
+            buffer: where the piece is made; as large as a frame, and no part of `frame`.
 
         Raises:
             IntegrityError: it was not sealed under this key and index.
         """
         if self._cipher is None:
-            return bytes(frame)
+            buffer[: len(frame)] = frame
+            return buffer[: len(frame)]
+        piece = buffer[: max(0, len(frame) - TAG_SIZE)]
         try:
-            return self._cipher.decrypt(nonce(index, self._total), frame, None)
+            self._cipher.decrypt_into(nonce(index, self._total), frame, None, piece)
         except InvalidTag:
             raise IntegrityError(
                 f"frame {index} of {self._subject}", expected="a frame under the signed key", actual="another"
             ) from None
+        return piece

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +40,7 @@ class Medium:
         """
         self.path = path
         self._room = largest + 2 * _ALIGNMENT
-        self._local = threading.local()
+        self._free: list[memoryview] = []
         with guarded("reading"):
             self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self.size = os.fstat(self._handle).st_size
@@ -92,27 +92,29 @@ class Medium:
                 offset += done
                 buffer = buffer[done:]
 
-    def once(self, offset: int, size: int) -> memoryview:
-        """Return a part that nobody reads again, at most `largest` bytes; good until this thread asks for another.
+    @contextlib.contextmanager
+    def once(self, offset: int, size: int) -> Iterator[memoryview]:
+        """Give a part that nobody reads again, at most `largest` bytes; it is good inside the block.
 
         Raises:
             BundleError: the file ends before.
             StoreError: it cannot be read.
         """
-        buffer = self._buffer()
+        try:
+            buffer = self._free.pop()
+        except IndexError:
+            # Memory of its own pages begins where a page does.
+            buffer = memoryview(mmap.mmap(-1, self._room))
         start = offset % _ALIGNMENT
         end = start + size
-        if self._read_direct(buffer[: -(-end // _ALIGNMENT) * _ALIGNMENT], offset - start, end):
-            return buffer[start:end]
-        self.read_into(buffer[:size], offset)
-        return buffer[:size]
-
-    def _buffer(self) -> memoryview:
-        found: memoryview | None = getattr(self._local, "buffer", None)
-        if found is None:
-            # Memory of its own pages begins where a page does.
-            found = self._local.buffer = memoryview(mmap.mmap(-1, self._room))
-        return found
+        try:
+            if self._read_direct(buffer[: -(-end // _ALIGNMENT) * _ALIGNMENT], offset - start, end):
+                yield buffer[start:end]
+            else:
+                self.read_into(buffer[:size], offset)
+                yield buffer[:size]
+        finally:
+            self._free.append(buffer)
 
     def _is_cached(self) -> bool:
         """Say whether it is in the cache, as after a copy or a verification just now; its middle is by a preflight."""

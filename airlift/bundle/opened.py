@@ -10,6 +10,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,8 @@ class Apart:
 
     Attributes:
         chunks: gives its content from the beginning, in any thread, while the reader is open; raises IntegrityError in
-            place of the last bytes when its digest is not the one of its name.
+            place of the last bytes when its digest is not the one of its name. Each chunk is good until the next is
+            asked for.
         undigested: the same bytes, each checked by its frame and none by the digest: for who has them compared by a
             receiver that does so before it takes them.
     """
@@ -50,7 +52,7 @@ class PayloadMember:
         name: ``oci-layout``, ``index.json`` or ``blobs/sha256/<hex>``.
         size: its bytes.
         chunks: its content, once, in order; raises IntegrityError in place of its last bytes when a blob's digest is
-            not the one of its name.
+            not the one of its name. Each chunk is good until the next is asked for.
         apart: called before any of `chunks` was taken, lets the stream pass over this member. What it returns gives
             the content in place of `chunks`; the caller sees to it that it is read to its end: nobody else checks it.
     """
@@ -67,6 +69,10 @@ class PayloadMember:
             return None
         return Digest("sha256:" + self.name.removeprefix(layout.BLOBS))
 
+    def read(self) -> bytes:
+        """Return all of `chunks`; for members that are known to be small."""
+        return b"".join(map(bytes, self.chunks))
+
 
 class Opened:
     """An unlocked bundle; usable as long as its reader is open."""
@@ -77,7 +83,7 @@ class Opened:
         release: Release,
         key: frames.DataKey | None,
         *,
-        frame: Callable[[int], memoryview],
+        frame: Callable[[int], AbstractContextManager[memoryview]],
         attest: Callable[[], bytes],
     ) -> None:
         """Made by `BundleReader.unlock`.
@@ -86,7 +92,7 @@ class Opened:
             path: the file, for messages.
             release: what was verified.
             key: the data key; None for a plain bundle.
-            frame: gives a stored payload frame, its leaf checked; good until this thread asks for another.
+            frame: gives a stored payload frame, its leaf checked.
             attest: gives the stored attest member, its digest checked.
         """
         self.release = release
@@ -111,7 +117,11 @@ class Opened:
             return attest.unpack(stored)
         total = -(-len(stored) // FRAME_SIZE)
         opener = frames.Opener(self._key.cipher("attest"), total, subject=f"attest of {self._path}")
-        pieces = [opener.open(index, stored[index * FRAME_SIZE : (index + 1) * FRAME_SIZE]) for index in range(total)]
+        buffer = memoryview(bytearray(FRAME_SIZE))
+        pieces = (
+            bytes(opener.open_into(index, stored[index * FRAME_SIZE : (index + 1) * FRAME_SIZE], buffer))
+            for index in range(total)
+        )
         return attest.unpack(b"".join(pieces))
 
     @property
@@ -130,7 +140,7 @@ class Opened:
             stream = self._payload(ahead=1)
             next(stream)
             member = next(stream)
-            self._index = b"".join(member.chunks)
+            self._index = member.read()
             stream.close()
         return self._index
 
@@ -156,8 +166,9 @@ class Opened:
             finally:
                 pieces.stop()
 
-    def _open(self, index: int) -> bytes:
-        return self._opener.open(index, self._frame(index))
+    def _open(self, index: int, buffer: memoryview) -> memoryview:
+        with self._frame(index) as frame:
+            return self._opener.open_into(index, frame, buffer)
 
     def _members(self, stream: _Stream) -> Generator[PayloadMember]:
         end = len(layout.END)
@@ -240,33 +251,57 @@ def _content(stream: _Stream, name: str, size: int, path: Path, *, is_compared: 
 
 
 class _Pieces:
-    """The opened pieces in order; a few of them are made ahead by threads, or without a pool none."""
+    """The opened pieces in order; a few of them are made ahead by threads, or without a pool none.
+
+    The buffers in which they are made are used again: new memory costs more than what is done in it.
+    """
 
     def __init__(
-        self, pool: ThreadPoolExecutor | None, work: Callable[[int], bytes], total: int, *, ahead: int, first: int = 0
+        self,
+        pool: ThreadPoolExecutor | None,
+        work: Callable[[int, memoryview], memoryview],
+        total: int,
+        *,
+        ahead: int,
+        first: int = 0,
     ) -> None:
         self._pool = pool
         self._work = work
         self._total = total
         self._ahead = ahead
         self._next = first
-        self._waiting: deque[Future[bytes]] = deque()
+        self._waiting: deque[Future[tuple[memoryview, memoryview]]] = deque()
+        self._free: list[memoryview] = []
+        self._taken: memoryview | None = None
 
-    def take(self) -> bytes:
-        """Return the next piece.
+    def take(self) -> memoryview:
+        """Return the next piece; it is good until the next is taken.
 
         Raises:
             BundleError: there is no more.
         """
+        if self._taken is not None:
+            self._free.append(self._taken)
+            self._taken = None
         if self._pool is None and self._next < self._total:
             self._next += 1
-            return self._work(self._next - 1)
+            piece, self._taken = self._make(self._next - 1)
+            return piece
         while self._pool is not None and len(self._waiting) < self._ahead and self._next < self._total:
-            self._waiting.append(self._pool.submit(self._work, self._next))
+            self._waiting.append(self._pool.submit(self._make, self._next))
             self._next += 1
         if not self._waiting:
             raise BundleError("payload: the archive is longer than its frames")
-        return self._waiting.popleft().result()
+        piece, self._taken = self._waiting.popleft().result()
+        return piece
+
+    def _make(self, index: int) -> tuple[memoryview, memoryview]:
+        """Return a piece and the buffer that it is in; threads do so side by side."""
+        try:
+            buffer = self._free.pop()
+        except IndexError:
+            buffer = memoryview(bytearray(FRAME_SIZE))
+        return self._work(index, buffer), buffer
 
     def skip(self, count: int) -> None:
         """Pass over pieces. From here on none is made ahead: who passes over much would drop it."""
@@ -301,14 +336,14 @@ class _Stream:
         whole, rest = divmod(size - inside, self._piece_size)
         self._pieces.skip(whole)
         if rest:
-            self._current = memoryview(self._pieces.take())[rest:]
+            self._current = self._pieces.take()[rest:]
 
     def some(self, most: int) -> memoryview:
-        """Return one or more bytes, at most `most` and a chunk's worth; none only for `most` 0."""
+        """Return one or more bytes, at most `most` and a chunk's worth; none only for `most` 0. Good until the next."""
         if not most:
             return memoryview(b"")
         if not self._current:
-            self._current = memoryview(self._pieces.take())
+            self._current = self._pieces.take()
         part = self._current[: min(most, limits.CHUNK)]
         self._current = self._current[len(part) :]
         self.left -= len(part)
@@ -316,14 +351,14 @@ class _Stream:
 
     def take(self, size: int) -> bytes:
         """Return exactly `size` bytes."""
-        parts: list[memoryview] = []
+        parts: list[bytes] = []
         while size:
-            parts.append(self.some(size))
+            parts.append(bytes(self.some(size)))
             size -= len(parts[-1])
         return b"".join(parts)
 
     def peek(self, size: int) -> bytes:
         """Return exactly `size` bytes and leave them there."""
         if len(self._current) < size:
-            self._current = memoryview(bytes(self._current) + self._pieces.take())
+            self._current = memoryview(b"".join((bytes(self._current), self._pieces.take())))
         return bytes(self._current[:size])

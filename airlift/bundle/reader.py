@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -288,11 +290,12 @@ class BundleReader:
             hint="the medium or the copy is damaged; copy the bundle again",
         )
 
-    def _checked_frame(self, tree: bytes, index: int) -> memoryview:
-        frame = self._medium.once(self._payload_offset(index), self._frame_size(index))
-        if not self._is_leaf(tree, index, frame):
-            raise self._leaf_error(index)
-        return frame
+    @contextlib.contextmanager
+    def _checked_frame(self, tree: bytes, index: int) -> Iterator[memoryview]:
+        with self._medium.once(self._payload_offset(index), self._frame_size(index)) as frame:
+            if not self._is_leaf(tree, index, frame):
+                raise self._leaf_error(index)
+            yield frame
 
     def _attest_frames(self, verified: Verified, progress: Progress) -> bytes:
         release: Release = verified.release

@@ -126,7 +126,7 @@ class Intake:
 
     def _take(self, member: PayloadMember) -> None:
         if member.digest is None:
-            data = b"".join(self._chunks(member))
+            data = b"".join(map(bytes, self._chunks(member)))
             if member.name == "index.json":
                 self._index = data
             elif data != oci.LAYOUT_FILE:
@@ -206,7 +206,7 @@ class Intake:
         if member.size > (limits.INDEX_DOCUMENT if self._is_own else limits.SMALL_BLOB):
             self._drain(member)
             return
-        data = b"".join(self._chunks(member))
+        data = b"".join(map(bytes, self._chunks(member)))
         if data.startswith(b"{"):
             self.payload.memory[digest] = data
 

@@ -227,7 +227,7 @@ class Flight:
                 for member in members:
                     if member.size > limits.SMALL_BLOB and member.digest is not None:
                         break
-                    data = b"".join(member.chunks)
+                    data = member.read()
                     if member.digest is None:
                         index = data if member.name == "index.json" else index
                         continue

@@ -119,7 +119,7 @@ def accept(
         verified = Gate(site_trust or trust(), now=now, seen=seen).admit(reader.envelope, reader.roots)
         reader.verify(verified)
         opened = reader.unlock(verified, site_identity)
-        content = {member.name: b"".join(member.chunks) for member in opened.payload()}
+        content = {member.name: member.read() for member in opened.payload()}
         return {
             "signers": verified.signers,
             "unknown": verified.unknown_signers,

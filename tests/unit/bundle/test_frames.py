@@ -49,12 +49,13 @@ def test_a_nonce_tells_index_and_end() -> None:
 def test_a_frame_opens_at_its_place_only(moved: tuple[int, int]) -> None:
     key = frames.DataKey(bytes(32), SUITE)
     frame = bytes(frames.Sealer(key.cipher("payload"), 3).seal_into(0, memoryview(b"x"), memoryview(bytearray(64))))
-    assert frames.Opener(key.cipher("payload"), 3, subject="x").open(0, frame) == b"x"
+    buffer = memoryview(bytearray(64))
+    assert frames.Opener(key.cipher("payload"), 3, subject="x").open_into(0, frame, buffer) == b"x"
     index, total = moved
     with pytest.raises(IntegrityError, match=f"frame {index} of x"):
-        frames.Opener(key.cipher("payload"), total, subject="x").open(index, frame)
+        frames.Opener(key.cipher("payload"), total, subject="x").open_into(index, frame, buffer)
     with pytest.raises(IntegrityError):
-        frames.Opener(key.cipher("attest"), 3, subject="x").open(0, frame)
+        frames.Opener(key.cipher("attest"), 3, subject="x").open_into(0, frame, buffer)
 
 
 @pytest.mark.parametrize("length", [0, 31, 33])

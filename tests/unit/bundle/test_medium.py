@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,11 @@ def medium(request: pytest.FixtureRequest, path: Path) -> Iterator[Medium]:
     found.close()
 
 
+def once(medium: Medium, offset: int, size: int) -> bytes:
+    with medium.once(offset, size) as part:
+        return bytes(part)
+
+
 def is_cached(path: Path, offset: int) -> bool:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -60,11 +66,18 @@ PLACES = [(0, 1), (0, LARGEST), (511, 4097), (4096, 8192), (4095, 2), (SIZE - 1,
 
 @pytest.mark.parametrize(("offset", "size"), PLACES)
 def test_any_part_comes_as_it_is(medium: Medium, data: bytes, offset: int, size: int) -> None:
-    assert medium.once(offset, size) == data[offset : offset + size]
+    assert once(medium, offset, size) == data[offset : offset + size]
     assert medium.read(offset, size) == data[offset : offset + size]
     buffer = bytearray(size)
     medium.read_into(memoryview(buffer), offset)
     assert buffer == data[offset : offset + size]
+
+
+def test_parts_that_are_used_at_the_same_time_are_apart(medium: Medium, data: bytes) -> None:
+    with medium.once(0, 1000) as first:
+        with medium.once(5000, 1000) as second:
+            assert second == data[5000:6000]
+        assert first == data[:1000]
 
 
 def test_what_is_read_once_does_not_fill_the_cache(path: Path, data: bytes) -> None:
@@ -74,7 +87,7 @@ def test_what_is_read_once_does_not_fill_the_cache(path: Path, data: bytes) -> N
         pytest.skip(f"the file system of {path} has no way past the cache: {error}")
     forget(path)
     medium = Medium(path, largest=LARGEST)
-    assert medium.once(1_000_000, LARGEST) == data[1_000_000 : 1_000_000 + LARGEST]
+    assert once(medium, 1_000_000, LARGEST) == data[1_000_000 : 1_000_000 + LARGEST]
     assert not is_cached(path, 1_000_000)
     medium.read(1_000_000, 1)
     assert is_cached(path, 1_000_000)
@@ -93,16 +106,16 @@ def test_a_file_that_took_the_place_of_this_one_is_not_read(path: Path, data: by
 
     forget(path)
     medium = Swapped(path, largest=LARGEST)
-    assert medium.once(5000, LARGEST) == data[5000 : 5000 + LARGEST]
+    assert once(medium, 5000, LARGEST) == data[5000 : 5000 + LARGEST]
     medium.close()
 
 
 def test_a_file_that_becomes_shorter_is_said(path: Path, medium: Medium) -> None:
     os.truncate(path, SIZE - 10)
-    for read in (medium.once, medium.read):
+    for read in (partial(once, medium), medium.read):
         with pytest.raises(BundleError, match=r"x became shorter while it was read$"):
             read(SIZE - 1000, 1000)
-    assert len(medium.once(SIZE - 1010, 1000)) == 1000
+    assert len(once(medium, SIZE - 1010, 1000)) == 1000
 
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:

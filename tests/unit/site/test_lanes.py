@@ -67,6 +67,54 @@ def test_of_those_that_wait_the_largest_goes_first(progress: Count, monkeypatch:
     assert progress.seen == sum(order)
 
 
+def test_while_the_registry_takes_one_to_its_disk_the_next_is_sent(
+    progress: Count, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes_module, "_SENDING", 1)
+    monkeypatch.setattr(lanes_module, "_LANES", 2)
+    is_second = threading.Event()
+
+    def deliver(_: Digest, size: int, taken: Content) -> bool:
+        if size == 1:
+            is_second.set()
+        for _chunk in taken.undigested():
+            pass
+        assert is_second.wait(60)
+        return True
+
+    lanes = Lanes(deliver, progress)
+    try:
+        lanes.put(digest_of(b"xx"), 2, content(b"xx"))
+        lanes.put(digest_of(b"x"), 1, content(b"x"))
+        lanes.settle()
+    finally:
+        lanes.stop()
+    assert progress.seen == 3
+
+
+def test_no_more_blobs_are_sent_at_a_time_than_there_are_places(progress: Count) -> None:
+    under_way: set[int] = set()
+    most: list[int] = []
+
+    def deliver(_: Digest, size: int, taken: Content) -> bool:
+        under_way.add(size)
+        most.append(len(under_way))
+        for chunk in taken.undigested():
+            if len(chunk) == 1:
+                # The last one: what comes after it is the answer.
+                under_way.remove(size)
+        return True
+
+    lanes = Lanes(deliver, progress)
+    try:
+        for size in range(3, 200):
+            lanes.put(digest_of(bytes(size)), size, content(bytes(size - 1), b"x"))
+        lanes.settle()
+    finally:
+        lanes.stop()
+    assert 1 <= max(most) <= lanes_module._SENDING
+
+
 def test_what_is_there_already_is_read_to_its_end_and_counted_once(progress: Count) -> None:
     read: list[bytes] = []
 
