@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
-_EXCERPT = 300
+_EXCERPT = 500
 _DISK = ("no space left on device", "disk quota exceeded", "read-only file system")
 
 

@@ -23,10 +23,10 @@ from airlift.transport.harbor import HarborClient
 from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
-from tests.components import require
+from tests.components import require, require_go
 from tests.support.harbor import ROBOT, SECRET, running_harbor
 from tests.support.real_harbor import HarborUnderTest
-from tests.support.registry import Registry, refuse, running_front, running_registry
+from tests.support.registry import Registry, refuse, running_crane, running_front, running_registry
 from tests.support.serving import serving
 from tests.support.site_bundles import Cargo, make_site, seal, ship, take
 
@@ -76,6 +76,8 @@ class Backend:
         "embedded",
         "docker-registry",
         "docker-registry with TLS, a login and a path",
+        "distribution 3",
+        "crane",
         "a Harbor's stand-in",
         pytest.param("a Harbor", marks=pytest.mark.harbor),
     ]
@@ -99,7 +101,13 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
             yield _harbor(tmp_path, HarborUnderTest(harbor.url, ROBOT, SECRET, stand_in=harbor), behind)
             return
         is_secure = "TLS" in request.param
-        registry = stack.enter_context(running_registry(tmp_path / "registry", secure=is_secure))
+        root = tmp_path / "registry"
+        if request.param == "crane":
+            registry = stack.enter_context(running_crane(root))
+        elif request.param == "distribution 3":
+            registry = stack.enter_context(running_registry(root, program=require_go("registry")))
+        else:
+            registry = stack.enter_context(running_registry(root, secure=is_secure))
         password = tmp_path / "password"
         password.write_text(registry.password + "\n")
         config = RegistryConfig(
@@ -112,7 +120,8 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
         http = HttpClient(HttpSettings(retries=0, ca_bundle=registry.ca), Silent())
         login = Credentials(registry.username, registry.password) if registry.username else None
         client = RegistryClient(registry.host, http=http, credentials=login, plain_http=not is_secure)
-        yield Backend(site, client, registry.skopeo("src"), registry)
+        # crane's log does not say what went well.
+        yield Backend(site, client, registry.skopeo("src"), None if request.param == "crane" else registry)
 
 
 def _harbor(folder: Path, harbor: HarborUnderTest, behind: Registry | None) -> Backend:

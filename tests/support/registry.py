@@ -25,7 +25,7 @@ import trustme
 
 from airlift import digest as digests
 from airlift.transport.push import PROBE
-from tests.components import require
+from tests.components import require, require_go
 from tests.support.servers import free_port, listening
 
 
@@ -80,9 +80,13 @@ def running_registry(
     port: int = 0,
     foreign_urls: bool = False,
     deletes: bool = True,
+    program: Path | None = None,
 ) -> Iterator[Registry]:
-    """Run docker-registry until the block ends; `root` may hold the data of an earlier one."""
-    program = require("docker-registry")
+    """Run docker-registry until the block ends; `root` may hold the data of an earlier one.
+
+    Another `program` is a later version of it.
+    """
+    program = program or require("docker-registry")
     root.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     writable = f"uploadpurging: {{enabled: false}}, readonly: {{enabled: {str(read_only).lower()}}}"
@@ -111,6 +115,16 @@ def running_registry(
     with listening([program, "serve", root / "config.yml"], port, root / "log"):
         login = ("alice", "s3cret") if secure else ("", "")
         yield Registry(f"127.0.0.1:{port}", root, ca, *login)
+
+
+@contextlib.contextmanager
+def running_crane(root: Path) -> Iterator[Registry]:
+    """Run the registry of go-containerregistry until the block ends: not a line of it is docker-registry's."""
+    (root / "data").mkdir(parents=True)
+    port = free_port()
+    command = [require_go("crane"), "registry", "serve", "--address", f"127.0.0.1:{port}", "--disk", root / "data"]
+    with listening(command, port, root / "log"):
+        yield Registry(f"127.0.0.1:{port}", root)
 
 
 @dataclass(frozen=True)

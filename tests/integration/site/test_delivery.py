@@ -164,7 +164,7 @@ def test_an_overburdened_registry_gets_one_blob_at_a_time_and_the_import_succeed
         with front.lock:
             at_once += 1
             seen.append(at_once)
-            is_over = len(seen) > 4 * 6
+            is_over = len(seen) > 8 * 6
         try:
             if is_over:
                 handler.pass_on()
