@@ -50,10 +50,14 @@ def require_root() -> None:
 
 def require_go(program: str) -> Path:
     """Return a tool that scripts/tool-go builds, and no other program of the same name."""
-    found = TOOLS / "go" / program
-    if not os.access(found, os.X_OK):
+    return require_built(TOOLS / "go" / program, f"scripts/tool-go {program}")
+
+
+def require_built(program: Path, script: str) -> Path:
+    """Return a program that a script of ours builds with Go."""
+    if not os.access(program, os.X_OK):
         if shutil.which("go", path=search_path()) is None:
             # The one thing that scripts/test does not install.
-            pytest.skip(f"{program} is built by scripts/tool-go, and Go is not installed")
-        missing(f"{program} is not built; scripts/tool-go {program} does it")
-    return found
+            pytest.skip(f"{program.name} is built by {script.split(maxsplit=1)[0]}, and Go is not installed")
+        missing(f"{program.name} is not built; {script} does it")
+    return program

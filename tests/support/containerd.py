@@ -1,7 +1,7 @@
 """A containerd of our own, as K3s has one: its CRI, its image import, its hosts.toml; no cluster.
 
-Prefers the 2.x that scripts/tool-go builds (K3s embeds 2.x) and takes Debian's else. Pods use the host's network, so
-that no CNI plugin is needed and nothing is left behind.
+Prefers the 2.x that scripts/tool-go builds (K3s embeds 2.x) and takes Debian's else. Pods use the host's network unless
+it is told of CNI, so that nothing is left behind.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.er
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
   disable_apparmor = true
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    {cni}
   [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
@@ -105,6 +107,19 @@ class Containerd:
             f'server = "{endpoint}"\n{path}\n[host."{endpoint}"]\n  capabilities = ["pull", "resolve"]\n  {path}\n'
         )
 
+    def forget_hosts(self) -> None:
+        """Send every pull to its own registry again."""
+        for folder in self.certs.iterdir():
+            shutil.rmtree(folder)
+
+    def import_images(self, tarball: Path) -> None:
+        """Import as K3s does: under each name of the tarball, and under the repository's name with the digest."""
+        self.ctr("images", "import", "--label", "io.cri-containerd.pinned=pinned", str(tarball))
+        for line in self.ctr("images", "ls").splitlines()[1:]:
+            name, _, target = line.split()[:3]
+            if "@" not in name and not name.startswith("sha256:"):
+                self.ctr("images", "tag", "--force", name, f"{name.rpartition(':')[0]}@{target}")
+
     @contextlib.contextmanager
     def cri(self) -> Iterator[Cri]:
         with grpc.insecure_channel(f"unix://{self.socket}") as channel:
@@ -158,6 +173,12 @@ class Cri:
     def stop_sandbox(self, sandbox: Sandbox) -> None:
         self.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox.id), timeout=60)
         self.runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox.id), timeout=60)
+
+    def remove_all(self) -> None:
+        """Stop and remove every pod, whoever started it."""
+        for item in self.runtime.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=60).items:
+            self.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=item.id), timeout=60)
+            self.runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=item.id), timeout=60)
 
     def start(
         self,
@@ -222,10 +243,12 @@ def _programs() -> tuple[Path, Path, str]:
 
 
 @contextlib.contextmanager
-def containerd(*, pause: str, snapshotter: str = "native", prefix: Sequence[str] = ()) -> Iterator[Containerd]:
+def containerd(
+    *, pause: str, snapshotter: str = "native", prefix: Sequence[str] = (), cni: Sequence[str] = ()
+) -> Iterator[Containerd]:
     """Run a containerd in a directory of its own (a short one: socket paths have 107 characters at most).
 
-    `prefix` is put before the program, such as what enters a network namespace.
+    `prefix` is put before the program, such as what enters a network namespace; `cni` are its words for pods' addresses.
     """
     components.require_root()
     runc = components.require("runc")
@@ -239,6 +262,7 @@ def containerd(*, pause: str, snapshotter: str = "native", prefix: Sequence[str]
         "pause": pause,
         "certs": home / "certs.d",
         "runc": runc,
+        "cni": "\n    ".join(cni),
     }
     (home / "certs.d").mkdir()
     (home / "config.toml").write_text((_V3 if version.startswith("2") else _V2).format(**fill))

@@ -64,12 +64,14 @@ class Drops:
         self.store.put_bytes(data)
         return Descriptor(media_type, digest_of(data), len(data), **more)
 
-    def manifest(self, layers: Sequence[bytes], platform: Platform, command: Sequence[str] = ()) -> Descriptor:
+    def manifest(
+        self, layers: Sequence[bytes], platform: Platform, command: Sequence[str] = (), **more: Any
+    ) -> Descriptor:
         config = {
             "architecture": platform.architecture,
             "os": platform.os,
             **({"variant": platform.variant} if platform.variant else {}),
-            "config": {"Cmd": list(command), "Env": ["PATH=/bin"]},
+            "config": {"Cmd": list(command), "Env": ["PATH=/bin"], **more},
             "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
         }
         body = {
@@ -87,14 +89,18 @@ class Drops:
         *,
         platforms: Sequence[Platform] | None = (AMD64, ARM64),
         command: Sequence[str] = (),
+        **more: Any,
     ) -> Artifact:
-        """An image of one layer; with `platforms` None it is a single manifest for amd64, else an index."""
+        """An image of one layer; with `platforms` None it is a single manifest for amd64, else an index.
+
+        `more` is what its config has besides, such as User.
+        """
         entries = {"data": content} if isinstance(content, bytes) else content
         if platforms is None:
-            root = self.manifest([tar_of(entries)], AMD64, command)
+            root = self.manifest([tar_of(entries)], AMD64, command, **more)
             root = Descriptor(root.media_type, root.digest, root.size)
         else:
-            children = [self.manifest([tar_of(entries)], platform, command) for platform in platforms]
+            children = [self.manifest([tar_of(entries)], platform, command, **more) for platform in platforms]
             index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [item.to_json() for item in children]}
             root = self.put(compact(index), oci.INDEX)
         artifact = Artifact(Kind.IMAGE, name, root)

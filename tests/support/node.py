@@ -1,9 +1,9 @@
-"""A node that runs what `airlift deploy` wrote: a real K3s where one is named, else its parts put together.
+"""Nodes that run what `airlift deploy` wrote: a real K3s where one is named, else two that are put together here.
 
-The parts are containerd, helm and an API without a cluster behind it. Between them stands what K3s was seen to do:
-registries.yaml becomes hosts.toml at a start, tarballs are imported once by their name and named by digest, too, a
-manifest is applied unless its AddOn has its digest, pods are run over CRI as a kubelet does, and what the node reports of
-them is put into the API.
+* ``k3s`` is a real Kubernetes and what K3s adds to it, see tests/support/k3s.
+* ``parts`` are containerd, helm and an API without a cluster behind it, for machines on which no Kubernetes is built.
+  Between them stands what K3s was seen to do: pods are run over CRI as a kubelet does, and what the node reports of them
+  is put into the API. What K3s does with files is the same in both.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
-from airlift import digest
-from airlift.site.deploy.helmchart import CHARTS, MANIFESTS
-from airlift.site.deploy.registries import PATH as REGISTRIES
-from airlift.site.deploy.tarball import FOLDER
+from airlift.site.deploy.helmchart import CHARTS
 from tests import components
 from tests.support.cluster_api import Api, running_api
 from tests.support.containerd import Containerd, containerd
 from tests.support.helm_records import record
+from tests.support.k3s.addons import Manifests
+from tests.support.k3s.agent import Agent
+from tests.support.k3s.lent import lent_k3s
 from tests.support.kubelet import Kubelet
 from tests.support.real_node import VARIABLES, real_node
 
@@ -76,33 +76,19 @@ class PartsOfANode:
     preload: tuple[str, ...] = (PAUSE,)
     revisions: dict[str, int] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
-    checksums: dict[str, str] = field(default_factory=dict)
-    seen: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.agent = Agent(self.root, self.runtime)
+        self.manifests = Manifests(self.root)
 
     def restart(self) -> None:
-        registries = yaml.safe_load((self.root / REGISTRIES).read_text())
-        for host, mirror in registries["mirrors"].items():
-            (endpoint,) = mirror["endpoint"]
-            self.runtime.hosts(host, endpoint, override_path=True)
-        self.checksums.clear()
+        self.agent.start()
+        self.manifests.start()
 
     def settle(self) -> None:
-        for path in sorted((self.root / FOLDER).glob("*.tar"), key=lambda item: item.stat().st_mtime_ns):
-            if path.name not in self.seen:
-                self.runtime.ctr("images", "import", str(path))
-                self.seen.add(path.name)
-        self._name_by_digest()
-        for path in sorted((self.root / MANIFESTS).glob("[!.]*.yaml")):
-            checksum = digest.of(path.read_bytes())
-            if self.checksums.get(path.name) != checksum:
-                self._install(yaml.safe_load(path.read_text()))
-                self.checksums[path.name] = checksum
-
-    def _name_by_digest(self) -> None:
-        for line in self.runtime.ctr("images", "ls").splitlines()[1:]:
-            name, _, target = line.split()[:3]
-            if "@" not in name and not name.startswith("sha256:"):
-                self.runtime.ctr("images", "tag", "--force", name, f"{name.rpartition(':')[0]}@{target}")
+        assert self.agent.import_images() == []
+        for _, _, content in self.manifests.changed():
+            self._install(yaml.safe_load(content))
 
     def _install(self, chart: dict[str, Any]) -> None:
         name, spec = chart["metadata"]["name"], chart["spec"]
@@ -135,13 +121,8 @@ class PartsOfANode:
 
 
 @contextlib.contextmanager
-def running_node(folder: Path) -> Iterator[Node]:
-    """A real node where all three variables are set, else the parts of one."""
-    given = [os.environ.get(name, "") for name in VARIABLES]
-    if all(given):
-        with real_node(Path(given[0]), Path(given[1]), given[2]) as real:
-            yield real
-        return
+def running_parts(folder: Path) -> Iterator[Node]:
+    """The parts of a node."""
     components.require("helm")
     components.require("kubectl")
     (folder / "root").mkdir()
@@ -151,3 +132,19 @@ def running_node(folder: Path) -> Iterator[Node]:
             yield PartsOfANode(folder / "root", api.kubeconfig, api, runtime, kubelet)
         finally:
             kubelet.stop_all()
+
+
+@contextlib.contextmanager
+def given_node(folder: Path) -> Iterator[Node]:
+    """The node that the environment names."""
+    kubeconfig, root, restart = (os.environ[name] for name in VARIABLES)
+    with real_node(Path(kubeconfig), Path(root), restart) as real:
+        yield real
+
+
+NODES: Mapping[str, Callable[[Path], contextlib.AbstractContextManager[Node]]] = (
+    {"given": given_node}
+    if all(os.environ.get(name) for name in VARIABLES)
+    else {"parts": running_parts, "k3s": lent_k3s}
+)
+"""The kinds of nodes that tests run on."""

@@ -217,6 +217,13 @@ def _put_aside(root: Path) -> dict[str, set[str]]:
     return {folder: set(names) for folder, names in json.loads(aside.read_text())["files"].items()}
 
 
+def reach(kubeconfig: Path, root: Path, restart: str, *, steady: int) -> RealNode:
+    """Return a node, with the address at which it reaches this machine."""
+    node = RealNode(root, kubeconfig, restart, steady=steady)
+    node.address = _address(node)
+    return node
+
+
 @contextlib.contextmanager
 def real_node(kubeconfig: Path, root: Path, restart: str, *, steady: int = 5) -> Iterator[RealNode]:
     """Lend a node to the tests.
@@ -225,8 +232,7 @@ def real_node(kubeconfig: Path, root: Path, restart: str, *, steady: int = 5) ->
 
     What it has of its own is kept beside its registries.yaml, so that the next run puts it back when this one is killed.
     """
-    node = RealNode(root, kubeconfig, restart, steady=steady)
-    node.address = _address(node)
+    node = reach(kubeconfig, root, restart, steady=steady)
     _refuse_what_keeps_namespaces(node)
     before = _put_aside(root)
     try:

@@ -18,16 +18,15 @@ from airlift import digest
 from airlift.artifact import Artifact
 from airlift.cli.main import run
 from airlift.site.config import Site
-from airlift.site.deploy.blobs import StoreBlobs
-from airlift.site.deploy.images import Images
-from airlift.site.deploy.tarball import FOLDER, ImageTar
+from airlift.site.deploy.tarball import FOLDER
 from tests import components
 from tests.support.deployable import activate, make_site
-from tests.support.drops import AMD64, Drops, drops_at
+from tests.support.drops import Drops, drops_at
 from tests.support.folders import SharedFolder
 from tests.support.node import Node, PartsOfANode
 from tests.support.servers import free_port
 from tests.support.serving import serving
+from tests.support.tarballs import write_tarball
 
 EXAMPLES = components.ROOT / "appliance" / "models"
 MODEL = {"config.json": b'{"model_type": "fraud"}', "weights/part.safetensors": b"w" * 5000}
@@ -312,14 +311,8 @@ def places_drops(places: Places, name: str, tag: int) -> Drops:
 
 def put_tarball(places: Places, name: str, drops: Drops) -> None:
     """Put an image on the node as somebody else would."""
-    source = StoreBlobs(drops.store)
     (artifact,) = drops.artifacts
-    on_node = Images([drops.config()], source).on_node(artifact, AMD64)
-    place = places.node.root / FOLDER / f"{name}-{places.node.namespace}.tar"
-    part = place.with_suffix(".part")
-    with part.open("wb") as stream:
-        ImageTar([on_node], source).write(_Sink(stream))
-    part.rename(place)
+    write_tarball(places.node.root / FOLDER / f"{name}-{places.node.namespace}.tar", drops, artifact)
 
 
 def test_an_image_that_was_swapped_in_the_registry_behind_our_back_is_found(
@@ -389,12 +382,3 @@ def deploy_example(
     code, found, said = places.status(capsys)
     assert code == 0, said
     return found
-
-
-class _Sink:
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.written = 0
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += self._stream.write(data)
