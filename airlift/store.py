@@ -16,6 +16,7 @@ from typing import BinaryIO
 from airlift import digest as digests
 from airlift import fs, limits, oci
 from airlift.digest import Counter, Digest, Verifier
+from airlift.errors import StoreError
 
 _INGEST = "ingest"
 _BLOB = re.compile(r"[0-9a-f]{64}")
@@ -114,6 +115,22 @@ class Store:
     def is_there(self) -> bool:
         """Whether there is a place for blobs at all; its disk may not be mounted."""
         return self.blobs.is_dir()
+
+    def check(self) -> None:
+        """Look whether there is a place for blobs and it can be read, without looking at the blobs.
+
+        Raises:
+            StoreError: it is not there, or cannot be read.
+        """
+        with fs.guarded("reading"):
+            if not self.is_there:
+                raise StoreError(
+                    f"the store is not there: {self.blobs} is no directory",
+                    hint="see whether its disk is mounted; airlift check says what is missing, and how to bring it"
+                    " again",
+                )
+            with os.scandir(self.blobs) as entries:
+                next(entries, None)
 
     def path(self, digest: Digest) -> Path:
         """Return where a blob is or would be."""

@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from airlift import fs
 from airlift.digest import Digest
+from airlift.errors import StoreError
 from airlift.site.journal_file import Reader
 from airlift.site.listing import Held, Service
 from airlift.store import Store
 
 _NAMES: Final = "FROM names n JOIN channels c ON c.active = n.release WHERE n.service = ?"
+_ANY_CONFIG: Final = "SELECT r.config FROM releases r JOIN channels c ON c.active = r.release LIMIT 1"
 _HELD: Final = "SELECT DISTINCT service, scope, digest, size, media_type, subject, facts FROM held WHERE service = ?"
 
 
@@ -89,6 +92,30 @@ class Catalog:
     def generation(self) -> dict[str, str]:
         """Return the active release of each channel."""
         return dict(self._all("SELECT channel, active FROM channels WHERE active <> '' ORDER BY channel"))
+
+    def unreadable(self) -> dict[str, str]:
+        """Look whether store and journal are there and can be read, without looking at everything.
+
+        Returns:
+            ``store`` or ``state.db`` to what is wrong with it; empty where nothing is.
+        """
+        found = {}
+        try:
+            with self._lock:
+                self._journal.check()
+                configs = self._journal.all(_ANY_CONFIG)
+        except StoreError as error:
+            configs = []
+            found["state.db"] = error.message
+        try:
+            self._store.check()
+            for (config,) in configs:
+                # A disk that is not mounted may leave an empty directory.
+                with self._store.open(config) as stream, fs.guarded("reading"):
+                    stream.read(1)
+        except StoreError as error:
+            found["store"] = error.message
+        return found
 
     def version(self) -> tuple[int, int]:
         """Return what is another value after every change of the journal."""

@@ -123,6 +123,9 @@ class Reader:
 
     SQLite sees what others write by the index beside the file. Where there is none, since the disk is mounted
     read-only, the file may still be written through another mount: it is looked at before and after each question.
+
+    A file that takes the place of the one that was opened (`airlift site recover` makes one) is read from then on.
+    While there is none, the one that was opened is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -133,7 +136,8 @@ class Reader:
         """
         self._path = path
         self._opened = 0
-        self._stamp: _Stamp | None = None
+        self._is_still = False
+        self._stamp: _Stamp = (0, 0, 0), 0
         self._db = self._connect()
 
     def close(self) -> None:
@@ -171,17 +175,34 @@ class Reader:
             self._db.close()
             self._db = db
 
+    def check(self) -> None:
+        """Look whether the journal could be opened right now.
+
+        Raises:
+            StoreError: it is gone, damaged, or cannot be read.
+        """
+        _open(self._path, is_reader=True, is_still=_is_still(self._path)).close()
+
     def _is_current(self) -> bool:
-        return self._stamp is None or self._stamp == self._look()
+        if self._is_still:
+            return self._stamp == self._look()
+        return self._inode() in (0, self._stamp[0][0])
 
     def _connect(self) -> sqlite3.Connection:
         stamp = self._look()
         is_still = _is_still(self._path)
         with spare(self._path.parent):
             db = _open(self._path, is_reader=True, is_still=is_still)
-        self._stamp = stamp if is_still else None
+        self._stamp, self._is_still = stamp, is_still
         self._opened += 1
         return db
+
+    def _inode(self) -> int:
+        try:
+            return self._path.stat().st_ino
+        except OSError:
+            # What is open can be read all the same; `check` tells.
+            return 0
 
     def _look(self) -> _Stamp:
         try:

@@ -15,7 +15,7 @@ from typing import Final
 
 from aiohttp import web
 
-from airlift.errors import AirliftError, StoreError
+from airlift.errors import AirliftError
 from airlift.site.catalog import Catalog
 from airlift.site.config import Site, split_listen
 from airlift.site.server import charts, content, files, images, models, wheels
@@ -95,13 +95,9 @@ async def serve(
 
     Raises:
         AirliftError: the address is taken or not ours.
-        StoreError: the journal cannot be read, or the store is not there.
+        StoreError: the journal or the store is not there, or cannot be read.
     """
-    if not site.store.is_there:
-        raise StoreError(
-            f"the store is not there: {site.store.blobs} is no directory",
-            hint="see whether its disk is mounted; airlift check says what is missing, and how to bring it again",
-        )
+    site.store.check()
     app = make_app(site)
     under_way = app[_UNDER_WAY]
     cut = 0
@@ -187,7 +183,12 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def _health(catalog: Catalog) -> Handler:
     async def health(_: web.Request) -> web.StreamResponse:
-        """Say that the journal can be read."""
+        """Say whether journal and store can be read."""
+        unreadable = catalog.unreadable()
+        for part, problem in unreadable.items():
+            _LOG.error("%s cannot be read: %s", part, problem)
+        if unreadable:
+            return content.json_response({"status": "unavailable", "unreadable": sorted(unreadable)}, status=503)
         return content.json_response({"status": "ok", "generation": catalog.generation()})
 
     return health

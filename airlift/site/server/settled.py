@@ -32,7 +32,11 @@ def settled(catalog: Catalog) -> Middleware:
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         for _ in range(_ATTEMPTS):
-            version = catalog.version()
+            try:
+                version = catalog.version()
+            except StoreError:
+                # Nothing can be compared: the handler meets it too, and `/healthz` tells.
+                return await handler(request)
             try:
                 response = await handler(request)
             except (web.HTTPNotFound, StoreError):
