@@ -79,7 +79,7 @@ def deactivate(folder: Path, channel: str, as_json: bool) -> None:
 @click.argument("release")
 @options.as_json
 def show(folder: Path, release: str, as_json: bool) -> None:
-    """Say what RELEASE holds."""
+    """Say what RELEASE holds: its artifacts, and below each the names that clients see of it, as in drops diff."""
     site = load_site(folder)
     found = drops.show(site, release)
     if as_json:
@@ -88,6 +88,9 @@ def show(folder: Path, release: str, as_json: bool) -> None:
         console.answer(line(drops.find(site, release)))
         for item in found["contents"]:
             console.answer(f"  {item['kind']:7} {item['name']}  {item['digest']}")
+            for name in item["names"]:
+                size = "" if name["size"] is None else f"  {console.size(name['size'])}"
+                console.answer(f"            {name['name']}  {name['digest']}{size}")
 
 
 @command.command()

@@ -155,20 +155,35 @@ def list_all(config: DropConfig, store: Store, *, is_embedded: bool) -> Listing:
     held: dict[tuple[Service, str, Digest], Held] = {}
     problems: list[str] = []
     for item in config.artifacts:
-        listing = LISTINGS[item.kind](item, store)
-        is_elsewhere = item.kind in REGISTRY_KINDS and not is_embedded
+        listing = listing_of(item, store, is_embedded=is_embedded)
         for name in listing.names:
-            if is_elsewhere and name.service is not Service.OCI:
-                continue
             key = (name.service, name.key, part_of(name))
             known = names.setdefault(key, name)
             if known.value["digest"] != name.value["digest"]:
                 problems.append(f"{shown(*key)}: {known.value['digest']} and {name.value['digest']}")
-        if not is_elsewhere:
-            held |= {(one.service, one.scope, one.digest): one for one in listing.held}
+        for one in listing.held:
+            held[one.service, one.scope, one.digest] = one
     if problems:
         raise PolicyError("the drop gives one name to two contents", violations=problems)
     return Listing(tuple(names.values()), tuple(held.values()))
+
+
+def listing_of(item: Artifact, store: Store, *, is_embedded: bool) -> Listing:
+    """Return what one artifact shows.
+
+    Args:
+        item: the artifact.
+        store: has its manifests and configs.
+        is_embedded: whether images and charts are served from the store too; else only their tags are listed.
+
+    Raises:
+        BundleError, IntegrityError: it is malformed.
+        StoreError: a manifest or config is missing.
+    """
+    listing = LISTINGS[item.kind](item, store)
+    if is_embedded or item.kind not in REGISTRY_KINDS:
+        return listing
+    return Listing(tuple(name for name in listing.names if name.service is Service.OCI))
 
 
 def shown(service: str, key: str, part: str) -> str:

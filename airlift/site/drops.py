@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from airlift import limits
-from airlift.artifact import DropConfig, decode_drop_config
-from airlift.errors import StoreError, UsageError
+from airlift.artifact import Artifact, DropConfig, decode_drop_config
+from airlift.errors import BundleError, IntegrityError, StoreError, UsageError
 from airlift.progress import Progress, Silent
-from airlift.site import kept, static_places
+from airlift.site import contents, kept, static_places
 from airlift.site.changes import Change, changes, with_sizes
 from airlift.site.clashes import refuse_clashes
 from airlift.site.config import Site
@@ -250,19 +251,41 @@ def before(site: Site, channel: str | None) -> tuple[Drop, Drop]:
 def show(site: Site, release: str) -> Mapping[str, Any]:
     """Return what a drop holds, as ``airlift drops show --json`` gives it.
 
+    Each artifact has the names that clients see of it, with the digests and sizes that `diff` gives them. Of a damaged
+    artifact they are not told; `airlift check` tells of it.
+
     Raises:
         UsageError: there is no such drop.
         StoreError: it is not complete, or cannot be read.
     """
     config = load_drop(site, release)
+    listed = [_names_of(site, item) for item in config.artifacts]
+    sized = iter(with_sizes(site.store, [config], [name for names in listed for name in names]))
     return {
         **find(site, release).to_json(),
         "labels": dict(config.labels),
         "contents": [
-            {"kind": item.kind.value, "name": item.name, "digest": item.root.digest} for item in config.artifacts
+            {
+                "kind": item.kind.value,
+                "name": item.name,
+                "digest": item.root.digest,
+                "names": [
+                    {"name": name.name, "digest": name.digest, "size": name.size}
+                    for name in itertools.islice(sized, len(names))
+                ],
+            }
+            for item, names in zip(config.artifacts, listed, strict=True)
         ],
         "deploy": list(config.deploy),
     }
+
+
+def _names_of(site: Site, item: Artifact) -> list[Change]:
+    try:
+        listing = contents.listing_of(item, site.store, is_embedded=site.config.registry is None)
+    except (BundleError, IntegrityError, StoreError):
+        return []
+    return changes((), listing.names)
 
 
 def diff(site: Site, old: str, new: str) -> list[Change]:

@@ -95,6 +95,34 @@ def test_a_name_that_changes_is_shown_with_both_digests_and_sizes(site: Site, tm
     assert (same.out, same.err) == ("", "airlift: clients see no difference: 5 names, all with the same content\n")
 
 
+def test_what_a_drop_holds_is_shown_with_the_names_digests_and_sizes_of_the_difference(
+    site: Site, tmp_path: Path
+) -> None:
+    take(site, shipped(tmp_path, 5))
+    for old, new in (("stable/1", "stable/5"), ("stable/5", "stable/1")):
+        contents = run(site, "drops", "show", new)["contents"]
+        shown = {name["name"]: (name["digest"], name["size"]) for item in contents for name in item["names"]}
+        found = run(site, "drops", "diff", old, new)["changes"]
+        assert {item["name"] for item in found if item["change"] != "gone"} == shown.keys()
+        for item in found:
+            if item["change"] in ("new", "changed"):
+                assert shown[item["name"]] == (item["digest"], item["size"])
+    tool = digest_of(b"tool" * 5)
+    lines = ok("drops", "show", "stable/5", "--site", site.root, home=tmp_path).out.splitlines()
+    (at,) = [
+        number for number, line in enumerate(lines) if line.startswith(f"  file    files/tool:{tool[7:19]}  sha256:")
+    ]
+    assert lines[at + 1] == f"            files/tool  {tool}  20 B"
+
+
+def test_a_damaged_artifact_keeps_nothing_else_from_being_shown(site: Site, tmp_path: Path) -> None:
+    (image,) = [item for item in month(1).artifacts if item.kind == "image"]
+    site.store.path(image.root.digest).write_bytes(b"damaged")
+    contents = {item["name"]: item["names"] for item in run(site, "drops", "show", "stable/1")["contents"]}
+    assert contents[image.name] == []
+    assert len([names for names in contents.values() if names]) == len(contents) - 1
+
+
 def test_a_jump_of_the_sequence_is_a_warning_of_preflight_and_import(site: Site, tmp_path: Path) -> None:
     second = shipped(tmp_path, 5)
     lines = ok("preflight", second, "--site", site.root, home=tmp_path).out.splitlines()
