@@ -59,6 +59,7 @@ class Imported:
         changes: name by name, sorted; empty when the release was complete before.
         new_blobs, new_bytes: what was not in the store yet.
         tags_left: see `activate`.
+        skipped: the sequences between the highest that was accepted before and this one.
     """
 
     drop: Drop
@@ -69,6 +70,7 @@ class Imported:
     new_blobs: int = 0
     new_bytes: int = 0
     tags_left: tuple[str, ...] = ()
+    skipped: range = range(0)
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--json`` says of it."""
@@ -81,6 +83,8 @@ class Imported:
             "changes": [item.to_json() for item in self.changes],
             "drops": [self.drop.to_json()],
             "tags_left": list(self.tags_left),
+            # The two ends: there may be any number between them.
+            "skipped": {"first": self.skipped[0], "last": self.skipped[-1]} if self.skipped else None,
         }
 
 
@@ -253,6 +257,7 @@ class _Import:
             changes=changed,
             new_blobs=len(intake.new),
             new_bytes=sum(intake.new.values()),
+            skipped=verified.skipped,
         )
         if is_dry:
             return result

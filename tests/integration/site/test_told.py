@@ -129,12 +129,15 @@ def test_a_jump_of_the_sequence_is_a_warning_of_preflight_and_import(site: Site,
     at = lines.index(f"warning  sequence: {GAP}")
     assert lines[at + 1] == f"         do: {ASK}"
     assert lines[-1] == "ready to import, 1 warning"
+    assert run(site, "import", str(second), "--dry-run")["skipped"] == {"first": 2, "last": 4}
     for more in (["--dry-run"], []):
         assert (
             f"airlift: warning: {GAP}; {ASK}\n" in ok("import", second, "--site", site.root, *more, home=tmp_path).err
         )
+    assert run(site, "import", str(shipped(tmp_path, 7)), "--dry-run")["skipped"] == {"first": 6, "last": 6}
     # The very same once more, and the one after it, pass nothing over.
     assert "warning" not in ok("import", second, "--site", site.root, home=tmp_path).err
+    assert run(site, "import", str(second))["skipped"] is None
     sixth = shipped(tmp_path, 6)
     assert ok("preflight", sixth, "--site", site.root, home=tmp_path).out.endswith("\nready to import\n")
     assert "warning" not in ok("import", sixth, "--site", site.root, home=tmp_path).err
