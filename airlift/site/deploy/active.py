@@ -10,11 +10,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from airlift import digest, fs, limits
-from airlift.artifact import Artifact, DropConfig
+from airlift.artifact import Artifact, DropConfig, Kind
 from airlift.errors import DeployError, IntegrityError, StoreError
 from airlift.oci import Platform
 from airlift.progress import Progress
-from airlift.site.config import Site
+from airlift.site.config import RegistryConfig, Site
 from airlift.site.deploy import k3s, moved, skew
 from airlift.site.deploy.blobs import BlobSource, FirstOf, StoreBlobs
 from airlift.site.deploy.k3s import Plan
@@ -28,6 +28,7 @@ from airlift.site.mirrors import images
 from airlift.transport.settings import HttpSettings
 
 CA_FOLDER: Final = PurePosixPath("etc/rancher/k3s")
+_SHOWN: Final = 5
 
 
 def plan_for_site(
@@ -60,7 +61,7 @@ def plan_for_site(
     drops = drops or required_drops(site)
     source = blobs(site, http, progress)
     with helm_at_site(drops, site.store, environment or {}, architecture or platform.architecture) as program:
-        return k3s.make_plan(
+        plan = k3s.make_plan(
             drops,
             root=root,
             endpoint=endpoint(site),
@@ -69,6 +70,25 @@ def plan_for_site(
             values=site.store.read,
             shown=None if program is None else Renderer(program, source, site.store.read),
         )
+    joined = None if site.config.registry is None else _joined(site.config.registry, drops)
+    return plan if joined is None else replace(plan, notes=(*plan.notes, joined))
+
+
+def _joined(registry: RegistryConfig, drops: Sequence[DropConfig]) -> str | None:
+    """Say which images no node can pull, since `depth` gives them another path than their name says."""
+    paths = {place_of(item)[0] for drop in drops for item in drop.artifacts if item.kind is Kind.IMAGE}
+    found = []
+    for path in sorted(paths):
+        source, _, rest = path.partition("/")
+        if registry.repository(path) != f"{registry.repository(source)}/{rest}".strip("/"):
+            found.append(path)
+    if not found:
+        return None
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return (
+        f"{', '.join(found[:_SHOWN])}{more}: `depth` in site.yaml joins parts of the name, so no node finds this "
+        "there; raise `depth` and import again, or list the image under `k3s.preload`"
+    )
 
 
 def with_words(plan: Plan, site: Site, platform: Platform, drops: Sequence[DropConfig] | None) -> Plan:
@@ -147,11 +167,12 @@ def endpoint(site: Site) -> Endpoint:
     ca = site.at(registry.ca)
     certificates = None if ca is None else fs.read_bounded(ca, limits.DOCUMENT)
     return Endpoint(
-        f"{parts.scheme}://{parts.netloc}/v2{parts.path.rstrip('/')}",
+        f"{parts.scheme}://{parts.netloc}/v2",
         ca_path=None if certificates is None else _ca_path(certificates),
         ca=certificates,
         username=registry.username,
         password=site.password(registry) if registry.username is not None else None,
+        place=registry.repository,
     )
 
 

@@ -7,7 +7,7 @@ under ``configs:`` takes its registry out of ``--disable-default-registry-endpoi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final
@@ -81,6 +81,7 @@ class Endpoint:
         ca_path: where the node gets the certificates that its server is checked against, relative to the root, or None.
         ca: those certificates.
         username, password: credentials, or None.
+        place: gives the path of a source registry, written `host_port`, below `base`.
     """
 
     base: str
@@ -88,6 +89,7 @@ class Endpoint:
     ca: bytes | None = field(default=None, repr=False)
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    place: Callable[[str], str] = str
 
     @property
     def host(self) -> str:
@@ -96,7 +98,7 @@ class Endpoint:
 
     def url(self, registry: str) -> str:
         """Return where a source registry's repositories are."""
-        return f"{self.base.rstrip('/')}/{registry.replace(':', '_')}"
+        return f"{self.base.rstrip('/')}/{self.place(registry.replace(':', '_'))}".rstrip("/")
 
 
 def site_endpoint(url: str) -> Endpoint:

@@ -242,18 +242,30 @@ def _push(client: RegistryClient, store: Store, repository: str, root: oci.Descr
     client.push_manifest(repository, tag, data, root.media_type)
 
 
+@pytest.mark.parametrize(
+    ("places", "prefix"),
+    [
+        ({}, "mirror"),
+        ({"project": "edge"}, "mirror/edge"),
+        ({"project": "edge", "mapping": "images/{registry}/{repository}"}, "mirror/edge/images"),
+    ],
+)
 def test_with_a_registry_the_content_comes_from_there_and_nodes_are_sent_there(
-    registry: Registry, site: Site, tmp_path: Path, capsys
+    registry: Registry, site: Site, tmp_path: Path, capsys, places: dict[str, str], prefix: str
 ) -> None:
     """The same drop gives the same files, whether its blobs are in the store or in a registry with TLS and a login."""
     (tmp_path / "password").write_text("s3cret\n")
     config = RegistryConfig(
-        url=f"{registry.url}/mirror", ca=str(registry.ca), username="alice", password_file=str(tmp_path / "password")
+        url=f"{registry.url}/mirror",
+        ca=str(registry.ca),
+        username="alice",
+        password_file=str(tmp_path / "password"),
+        **places,  # type: ignore[arg-type]  # the text settings among them
     )
     other = make_site(tmp_path / "other", registry=config)
     elsewhere = Drops(Store(tmp_path / "elsewhere").create())
     fill(elsewhere)
-    push(registry, elsewhere, "mirror")
+    push(registry, elsewhere, prefix)
     for entry in elsewhere.deploy:
         for values in entry["values"]:
             other.store.put_bytes(elsewhere.store.read(values["digest"]))
@@ -274,11 +286,36 @@ def test_with_a_registry_the_content_comes_from_there_and_nodes_are_sent_there(
     assert found == expected
     assert mirrors == {
         "mirrors": {
-            "docker.io": {"endpoint": [f"{registry.url}/v2/mirror/docker.io"]},
-            "registry.example.com:5000": {"endpoint": [f"{registry.url}/v2/mirror/registry.example.com_5000"]},
+            "docker.io": {"endpoint": [f"{registry.url}/v2/{prefix}/docker.io"]},
+            "registry.example.com:5000": {"endpoint": [f"{registry.url}/v2/{prefix}/registry.example.com_5000"]},
         },
         "configs": {registry.host: {"auth": {"username": "alice", "password": "s3cret"}, "tls": {"ca_file": f"/{ca}"}}},
     }
+
+
+def test_an_image_whose_name_is_joined_in_the_registry_is_said_to_be_out_of_reach(
+    registry: Registry, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "password").write_text("s3cret\n")
+    config = RegistryConfig(
+        url=registry.url,
+        ca=str(registry.ca),
+        username="alice",
+        password_file=str(tmp_path / "password"),
+        mapping="joined/{repository}",
+        depth=1,
+    )
+    other = make_site(tmp_path / "other", registry=config)
+    here = Drops(other.store)
+    here.image(REDIS, b"redis")
+    activate(other, here, listed=False)
+
+    assert deploy(other, tmp_path / "a") == 0
+
+    said = capsys.readouterr()
+    assert "docker.io/library/redis: `depth` in site.yaml joins parts of the name" in said.out + said.err
+    mirrors = yaml.safe_load((tmp_path / "a/etc/rancher/k3s/registries.yaml").read_text())["mirrors"]
+    assert mirrors == {"docker.io": {"endpoint": [f"{registry.url}/v2/joined"]}}
 
 
 def test_a_layer_that_the_registry_lost_is_found_before_the_first_write(
