@@ -6,21 +6,58 @@ import ssl
 from typing import Final
 
 _DEPTH: Final = 8
+_OTHER_NAME: Final = "reach the server by a name that its certificate has, or let it be issued for this one, too"
+_CERTIFICATE_HINTS: Final = {
+    # X509_V_ERR_..., in OpenSSL's x509_vfy.h
+    9: "set this machine's clock, or the one where the certificate was made",
+    10: "renew the server's certificate; if it is valid, set this machine's clock",
+    62: _OTHER_NAME,
+    64: _OTHER_NAME,
+}
+_TLS_HINTS: Final = {
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS there: see scheme and port of its address",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": (
+        "give it a certificate of this machine, as docker does: NAME.cert and NAME.key in certs.d/HOST[:PORT]"
+    ),
+}
 
 
 def tls_reason(error: Exception) -> str:
     """Return why TLS failed, in one line."""
+    cause = _tls_cause(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the certificate is not trusted: {cause.verify_message}"
+    return "TLS failed" if cause is None else f"TLS failed: {cause.reason or cause}"
+
+
+def tls_hint(error: Exception, unknown_authority: str) -> str | None:
+    """Return what to do where TLS failed.
+
+    Args:
+        error: the failure.
+        unknown_authority: what to do where nobody is known who vouches for the certificate.
+    """
+    cause = _tls_cause(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return _CERTIFICATE_HINTS.get(cause.verify_code, unknown_authority)
+    return None if cause is None else _TLS_HINTS.get(cause.reason)
+
+
+def is_cut(error: Exception) -> bool:
+    """Say whether TLS failed because the other side ended the connection, which says nothing about TLS."""
+    return isinstance(_tls_cause(error), (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+
+
+def _tls_cause(error: Exception) -> ssl.SSLError | None:
     cause: object = error
     while isinstance(cause, Exception):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate is not trusted: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):
-            return f"TLS failed: {cause.reason or cause}"
+            return cause
         inner = getattr(cause, "reason", None)
         cause = (
             inner if isinstance(inner, Exception) else next((a for a in cause.args if isinstance(a, Exception)), None)
         )
-    return "TLS failed"
+    return None
 
 
 def is_silence(error: Exception) -> bool:

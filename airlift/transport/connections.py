@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,13 @@ class Connections:
                 made._begin(self)
                 super().connect()
                 made._refuse_late(self)
+
+            def send(self, data: Any) -> None:
+                try:
+                    super().send(data)
+                except ssl.SSLEOFError:
+                    # As it is without TLS: urllib3 then reads the answer that came before the end, if one did.
+                    raise BrokenPipeError from None
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls: type[BaseHTTPConnection] = Plain

@@ -24,7 +24,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 from airlift import limits
 from airlift.errors import FetchError, IntegrityError
 from airlift.transport import answers, urls
-from airlift.transport.causes import is_silence, reason, tls_reason
+from airlift.transport.causes import is_cut, is_silence, reason, tls_hint, tls_reason
 from airlift.transport.connections import Connections
 from airlift.transport.settings import HttpSettings
 
@@ -295,9 +295,12 @@ class Wire:
                 proxies=urls.proxies_for(url, self._settings.proxies, self._settings.no_proxy),
             )
         except requests.exceptions.SSLError as error:
+            if is_cut(error):
+                message = f"{where}: the connection was cut while TLS was set up"
+                raise FetchError(message, temporary=True, hint=_UNREACHED) from None
             raise FetchError(
                 f"{where}: {tls_reason(error)}",
-                hint=self._settings.ca_hint,
+                hint=tls_hint(error, self._settings.ca_hint),
             ) from None
         except requests.exceptions.ProxyError as error:
             raise FetchError(f"{where}: the proxy does not answer: {reason(error)}", temporary=True) from None
