@@ -1,12 +1,15 @@
-"""Connections that another thread can break off, whatever they wait for."""
+"""Connections that another thread can break off, and on which no byte that comes makes a wait longer than it may be."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import ssl
 import threading
+import time
 import weakref
+from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -14,6 +17,47 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 if TYPE_CHECKING:
     from urllib3._base_connection import BaseHTTPConnection, BaseHTTPSConnection
+
+
+class _Incoming(io.RawIOBase):
+    """The bytes of one answer. A step that takes many of them, such as all headers, takes them in the time of one wait.
+
+    Each byte that comes begins the socket's own time-out anew; how long a step has gone on is looked at before each.
+    """
+
+    def __init__(self, raw: io.RawIOBase, timeout_s: float | None) -> None:
+        super().__init__()
+        self._raw = raw
+        self._timeout_s = timeout_s
+        self.begin_step()
+
+    def begin_step(self) -> None:
+        self._begun = time.monotonic()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._timeout_s is not None and time.monotonic() - self._begun > self._timeout_s:
+            raise TimeoutError("timed out")
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Answer(HTTPResponse):
+    """An answer whose headers are one step, and each read of its body with all that frames it."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self._incoming = _Incoming(self.fp.detach(), sock.gettimeout())
+        self.fp = io.BufferedReader(self._incoming)
+
+    def read1(self, n: int = -1) -> bytes:
+        self._incoming.begin_step()
+        return super().read1(n)
 
 
 class Connections:
@@ -29,12 +73,16 @@ class Connections:
         made = self
 
         class Plain(HTTPConnection):
+            response_class: type[HTTPResponse] = _Answer
+
             def connect(self) -> None:
                 made._begin(self)
                 super().connect()
                 made._refuse_late(self)
 
         class Secure(HTTPSConnection):
+            response_class: type[HTTPResponse] = _Answer
+
             def connect(self) -> None:
                 made._begin(self)
                 super().connect()

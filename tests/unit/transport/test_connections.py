@@ -1,11 +1,13 @@
-"""Requests that another thread breaks off, plain and with TLS, and servers that are given up for their silence."""
+"""Requests that another thread breaks off, plain and with TLS, and servers that are silent or never come to an end."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,3 +103,51 @@ def test_a_server_that_was_silent_twice_is_not_asked_any_more_and_another_one_is
         with pytest.raises(FetchError, match="no answer"):
             client.get_bytes(f"http://127.0.0.1:{other.port}/", limit=10)
         assert len(other.connections) == 2
+
+
+def drip(connection: socket.socket, begin: bytes, more: bytes) -> None:
+    """Send something, and then something else again and again, sooner than a wait is over."""
+    with connection, contextlib.suppress(OSError):
+        connection.recv(1024)
+        connection.sendall(begin)
+        while True:
+            connection.sendall(more)
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("begin", "more", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"a", r"no answer within 0\.5 s"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", r"no answer within 0\.5 s"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", b"0", r"nothing came for 0\.5 s"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n",
+            b"X-More: a\r\n",
+            r"nothing came for 0\.5 s",
+        ),
+    ],
+    ids=["headers", "interim answers", "the size of a chunk", "trailers"],
+)
+def test_an_answer_that_goes_on_for_ever_without_content_is_as_good_as_none(
+    begin: bytes, more: bytes, said: str
+) -> None:
+    client = HttpClient(HttpSettings(timeout_s=0.5, retries=0))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        server = threading.Thread(target=lambda: drip(listener.accept()[0], begin, more), daemon=True)
+        server.start()
+        found: list[FetchError] = []
+
+        def ask() -> None:
+            try:
+                client.get_bytes(f"http://127.0.0.1:{port}/", limit=10)
+            except FetchError as error:
+                found.append(error)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(60)
+        assert [re.search(said, str(error)) is not None for error in found] == [True]
+        server.join(60)
+        assert not server.is_alive()
