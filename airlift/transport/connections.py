@@ -66,6 +66,7 @@ class Connections:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
+        self._handshakes: dict[HTTPConnection, socket.socket] = {}
         self._is_broken_off = False
 
     def pools(self) -> dict[str, type[HTTPConnectionPool]]:
@@ -83,9 +84,18 @@ class Connections:
         class Secure(HTTPSConnection):
             response_class: type[HTTPResponse] = _Answer
 
+            def _new_conn(self) -> socket.socket:
+                plain = super()._new_conn()
+                made._begin_handshake(self, plain)
+                made._refuse_late(plain)
+                return plain
+
             def connect(self) -> None:
                 made._begin(self)
-                super().connect()
+                try:
+                    super().connect()
+                finally:
+                    made._end_handshake(self)
                 made._refuse_late(self)
 
             def send(self, data: Any) -> None:
@@ -107,19 +117,30 @@ class Connections:
         """Let every request fail at once, and every later one; what is being connected fails when it is."""
         with self._lock:
             self._is_broken_off = True
-            known = list(self._known)
-        for connection in known:
-            sock: Any = connection.sock
+            known: list[Any] = [*(connection.sock for connection in self._known), *self._handshakes.values()]
+        for sock in known:
             if sock is not None:
                 with contextlib.suppress(OSError):
-                    # Not what TLS makes of it: that would take the session from the thread that waits in it.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                    # Not what TLS makes of it: that would take the session from the thread that waits in it. With TLS
+                    # inside that of a proxy, the proxy's is the socket.
+                    socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
 
     def _begin(self, connection: HTTPConnection) -> None:
         with self._lock:
             self._known.add(connection)
 
-    def _refuse_late(self, connection: HTTPConnection) -> None:
+    def _begin_handshake(self, connection: HTTPConnection, plain: socket.socket) -> None:
+        # A second handle: TLS takes the first one from the connection and gives none back before it is done.
+        with self._lock:
+            self._handshakes[connection] = plain.dup()
+
+    def _end_handshake(self, connection: HTTPConnection) -> None:
+        with self._lock:
+            handle = self._handshakes.pop(connection, None)
+        if handle is not None:
+            handle.close()
+
+    def _refuse_late(self, made: HTTPConnection | socket.socket) -> None:
         if self._is_broken_off:
-            connection.close()
+            made.close()
             raise ConnectionAbortedError("given up")

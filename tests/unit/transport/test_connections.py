@@ -151,3 +151,25 @@ def test_an_answer_that_goes_on_for_ever_without_content_is_as_good_as_none(
         assert [re.search(said, str(error)) is not None for error in found] == [True]
         server.join(60)
         assert not server.is_alive()
+
+
+def test_a_handshake_that_nobody_answers_is_broken_off() -> None:
+    with silent() as made:
+        client = HttpClient(HttpSettings())
+        found: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                client.get_bytes(f"https://127.0.0.1:{made.port}/", limit=10)
+            except FetchError as error:
+                found.append(error)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        # It has sent its greeting, and waits for the server's.
+        assert made.asked.acquire(timeout=30)
+        client.give_up()
+        # Less than what a handshake waits.
+        thread.join(25)
+        assert len(found) == 1
+        assert len(made.connections) == 1
