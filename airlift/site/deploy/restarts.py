@@ -33,9 +33,9 @@ def commands(release: str, containers: Iterable[Compared]) -> tuple[tuple[str, .
 def _restart(release: str, container: Container) -> Iterator[str]:
     maker = container.maker
     kind = maker.kind.lower()
-    if maker.kind in _RESTARTED:
+    if maker.kind in _RESTARTED and not container.is_held:
         yield f"kubectl -n {maker.namespace} rollout restart {kind}/{maker.name}"
-    elif maker.kind in _REMADE:
+    elif maker.kind in _RESTARTED | _REMADE:
         yield f"kubectl -n {maker.namespace} delete pod {container.pod.rpartition('/')[2]}"
     else:
         yield f"kubectl -n {maker.namespace} delete {kind} {maker.name}"

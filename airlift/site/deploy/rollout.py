@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from airlift.site.deploy.objects import at
@@ -26,6 +26,7 @@ Pods come last: once a rollout is said to be over, no old one is left.
 Object = Mapping[str, Any]
 _ENDS: Final = frozenset({"Job", "Pod"})
 _MAKERS: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
+_UPDATED: Final = frozenset({"StatefulSet", "DaemonSet"})
 _ENDED: Final = frozenset({"Succeeded", "Failed"})
 
 
@@ -40,6 +41,7 @@ class Container:
         image: as the pod asks for it.
         image_id: as the node reports it; empty while it has not started.
         is_unreported: whether it runs and the node does not say from what: a volume, which few nodes report.
+        is_held: whether its maker leaves its pods as they are when it is restarted (`OnDelete`, a partition, a pause).
     """
 
     maker: Workload
@@ -48,6 +50,7 @@ class Container:
     image: str
     image_id: str
     is_unreported: bool = False
+    is_held: bool = False
 
 
 class Objects:
@@ -84,7 +87,8 @@ class Objects:
                 continue
             maker = self._maker(key, wanted)
             if maker is not None and (maker.kind in _ENDS or at(pod, "status", "phase") not in _ENDED):
-                found += _containers(maker, key, pod)
+                is_held = _held(maker.kind, self._found.get(maker, {})) is not None
+                found += [replace(item, is_held=is_held) for item in _containers(maker, key, pod)]
         return tuple(found)
 
     def _maker(self, key: Workload, wanted: frozenset[Workload]) -> Workload | None:
@@ -114,12 +118,29 @@ def _wanted(item: Object) -> int:
     return _number(item, "status", "desiredNumberScheduled", default=_number(item, "spec", "replicas", default=1))
 
 
+def _held(kind: str, item: Object) -> str | None:
+    """Say what keeps a maker's pods from being replaced by those of a new revision, or return None."""
+    if kind in _UPDATED and at(item, "spec", "updateStrategy", "type") == "OnDelete":
+        return "until they are deleted (updateStrategy OnDelete)"
+    if kind == "StatefulSet" and (kept := _number(item, "spec", "updateStrategy", "rollingUpdate", "partition")):
+        return f"while its partition is {kept}"
+    return "while it is paused" if kind == "Deployment" and at(item, "spec", "paused") is True else None
+
+
+def _old(kind: str, item: Object, count: int) -> str | None:
+    """Say which pods nobody replaces, if any of an earlier revision are left."""
+    held = _held(kind, item)
+    return None if held is None or count <= 0 else f"{count} pods of an earlier revision stay {held}"
+
+
 def _deployment(item: Object) -> str | None:
     wanted = _number(item, "spec", "replicas", default=1)
     updated, total = _number(item, "status", "updatedReplicas"), _number(item, "status", "replicas")
     available = _number(item, "status", "availableReplicas")
     if (unseen := _unseen(item)) is not None:
         return unseen
+    if (old := _old("Deployment", item, total - updated)) is not None:
+        return old
     if updated < wanted or available < wanted:
         return f"{min(updated, available)} of {wanted} pods are ready"
     return f"{total - updated} old pods are left" if total > updated else None
@@ -131,6 +152,8 @@ def _stateful_set(item: Object) -> str | None:
         return unseen
     ready, updated = _number(item, "status", "readyReplicas"), _number(item, "status", "updatedReplicas")
     same = at(item, "status", "currentRevision") == at(item, "status", "updateRevision")
+    if not same and (old := _old("StatefulSet", item, wanted - updated)) is not None:
+        return old
     now = ready if same else min(ready, updated)
     return f"{now} of {wanted} pods are ready" if now < wanted else None
 
@@ -139,7 +162,10 @@ def _daemon_set(item: Object) -> str | None:
     wanted = _number(item, "status", "desiredNumberScheduled")
     if (unseen := _unseen(item)) is not None:
         return unseen
-    now = min(_number(item, "status", "updatedNumberScheduled"), _number(item, "status", "numberAvailable"))
+    updated = _number(item, "status", "updatedNumberScheduled")
+    if (old := _old("DaemonSet", item, wanted - updated)) is not None:
+        return old
+    now = min(updated, _number(item, "status", "numberAvailable"))
     return f"{now} of {wanted} pods are ready" if now < wanted else None
 
 

@@ -21,8 +21,11 @@ def compared(
     running: Digest | None = OLD,
     *,
     is_wrong: bool = True,
+    is_held: bool = False,
 ) -> Compared:
-    container = Container(Workload(kind, "vision", "app"), "vision/app-5d-abc", "app", image, f"x@{running}")
+    container = Container(
+        Workload(kind, "vision", "app"), "vision/app-5d-abc", "app", image, f"x@{running}", is_held=is_held
+    )
     return Compared(container, running, NEW, "differs" if is_wrong else None)
 
 
@@ -40,6 +43,11 @@ def compared(
 )
 def test_each_kind_is_restarted_in_its_way(kind: str, restart: tuple[str, ...]) -> None:
     assert commands("web", [compared(kind)]) == (("k3s crictl pull docker.io/library/app:1",), restart)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet"])
+def test_pods_that_no_restart_replaces_are_deleted(kind: str) -> None:
+    assert commands("web", [compared(kind, is_held=True)])[1] == ("kubectl -n vision delete pod app-5d-abc",)
 
 
 def test_each_command_is_said_once() -> None:

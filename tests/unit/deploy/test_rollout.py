@@ -67,6 +67,25 @@ def owned_pods(owner: Workload) -> dict[str, list[dict[str, Any]]]:
     return {} if owner.kind == "Pod" else {"Pod": [pod("p", (owner.kind, owner.name))]}
 
 
+@pytest.mark.parametrize(
+    ("kind", "spec", "is_held"),
+    [
+        ("Deployment", {}, False),
+        ("Deployment", {"paused": True}, True),
+        ("StatefulSet", {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}}, False),
+        ("StatefulSet", {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}}, True),
+        ("StatefulSet", {"updateStrategy": {"type": "OnDelete"}}, True),
+        ("DaemonSet", {"updateStrategy": {"type": "RollingUpdate"}}, False),
+        ("DaemonSet", {"updateStrategy": {"type": "OnDelete"}}, True),
+    ],
+)
+def test_a_container_knows_whether_a_restart_replaces_it(kind: str, spec: dict[str, Any], is_held: bool) -> None:
+    maker = Workload(kind, "v", "x")
+    objects = Objects({kind: [thing("x", spec=spec)], **owned_pods(maker)})
+
+    assert {item.is_held for item in objects.containers([maker])} == {is_held}
+
+
 def test_a_status_from_before_the_pods_were_deleted_does_not_count() -> None:
     status = {"updatedReplicas": 1, "availableReplicas": 1}
     objects = Objects({"Deployment": [thing("web", spec={"replicas": 1}, status=status)]})
@@ -106,6 +125,43 @@ def test_a_status_from_before_the_pods_were_deleted_does_not_count() -> None:
             "DaemonSet",
             {"status": {"desiredNumberScheduled": 2, "updatedNumberScheduled": 2, "numberAvailable": 1}},
             "1 of 2 pods are ready",
+        ),
+        (
+            "StatefulSet",
+            {
+                "spec": {"replicas": 3, "updateStrategy": {"type": "OnDelete"}},
+                "status": {"readyReplicas": 3, "updatedReplicas": 1, "currentRevision": "a", "updateRevision": "b"},
+            },
+            "2 pods of an earlier revision stay until they are deleted (updateStrategy OnDelete)",
+        ),
+        (
+            "StatefulSet",
+            {
+                "spec": {"replicas": 3, "updateStrategy": {"rollingUpdate": {"partition": 2}}},
+                "status": {"readyReplicas": 3, "updatedReplicas": 1, "currentRevision": "a", "updateRevision": "b"},
+            },
+            "2 pods of an earlier revision stay while its partition is 2",
+        ),
+        (
+            "StatefulSet",
+            {"spec": {"replicas": 2, "updateStrategy": {"type": "OnDelete"}}, "status": {"readyReplicas": 2}},
+            None,
+        ),
+        (
+            "DaemonSet",
+            {
+                "spec": {"updateStrategy": {"type": "OnDelete"}},
+                "status": {"desiredNumberScheduled": 2, "updatedNumberScheduled": 0, "numberAvailable": 2},
+            },
+            "2 pods of an earlier revision stay until they are deleted (updateStrategy OnDelete)",
+        ),
+        (
+            "Deployment",
+            {
+                "spec": {"replicas": 2, "paused": True},
+                "status": {"replicas": 2, "updatedReplicas": 0, "availableReplicas": 2},
+            },
+            "2 pods of an earlier revision stay while it is paused",
         ),
         ("Job", {"status": {"conditions": [{"type": "Failed", "status": "True"}]}}, "it failed"),
         ("Job", {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}, None),
