@@ -15,6 +15,10 @@ from airlift.errors import DeployError
 _SAID: Final = 8 * limits.MIB
 
 
+class LateError(DeployError):
+    """A program did not end in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """How a program ended.
@@ -57,7 +61,8 @@ class LocalMachine:
         """Run a program.
 
         Raises:
-            DeployError: it is not there, or does not end in time.
+            LateError: it does not end in time.
+            DeployError: it is not there.
         """
         return run_bounded(command, {**self.environment, **environment}, timeout=timeout)
 
@@ -66,7 +71,8 @@ def run_bounded(command: Sequence[str], environment: Mapping[str, str], *, timeo
     """Run a program with bounds on time and on what is kept of its output.
 
     Raises:
-        DeployError: it is not there, or does not end in time.
+        LateError: it does not end in time.
+        DeployError: it is not there.
     """
     with fs.guarded("running"), tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
@@ -82,7 +88,7 @@ def run_bounded(command: Sequence[str], environment: Mapping[str, str], *, timeo
         except FileNotFoundError:
             raise DeployError(f"{command[0]} is not on this machine") from None
         except subprocess.TimeoutExpired:
-            raise DeployError(f"{' '.join(command)[:500]} did not end in {timeout:.0f} s") from None
+            raise LateError(f"{' '.join(command)[:500]} did not end in {timeout:.0f} s") from None
         out.seek(0)
         err.seek(0)
         return Ran(done.returncode, out.read(_SAID), err.read(limits.ERROR_BODY).decode("utf-8", "replace"))

@@ -22,7 +22,7 @@ from airlift.site.deploy import datastore, files, k3s, kubectl, prechecks, progr
 from airlift.site.deploy.files import Action, PlannedFile
 from airlift.site.deploy.helmchart import MANIFESTS, PREFIX, SYSTEM
 from airlift.site.deploy.k3s import Plan
-from airlift.site.deploy.machine import Machine
+from airlift.site.deploy.machine import LateError, Machine
 from airlift.site.deploy.prechecks import Finding, Role
 from airlift.site.deploy.program import Program
 from airlift.site.deploy.registries import PATH as REGISTRIES
@@ -347,12 +347,17 @@ def _wait(
     end = clock() + timeout
     progress.note(f"waiting for node {name} to be ready")
     while True:
-        done = machine.run(command, {}, timeout=_ASK_S)
-        if done.code == 0 and _is_ready(done.output):
-            progress.note(f"node {name} is ready")
-            return
-        if clock() >= end:
+        try:
+            done = machine.run(command, {}, timeout=_ASK_S)
+        except LateError as error:
+            # An API server that starts may take a question and not answer it.
+            said = error.message
+        else:
+            if done.code == 0 and _is_ready(done.output):
+                progress.note(f"node {name} is ready")
+                return
             said = " ".join(done.said.split())[-500:]
+        if clock() >= end:
             raise DeployError(
                 f"node {name} is not ready after {timeout:.0f} s" + (f": {said}" if said else ""),
                 hint=f"journalctl -u {wish.unit} says why; everything is written, the same command goes on waiting",

@@ -223,6 +223,37 @@ def test_a_run_that_was_killed_after_the_binary_is_finished_by_the_next(
     assert not make(whole).is_changed
 
 
+class Impatient(DirectoryMachine):
+    """Waits a second for an answer of the cluster; the first question is never answered."""
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str], *, timeout: float) -> Ran:
+        if "get" not in command:
+            return super().run(command, environment, timeout=timeout)
+        answer = self.root / f"api{command[-1]}.json"
+        answer.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(answer)
+        try:
+            return super().run(command, environment, timeout=1)
+        finally:
+            answer.unlink()
+            vars(self)["run"] = super().run
+
+
+def test_a_question_that_an_api_server_never_answers_is_asked_again(
+    whole: Drops, machine: DirectoryMachine, make: Maker
+) -> None:
+    apply(make(whole), Impatient(machine.root), timeout=1)
+
+    assert not make(whole).is_changed
+
+
+def test_a_cluster_that_never_answers_is_not_waited_for_longer_than_asked(
+    whole: Drops, machine: DirectoryMachine, make: Maker
+) -> None:
+    with pytest.raises(DeployError, match=r"^node node1 is not ready after 0 s: .*/k3s kubectl .* did not end in 1 s$"):
+        apply(make(whole), Impatient(machine.root))
+
+
 def test_a_k3s_that_somebody_stopped_is_started_again(whole: Drops, machine: DirectoryMachine, make: Maker) -> None:
     apply(make(whole), machine)
     (machine.root / "run/active-k3s").unlink()
