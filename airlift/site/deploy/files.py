@@ -99,16 +99,30 @@ def plan_bytes(root: Path, path: PurePosixPath, data: bytes, *, mode: int, text:
 
 
 def plan_stream(
-    root: Path, path: PurePosixPath, write: Callable[[Sink], None], *, mode: int, text: str | None = None
+    root: Path,
+    path: PurePosixPath,
+    write: Callable[[Sink], None],
+    *,
+    mode: int,
+    text: str | None = None,
+    also: Callable[[bytes], object] | None = None,
 ) -> PlannedFile:
     """Return the plan for a file that `write` makes; it is made once, to measure it, and nothing is kept.
+
+    Args:
+        root: what stands for ``/`` of the node.
+        path: relative to it.
+        write: see `PlannedFile`.
+        mode: permission bits.
+        text: see `PlannedFile`.
+        also: sees the content while it is measured.
 
     Raises:
         DeployError: its place is taken by something that is no file, or lies outside the root.
         IntegrityError: what `write` reads is damaged.
         StoreError: the disk cannot be read.
     """
-    measure = Measure()
+    measure = Measure(also)
     write(measure)
     action = _action(root, path, measure.digest, measure.written, mode)
     return PlannedFile(path, mode, measure.written, measure.digest, action, write, text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -13,7 +13,7 @@ from airlift.errors import DeployError
 from airlift.kinds.files import NamedFile
 from airlift.oci import Platform
 from airlift.site.deploy import carried
-from airlift.site.deploy.files import Action, Measure, PlannedFile, locate, plan_stream
+from airlift.site.deploy.files import Action, PlannedFile, locate, plan_stream
 from airlift.site.deploy.k3s_version import Scanner, Version
 from airlift.site.deploy.tarball import FOLDER
 from airlift.store import Store
@@ -66,11 +66,12 @@ def plan(root: Path, drops: Sequence[DropConfig], platform: Platform, store: Sto
             "the active drops have none of K3s's own images, and no node starts a pod without them",
             hint=f"add {archive_names[0]} of the same K3s release under `files:`, or its images under `k3s.preload`",
         )
+    planned, version = _binary(root, binary, store)
     return Program(
-        _plan(root, BINARY, binary, store, _PROGRAM_MODE),
+        planned,
         _plan(root, SCRIPT, script, store, _PROGRAM_MODE),
         () if archive is None else (_images(root, archive, store),),
-        _version(binary, store),
+        version,
     )
 
 
@@ -85,7 +86,7 @@ def plan_binary(
         StoreError: something cannot be read.
     """
     file = carried.find(drops, _binary_names(platform), store)
-    return None if file is None else (_plan(root, BINARY, file, store, _PROGRAM_MODE), _version(file, store))
+    return None if file is None else _binary(root, file, store)
 
 
 def _suffix(platform: Platform) -> str:
@@ -113,14 +114,23 @@ def _has_own_images(drops: Sequence[DropConfig]) -> bool:
     return any(_PAUSE in item.name for drop in drops for item in drop.artifacts if item.kind is Kind.IMAGE)
 
 
-def _version(binary: NamedFile, store: Store) -> Version | None:
+def _binary(root: Path, file: NamedFile, store: Store) -> tuple[PlannedFile, Version | None]:
+    """Return the plan for the binary, and its version, for which it is not read once more."""
     scanner = Scanner()
-    carried.copy(binary, store, Measure(scanner.write))
-    return scanner.version
+    planned = _plan(root, BINARY, file, store, _PROGRAM_MODE, also=scanner.write)
+    return planned, scanner.version
 
 
-def _plan(root: Path, path: PurePosixPath, file: NamedFile, store: Store, mode: int) -> PlannedFile:
-    return plan_stream(root, path, lambda sink: carried.copy(file, store, sink), mode=mode)
+def _plan(
+    root: Path,
+    path: PurePosixPath,
+    file: NamedFile,
+    store: Store,
+    mode: int,
+    *,
+    also: Callable[[bytes], object] | None = None,
+) -> PlannedFile:
+    return plan_stream(root, path, lambda sink: carried.copy(file, store, sink), mode=mode, also=also)
 
 
 def _images(root: Path, file: NamedFile, store: Store) -> PlannedFile:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from airlift.digest import Digest
 from airlift.errors import DeployError
-from airlift.site.deploy import node, skew
+from airlift.site.deploy import node, program, skew
 from airlift.site.deploy.k3s_version import Scanner, Version
 from airlift.site.deploy.prechecks import Role
 from airlift.site.deploy.settings import Wish
+from airlift.store import Store
 from tests.support.drops import AMD64, Drops
 from tests.support.machine import DirectoryMachine, add_k3s, k3s_binary
 from tests.unit.deploy.conftest import tree
@@ -275,3 +279,25 @@ def test_a_version_is_what_the_linker_put_in(data: bytes, version: str | None) -
     found = scanner.version
 
     assert (None if found is None else str(found)) == version
+
+
+class Counting(Store):
+    """Knows how often each blob was streamed."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.streamed: Counter[Digest] = Counter()
+
+    def chunks(self, digest: Digest, size: int, *, start: int = 0) -> Iterator[bytes]:
+        self.streamed[digest] += 1
+        return super().chunks(digest, size, start=start)
+
+
+def test_the_binary_is_read_once_for_its_digest_and_its_version(drops: Drops, root: Path) -> None:
+    add_k3s(drops, version="v1.36.3+k3s1")
+    store = Counting(drops.store.root)
+
+    made = program.plan(root, [drops.config()], AMD64, store)
+
+    assert str(made.version) == "v1.36.3+k3s1"
+    assert store.streamed[made.binary.digest] == 1
