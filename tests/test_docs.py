@@ -26,7 +26,7 @@ PAGE_IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 # Commands of the pages that are not run from here, and why.
 NOT_RUN = {
     "scripts/test": "it runs these tests",
-    "scripts/demo": "tests/integration runs it",
+    "scripts/demo": "tests/integration/test_demo.py runs it",
     "scripts/bench": "it takes minutes",
     "scripts/check": "CI runs it beside the tests",
 }
