@@ -10,6 +10,7 @@ from airlift.cli import console, deploy_files, deploy_node, deploy_running, envi
 from airlift.site import drops
 from airlift.site.config import load_site
 from airlift.site.deploy import active, going_back
+from airlift.site.left_behind import Left
 
 
 @click.command()
@@ -37,7 +38,7 @@ def rollback(
     site = load_site(site_dir)
     cluster = deploy_running.cluster_of(root, kubeconfig)
     progress = console.progress()
-    left: tuple[str, ...] = ()
+    left = Left()
     with deploy_node.alone(root, dry_run=dry_run):
         with deploy_node.unchanged(site, dry_run=dry_run):
             present, target = going_back.choose(site, channel)
@@ -46,13 +47,13 @@ def rollback(
                 going_back.note(site, present, target)
         if not dry_run:
             http = environment.http_settings()
-            left = drops.activate(site, target.release, progress=progress, http=http).tags_left
+            left = drops.activate(site, target.release, progress=progress, http=http).left
             with deploy_node.unchanged(site, dry_run=False):
                 going_back.write(site, target, plan, progress)
     if not as_json:
         verb = "would go" if dry_run else "went"
         console.answer(f"{verb} from {target.channel}/{present.sequence} back to {target.channel}/{target.sequence}")
-    more = {"from": present.release, "to": target.release, "tags_left": list(left)}
+    more = {"from": present.release, "to": target.release, **left.to_json()}
     deploy_files.answer(plan, more, dry_run=dry_run, as_json=as_json)
     if not dry_run:
         with going_back.ending(site):

@@ -114,7 +114,7 @@ def diff(folder: Path, old: str, new: str, as_json: bool) -> None:
 def _report(site: Site, done: Activated, *, as_json: bool) -> None:
     if as_json:
         listed = [item.to_json() for item in drops.list_drops(site)]
-        console.result_json({"drops": listed, "tags_left": list(done.tags_left)})
+        console.result_json({"drops": listed, **done.left.to_json()})
     else:
         console.answer(line(done.drop))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from airlift.cli import console, environment, options
 from airlift.errors import UsageError
 from airlift.site import drops, retention
 from airlift.site.config import load_site
+from airlift.site.retention import Plan
 
 
 @click.command()
@@ -68,14 +70,20 @@ def prune(
     if as_json:
         console.result_json(done.to_json())
     else:
-        verb = "pruned" if planned is not None else "would prune"
-        for release in done.releases:
-            # One that an earlier run of the same plan took away has no name any more.
-            console.answer(f"{verb} {names.get(release, 'an unknown drop')}  {release}")
-        for release in done.given_up:
-            console.answer(f"{verb} {names.get(release, 'an unknown drop')}, which is not complete  {release}")
-        count = console.count(len(done.releases) + len(done.given_up), "drop")
-        console.answer(
-            f"{verb} {count} and {console.count(len(done.blobs), 'blob')}, {console.size(done.size)}"
-            + (f", in the registry {console.count(len(done.manifests), 'manifest')}" if done.manifests else "")
-        )
+        _tell(done, names, is_done=planned is not None)
+
+
+def _tell(done: Plan, names: Mapping[str, str], *, is_done: bool) -> None:
+    verb = "pruned" if is_done else "would prune"
+    for release in done.releases:
+        # One that an earlier run of the same plan took away has no name any more.
+        console.answer(f"{verb} {names.get(release, 'an unknown drop')}  {release}")
+    for release in done.given_up:
+        console.answer(f"{verb} {names.get(release, 'an unknown drop')}, which is not complete  {release}")
+    count = console.count(len(done.releases) + len(done.given_up), "drop")
+    line = f"{verb} {count} and {console.count(len(done.blobs), 'blob')}, {console.size(done.size)}"
+    if done.manifests:
+        line += f", in the registry {console.count(len(done.manifests), 'manifest')}"
+    if done.wheels_left and not is_done:
+        line += f"; {console.count(len(done.wheels_left), 'wheel')} may stay in the package index"
+    console.answer(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from airlift.site.config import Site
 from airlift.site.importer import activate as switch
 from airlift.site.importer import target_of
 from airlift.site.journal import READY, Drop
-from airlift.site.left_tags import names_left, warn_of_tags, with_older
+from airlift.site.left_behind import Left, names_left, warn_of_tags, wheels_after_move, with_older
 from airlift.transport.settings import HttpSettings
 
 _SHORTEST: Final = 6
@@ -31,12 +31,11 @@ class Activated:
 
     Attributes:
         drop: the one whose names clients see now, or do not see any more.
-        tags_left: the tags that an external registry keeps although no active drop has them any more; none where
-            nothing was to be done.
+        left: what external mirrors keep although no active drop has it any more; nothing where nothing was to be done.
     """
 
     drop: Drop
-    tags_left: tuple[str, ...] = ()
+    left: Left = field(default_factory=Left)
 
 
 def list_drops(site: Site) -> list[Drop]:
@@ -131,7 +130,7 @@ def _activate(site: Site, choose: Callable[[], Drop], progress: Progress, http: 
             raise StoreError(
                 f"drop {drop.release} is not complete", hint="run airlift import with its bundle again; it goes on"
             )
-        left: tuple[str, ...] = ()
+        left = Left()
         if not journal.is_settled(drop):
             names = journal.names_of(drop.release)
             refuse_clashes(journal, drop.channel, names)
@@ -177,7 +176,8 @@ def deactivate(
                 f"no drop of channel {channel} is active",
                 hint=f"airlift drops list shows what is; channels with drops are: {names}",
             )
-        left: tuple[str, ...] = ()
+        tags: tuple[str, ...] = ()
+        wheels: tuple[str, ...] = ()
         target = target_of(site, http or HttpSettings(), progress)
         if target is not None:
             target.check()
@@ -187,12 +187,13 @@ def deactivate(
                     journal.announce(before[0])
             gone = names_left(journal, channel, None, before)
             moved = target.withdraw(gone)
-            left = with_older(target, journal, channel, None, left=gone, moved=moved, progress=progress)
+            tags = with_older(target, journal, channel, None, left=gone, moved=moved, progress=progress)
+            wheels = wheels_after_move(site, target, journal, channel, drop=None, progress=progress)
         if site.config.registry is not None:
-            warn_of_tags(site.config.registry.url, f"were channel {channel}'s", left, progress)
+            warn_of_tags(site.config.registry.url, f"were channel {channel}'s", tags, progress)
         with journal.transaction():
             journal.deactivate(channel)
-        return Activated(journal.drop(before[0].release) or before[0], left)
+        return Activated(journal.drop(before[0].release) or before[0], Left(tags, wheels))
 
 
 def rollback(

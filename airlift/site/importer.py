@@ -33,7 +33,7 @@ from airlift.site.config import Site
 from airlift.site.contents import Contents
 from airlift.site.intake import Damaged, Intake
 from airlift.site.journal import READY, STAGING, VERIFIED, Drop, Journal
-from airlift.site.left_tags import names_left, warn_of_tags, with_older
+from airlift.site.left_behind import Left, names_left, warn_of_tags, wheels_after_move, with_older
 from airlift.site.listing import Listing
 from airlift.site.mirror import Several, Target
 from airlift.site.mirrors import images, wheels
@@ -58,7 +58,7 @@ class Imported:
         switched: whether it was complete but not the active one, so that this import activated it.
         changes: name by name, sorted; empty when the release was complete before.
         new_blobs, new_bytes: what was not in the store yet.
-        tags_left: see `activate`.
+        left: see `activate`.
         skipped: the sequences between the highest that was accepted before and this one.
     """
 
@@ -69,7 +69,7 @@ class Imported:
     changes: tuple[Change, ...] = ()
     new_blobs: int = 0
     new_bytes: int = 0
-    tags_left: tuple[str, ...] = ()
+    left: Left = field(default_factory=Left)
     skipped: range = range(0)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Imported:
             "new_bytes": self.new_bytes,
             "changes": [item.to_json() for item in self.changes],
             "drops": [self.drop.to_json()],
-            "tags_left": list(self.tags_left),
+            **self.left.to_json(),
             # The two ends: there may be any number between them.
             "skipped": {"first": self.skipped[0], "last": self.skipped[-1]} if self.skipped else None,
         }
@@ -176,7 +176,7 @@ class _Import:
 
     def _again(self, journal: Journal, drop: Drop, summary: Mapping[str, Any], *, is_dry: bool) -> Imported:
         is_settled = journal.is_settled(drop)
-        left: tuple[str, ...] = ()
+        left = Left()
         if not is_settled:
             # Another channel may have taken one of its names since it was active.
             names = journal.names_of(drop.release)
@@ -189,7 +189,7 @@ class _Import:
                 left = activate(self.site, journal, drop, target, self.progress)
         after = journal.drop(drop.release) or drop
         said = {**summary, "content_id": drop.content_id}
-        return Imported(after, said, was_here=True, switched=not is_settled, tags_left=left)
+        return Imported(after, said, was_here=True, switched=not is_settled, left=left)
 
     def _target(self) -> Target | None:
         if self.target is None:
@@ -263,7 +263,7 @@ class _Import:
             return result
         kept.write(self.site, drop.release, attest, envelope=reader.envelope, index=opened.index())
         left = self._publish(journal, drop, listing, target)
-        return replace(result, drop=journal.drop(drop.release) or drop, tags_left=left)
+        return replace(result, drop=journal.drop(drop.release) or drop, left=left)
 
     def _is_quiet(self, known: Drop | None) -> bool:
         """Say whether no name moves: what is mended or comes late, and is not the active one, is completed only."""
@@ -277,7 +277,7 @@ class _Import:
         listing = listing_of(self.site, journal, found, intake.payload, is_named=is_named)
         return replace(drop, name=found.config.name, config=found.config_digest), listing
 
-    def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None) -> tuple[str, ...]:
+    def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None) -> Left:
         known = journal.drop(drop.release)
         if self._is_quiet(known):
             if target is not None:
@@ -285,13 +285,13 @@ class _Import:
             with journal.transaction():
                 journal.accept(drop)
                 journal.publish(drop, listing.names, listing.held)
-            return ()
+            return Left()
         if target is None:
             with journal.transaction():
                 journal.accept(drop)
                 journal.publish(drop, listing.names, listing.held)
                 journal.activate(drop)
-            return ()
+            return Left()
         with journal.transaction():
             journal.accept(drop)
         target.publish(self.site.store, self.progress)
@@ -319,17 +319,17 @@ def is_whole(site: Site, journal: Journal, drop: Drop) -> bool:
     )
 
 
-def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, progress: Progress) -> tuple[str, ...]:
+def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, progress: Progress) -> Left:
     """Let clients see a ready drop's names in place of those of its channel's present one.
 
     Returns:
-        The tags that an external registry keeps although no active drop has them any more, sorted.
+        The tags and wheels that external mirrors keep although no active drop has them any more.
 
     Raises:
         StoreError: the journal cannot be written.
         DeliveryError: the external registry refuses; the journal knows that the tags are on their way.
     """
-    stay: tuple[str, ...] = ()
+    stay = Left()
     if target is not None:
         before = [d for d in journal.drops() if d.channel == drop.channel and (d.active or d.pending)]
         left = names_left(journal, drop.channel, drop, before)
@@ -341,10 +341,11 @@ def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, pr
         is_back = any(d.sequence > drop.sequence for d in before)
         # Forward, an external registry only gains: somebody may still pull what an older drop named.
         moved = target.withdraw(left) if is_back else target.shown(left)
-        stay = with_older(target, journal, drop.channel, drop, left=left, moved=moved, progress=progress)
+        tags = with_older(target, journal, drop.channel, drop, left=left, moved=moved, progress=progress)
         if site.config.registry is not None:
             which = f"{drop.channel}/{drop.sequence} does not have"
-            warn_of_tags(site.config.registry.url, which, stay, progress)
+            warn_of_tags(site.config.registry.url, which, tags, progress)
+        stay = Left(tags, wheels_after_move(site, target, journal, drop.channel, drop=drop, progress=progress))
     with journal.transaction():
         journal.activate(drop)
     return stay

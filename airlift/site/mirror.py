@@ -79,7 +79,7 @@ class Target(Protocol):
         """Take names away that no active drop has any more, where that is possible; return those that stay."""
 
     def shown(self, names: Sequence[Name]) -> list[str]:
-        """Return those of these names that clients see there."""
+        """Return those of these names that clients see there: tags, or file names of wheels."""
 
 
 class Several:

@@ -27,7 +27,9 @@ from airlift.progress import Progress
 from airlift.site import kept, oci_listing, registry_removal, registry_retention
 from airlift.site.config import Site
 from airlift.site.journal import READY, Drop, Journal
-from airlift.site.mirrors import images
+from airlift.site.left_behind import names_beyond, warn_of_wheels
+from airlift.site.listing import Name, Service
+from airlift.site.mirrors import images, wheels
 from airlift.site.registry_retention import Doomed, read_doomed
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
@@ -49,6 +51,8 @@ class Plan:
             is not known yet. Executing the same plan afterwards deletes it.
         unsure_of: releases that stay and whose index in ``drops/`` is missing or damaged: beside it nothing tells which
             blob is the drop's own manifest, so `blobs` has nothing but what the pruned drops served.
+        wheels_left: file names of wheels that no kept drop has any more and that stay in the external package index;
+            in a plan those that may be there.
     """
 
     releases: tuple[str, ...]
@@ -57,6 +61,7 @@ class Plan:
     waits_for: tuple[str, ...] = ()
     given_up: tuple[str, ...] = ()
     unsure_of: tuple[str, ...] = ()
+    wheels_left: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -73,6 +78,7 @@ class Plan:
             "registry": [item.to_json() for item in self.manifests],
             "registry_waits_for": list(self.waits_for),
             "unsure_of": list(self.unsure_of),
+            "wheels_left": list(self.wheels_left),
             "size": self.size,
         }
 
@@ -142,7 +148,8 @@ def plan(site: Site, keep: int, give_up: Iterable[Drop] = ()) -> Plan:
             candidates = [digest for digest in candidates if digest in freed]
         blobs = [(digest, site.store.size(digest)) for digest in candidates if digest not in needed]
         manifests = registry_retention.doomed(site, journal, going)
-        return Plan(going, tuple(blobs), manifests, waits_for if manifests else (), given_up, unsure)
+        left = tuple(name.value["filename"] for name in _only_here(site, journal, drops, going))
+        return Plan(going, tuple(blobs), manifests, waits_for if manifests else (), given_up, unsure, left)
 
 
 def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | None = None) -> Plan:
@@ -175,6 +182,7 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
             client = images.connect(site, http or HttpSettings(), progress)
             # Once the journal has forgotten the drops, only this plan knows what is left in the registry.
             images.RegistryTarget(client, site.config.registry.repository).check()
+        left = _say_wheels(site, _only_here(site, journal, drops.values(), wanted.releases), progress, http)
         # First, since what is kept of a release that the journal does not know says that the journal is an older one.
         _forget_reports(site, wanted.given_up)
         with journal.transaction():
@@ -193,7 +201,24 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
         _forget_reports(site, wanted.releases)
         manifests = () if client is None else _prune_registry(site, journal, client, wanted.manifests, progress)
     done, given_up = (tuple(one for one in some if one in drops) for some in (wanted.releases, wanted.given_up))
-    return Plan(done, tuple(gone), manifests, waits_for, given_up, unsure)
+    return Plan(done, tuple(gone), manifests, waits_for, given_up, unsure, left)
+
+
+def _only_here(site: Site, journal: Journal, drops: Iterable[Drop], going: Iterable[str]) -> list[Name]:
+    """Return the wheels that no drop which stays has; nothing where there is no external package index."""
+    if site.config.python is None:
+        return []
+    known, releases = list(drops), set(going)
+    pruned, others = ([d for d in known if (d.release in releases) == is_going] for is_going in (True, False))
+    return names_beyond(journal, pruned, others, Service.SIMPLE)
+
+
+def _say_wheels(site: Site, names: list[Name], progress: Progress, http: HttpSettings | None) -> tuple[str, ...]:
+    """Say which of them the index has, before the site forgets them; no protocol of indexes deletes a file."""
+    if not names:
+        return ()
+    target = wheels.IndexTarget(wheels.connect(site, http or HttpSettings(), progress))
+    return warn_of_wheels(site, target, names, "no kept drop has any more", progress)
 
 
 def _refuse_without_active(drops: Iterable[Drop], going: Iterable[str], deactivated: set[str]) -> None:

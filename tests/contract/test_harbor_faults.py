@@ -258,7 +258,7 @@ def test_tags_of_an_import_that_was_cut_short_go_when_it_is_taken_back(
         drops.activate(site, "stable/1", http=ONCE)
     assert [(drop.active, drop.pending) for drop in drops.list_drops(site)] == [(True, False), (False, True)]
     harbor.faults.clear()
-    assert drops.activate(site, "stable/1").tags_left == ()
+    assert drops.activate(site, "stable/1").left.tags == ()
     assert [(drop.active, drop.pending) for drop in drops.list_drops(site)] == [(True, False), (False, False)]
     assert client_of(harbor).tags(APP) == ("1",)
     assert repair.check(site, progress=Silent(), http=HttpSettings()) == []

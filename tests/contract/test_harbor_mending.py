@@ -184,7 +184,7 @@ def test_a_deactivation_that_a_harbor_stops_half_way_goes_on_or_is_taken_back(
         assert (drop.active, drop.pending) == (True, True)
         assert problems(site) == ["its tags were moving in the registry, and not all may have moved"]
         if end == "go on":
-            assert drops.deactivate(site, "stable", http=ONCE).tags_left == ()
+            assert drops.deactivate(site, "stable", http=ONCE).left.tags == ()
             assert client.tags(APP) == ()
             assert problems(site) == []
         drops.activate(site, "stable/1", http=ONCE)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from airlift.transport.settings import HttpSettings
 
 _WORKERS: Final = 4
+
+_Wanted = dict[str, tuple[Wheel, Digest]]
+"""Wheels of one project by file name, each with the digest of its METADATA."""
 
 
 def listing(artifact: Artifact, store: Store) -> Listing:
@@ -187,9 +190,18 @@ class IndexTarget:
         """Nothing: who installs by hash is served whichever drop is active."""
         return []
 
-    def shown(self, _: Sequence[Name]) -> list[str]:
-        """Nothing: an index's files have no names that move."""
-        return []
+    def shown(self, names: Sequence[Name]) -> list[str]:
+        """Return the file names of these wheels that the index has.
+
+        Raises:
+            DeliveryError: it does not answer.
+        """
+        return [
+            filename
+            for wanted, there in self._pages(names)
+            for filename, (wheel, _) in wanted.items()
+            if filename in there and there[filename] in (None, wheel.digest)
+        ]
 
     def missing(self, names: Iterable[Name]) -> list[tuple[Wheel, Digest]]:
         """Return the wheels that the index does not have, each with the digest of its METADATA.
@@ -197,21 +209,29 @@ class IndexTarget:
         Raises:
             DeliveryError: it has another content under a wheel's name, or does not answer.
         """
-        projects: dict[str, dict[str, tuple[Wheel, Digest]]] = defaultdict(dict)
+        found: list[tuple[Wheel, Digest]] = []
+        for wanted, there in self._pages(names):
+            for filename, (wheel, metadata) in wanted.items():
+                if filename not in there:
+                    found.append((wheel, metadata))
+                elif there[filename] not in (None, wheel.digest):
+                    raise DeliveryError(
+                        f"{self._index.name}: {filename} is {there[filename]} there, the drop has {wheel.digest}",
+                        mirror=self._index.name,
+                        hint="an index keeps one content under one name; remove the file there or use another",
+                    )
+        return found
+
+    def _pages(self, names: Iterable[Name]) -> Iterator[tuple[_Wanted, dict[str, Digest | None]]]:
+        """Yield project by project the wheels among names, and what the index has, both by file name.
+
+        Raises:
+            DeliveryError: it does not answer.
+        """
+        projects: dict[str, _Wanted] = defaultdict(dict)
         for wheel, metadata in wheels_of(names):
             projects[wheel.project][wheel.filename] = wheel, metadata
-        found: list[tuple[Wheel, Digest]] = []
         with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="index") as pool:
             pages = pool.map(self._index.files, projects)
             for wanted, page in zip(projects.values(), pages, strict=True):
-                there = {file.filename: file.sha256 for file in page}
-                for filename, (wheel, metadata) in wanted.items():
-                    if filename not in there:
-                        found.append((wheel, metadata))
-                    elif there[filename] not in (None, wheel.digest):
-                        raise DeliveryError(
-                            f"{self._index.name}: {filename} is {there[filename]} there, the drop has {wheel.digest}",
-                            mirror=self._index.name,
-                            hint="an index keeps one content under one name; remove the file there or use another",
-                        )
-        return found
+                yield wanted, {file.filename: file.sha256 for file in page}

@@ -66,7 +66,7 @@ def test_a_rollback_that_another_channel_blocks_is_done_after_that_is_deactivate
 
     before = names(site)
     done = drops.deactivate(site, "beta")
-    assert (done.drop.channel, done.drop.active, done.tags_left) == ("beta", False, ())
+    assert (done.drop.channel, done.drop.active, done.left.tags) == ("beta", False, ())
     assert names(site) == ["docker.io/library/other:1"] != before
     assert drops.rollback(site, "stable").drop.sequence == 1
     assert names(site) == [f"{APP}:1"]
@@ -138,7 +138,8 @@ def test_drops_of_a_deactivated_channel_may_be_pruned_and_those_of_a_recovered_o
 
     (site.root / "state.db").unlink()
     bounds = [f"--min-sequence={channel}=2" for channel in CHANNELS for _ in range(2)]
-    ok("site", "recover", "--site", site.root, *bounds, home=tmp_path)
+    paper = ("--fingerprint", site.trust.fingerprint, *bounds)
+    ok("site", "recover", "--site", site.root, *paper, home=tmp_path)
     with pytest.raises(UsageError, match="no drop of channel beta is active"):
         drops.deactivate(site, "beta")
 
@@ -150,7 +151,7 @@ def test_a_registry_that_deletes_no_tags_keeps_them_and_they_are_named(tmp_path:
         take(made, ship(cargo("stable", app=both), tmp_path / "s1"))
         take(made, ship(cargo("beta", app=both, more=b"more"), tmp_path / "b1"))
         heard = Listener()
-        assert drops.deactivate(made, "beta", progress=heard).tags_left == ("docker.io/library/more:1",)
+        assert drops.deactivate(made, "beta", progress=heard).left.tags == ("docker.io/library/more:1",)
         (said,) = heard.warnings
         assert said.startswith(f"{registry.url} still shows 1 tag(s) that were channel beta's; take them away there: ")
         # The other channel's is not touched.

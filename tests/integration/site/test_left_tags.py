@@ -49,11 +49,11 @@ def test_a_rollback_names_the_tags_that_stay_and_no_others(tmp_path: Path) -> No
         take(site, ship(second, tmp_path / "2.airlift", sequence=2), progress=heard)
         take(site, ship(beta, tmp_path / "3.airlift"), progress=heard)
         assert heard.said == []
-        assert drops.rollback(site, "stable", progress=heard).tags_left == (f"{APP}:2",)
+        assert drops.rollback(site, "stable", progress=heard).left.tags == (f"{APP}:2",)
         assert heard.said == [
             f"{registry.url} still shows 1 tag(s) that stable/1 does not have; take them away there: {APP}:2"
         ]
-        assert drops.activate(site, "stable/2", progress=heard).tags_left == ()
+        assert drops.activate(site, "stable/2", progress=heard).left.tags == ()
         assert len(heard.said) == 1
 
 
@@ -101,16 +101,16 @@ def test_tags_of_drops_that_were_left_earlier_are_named_too(tmp_path: Path) -> N
         first, second, third, fourth = months(tmp_path, "1", "2", "3", "1")
         take(site, first)
         take(site, second)
-        assert drops.rollback(site, "stable").tags_left == (f"{APP}:2",)
-        assert drops.activate(site, "stable/2").tags_left == (f"{APP}:1",)
+        assert drops.rollback(site, "stable").left.tags == (f"{APP}:2",)
+        assert drops.activate(site, "stable/2").left.tags == (f"{APP}:1",)
         heard = Warnings()
-        assert take(site, third, progress=heard).tags_left == (f"{APP}:1", f"{APP}:2")
+        assert take(site, third, progress=heard).left.tags == (f"{APP}:1", f"{APP}:2")
         assert heard.said == [
             f"{registry.url} still shows 2 tag(s) that stable/3 does not have; take them away there: {APP}:1, {APP}:2"
         ]
         # The tag of the first month is the fourth's now.
-        assert take(site, fourth).tags_left == (f"{APP}:2", f"{APP}:3")
-        assert drops.deactivate(site, "stable").tags_left == (f"{APP}:1", f"{APP}:2", f"{APP}:3")
+        assert take(site, fourth).left.tags == (f"{APP}:2", f"{APP}:3")
+        assert drops.deactivate(site, "stable").left.tags == (f"{APP}:1", f"{APP}:2", f"{APP}:3")
 
 
 def test_a_tag_that_another_channel_of_a_recovered_site_may_need_is_not_named(tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ def test_a_tag_that_another_channel_of_a_recovered_site_may_need_is_not_named(tm
         for path in site.root.glob("state.db*"):
             path.unlink()
         recover(site, {"stable": 2, "beta": 1}, Silent())
-        assert drops.activate(site, "stable/1").tags_left == (f"{APP}:2",)
+        assert drops.activate(site, "stable/1").left.tags == (f"{APP}:2",)
         drops.activate(site, "beta/1")
-        assert drops.deactivate(site, "beta").tags_left == (f"{APP}:both",)
-        assert drops.activate(site, "stable/2").tags_left == (f"{APP}:1",)
-        assert drops.activate(site, "stable/1").tags_left == (f"{APP}:2", f"{APP}:both")
+        assert drops.deactivate(site, "beta").left.tags == (f"{APP}:both",)
+        assert drops.activate(site, "stable/2").left.tags == (f"{APP}:1",)
+        assert drops.activate(site, "stable/1").left.tags == (f"{APP}:2", f"{APP}:both")
 
 
 def test_a_tag_of_an_older_drop_that_the_registry_cannot_read_ends_no_move(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_tag_of_an_older_drop_that_the_registry_cannot_read_ends_no_move(tmp_p
         front.faults.append(Fault(lambda handler: handler.answer(403), match="/manifests/1", method="HEAD"))
         heard = Warnings()
         done = take(site, third, progress=heard)
-        assert (done.drop.active, done.drop.pending, done.tags_left) == (True, False, (f"{APP}:2",))
+        assert (done.drop.active, done.drop.pending, done.left.tags) == (True, False, (f"{APP}:2",))
         assert heard.said[0].startswith("which tags of channel stable's other drops stay is not known: ")
         assert f"still shows 1 tag(s) that stable/3 does not have; take them away there: {APP}:2" in heard.said[1]
 
@@ -173,7 +173,7 @@ def test_an_activation_that_was_cut_short_and_taken_back_names_the_tags_that_it_
             take(site, shipped[1])
         front.faults.clear()
         heard = Warnings()
-        assert drops.activate(site, "stable/1", progress=heard).tags_left == (f"{APP}:2",)
+        assert drops.activate(site, "stable/1", progress=heard).left.tags == (f"{APP}:2",)
         assert heard.said == [
             f"{front.url} still shows 1 tag(s) that stable/1 does not have; take them away there: {APP}:2"
         ]
@@ -181,4 +181,4 @@ def test_an_activation_that_was_cut_short_and_taken_back_names_the_tags_that_it_
         with pytest.raises(PartialDeliveryError):
             drops.activate(site, "stable/2")
         front.faults.clear()
-        assert take(site, shipped[2]).tags_left == (f"{APP}:2",)
+        assert take(site, shipped[2]).left.tags == (f"{APP}:2",)
