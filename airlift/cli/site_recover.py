@@ -13,9 +13,7 @@ from airlift.site.config import load_site
 
 @click.command()
 @click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
-@click.option(
-    "--fingerprint", metavar="HEX", help="Of the site's trust file, from paper; with another nothing is done."
-)
+@click.option("--fingerprint", metavar="HEX", required=True, help="Of the site's trust file, from paper.")
 @click.option(
     "--min-sequence",
     "given",
@@ -24,17 +22,17 @@ from airlift.site.config import load_site
     help="The lowest sequence that is accepted from now on; give it twice for every channel.",
 )
 @options.as_json
-def recover(folder: Path, fingerprint: str | None, given: tuple[str, ...], as_json: bool) -> None:
+def recover(folder: Path, fingerprint: str, given: tuple[str, ...], as_json: bool) -> None:
     """Make a lost state.db again, from the store and drops/. No drop is active afterwards.
 
-    Take N from the paper records: it is what keeps an old bundle from being accepted once more. The trust file is
-    pinned anew: compare its fingerprint with paper.
+    Take N from the paper records: it is what keeps an old bundle from being accepted once more. The pin of the trust
+    file was in the lost state.db, so the fingerprint has to come from paper too; with another one nothing is done.
     """
     site = load_site(folder)
-    if fingerprint is not None:
-        site.trust.check_fingerprint(fingerprint)
-    console.say(f"trust of {folder}, fingerprint {site.trust.fingerprint}; compare with paper")
-    done = recovery.recover(site, recovery.minimums(given, site.trust.channels), console.progress())
+    site.trust.check_fingerprint(fingerprint)
+    done = recovery.recover(
+        site, recovery.minimums(given, site.trust.channels), console.progress()
+    )
     for release, reason in done.left_out.items():
         console.warn(f"{release} is left out: {reason}; import its bundle again")
     if as_json:

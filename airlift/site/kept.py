@@ -28,7 +28,7 @@ ATTEST: Final = "attest.json"
 _OWN: Final = (ENVELOPE, INDEX, ATTEST)
 OLDER_JOURNAL: Final = (
     "move state.db with its -wal and -shm files away and run airlift site recover, with the highest sequence of the"
-    " paper records as --min-sequence"
+    " paper records as --min-sequence, and the fingerprint of the paper as --fingerprint"
 )
 """What to do when `newer` finds something."""
 

@@ -74,7 +74,7 @@ def test_no_command_changes_a_site_by_an_older_journal(restored: Site, tmp_path:
         f"airlift: error: the journal {restored.journal_path} is older than drops/: stable/3 ({third}) was imported here,"
         " and the journal knows neither it nor a later one\n"
         "airlift: hint: move state.db with its -wal and -shm files away and run airlift site recover, with the highest"
-        " sequence of the paper records as --min-sequence\n"
+        " sequence of the paper records as --min-sequence, and the fingerprint of the paper as --fingerprint\n"
     ) in ran.err
     assert content(restored) == before
     assert not any((tmp_path / name).exists() for name in ("new.json", "www", "node"))
@@ -90,7 +90,7 @@ def warning(site: Site, *sequences: int) -> str:
         f"airlift: warning: the journal {site.journal_path} is older than drops/: stable/{number} "
         f"({newer[number]}) was imported here, and the journal knows neither it nor a later one; move state.db"
         " with its -wal and -shm files away and run airlift site recover, with the highest sequence of the paper records"
-        " as --min-sequence\n"
+        " as --min-sequence, and the fingerprint of the paper as --fingerprint\n"
         for number in sequences
     )
 

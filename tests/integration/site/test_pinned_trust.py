@@ -84,6 +84,27 @@ def test_no_command_works_with_another_trust_file(site: Site, tmp_path: Path, ve
     assert not any((tmp_path / name).exists() for name in ("www", "node"))
 
 
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb[1:2] != ("robot",)], ids=" ".join)
+@pytest.mark.parametrize("left", [None, b"no journal" * 500], ids=["gone", "damaged"])
+def test_no_command_works_with_another_trust_file_where_the_pin_is_lost_with_the_journal(
+    site: Site, tmp_path: Path, verb: tuple[str, ...], left: bytes | None
+) -> None:
+    swap(site, tmp_path, "ann", "eve")
+    for path in site.root.glob("state.db*"):
+        path.unlink()
+    if left is not None:
+        site.journal_path.write_bytes(left)
+    ran = airlift(*verb, "--site", site.root, home=tmp_path)
+    assert ran.code == 16, ran.err
+    assert not any((tmp_path / name).exists() for name in ("www", "node"))
+    assert (site.journal_path.read_bytes() if site.journal_path.exists() else None) == left
+    if verb[0] == "preflight":
+        assert "journal" in ran.out
+    else:
+        assert f"the journal {site.journal_path}" in ran.err
+    assert "signed by" not in ran.out + ran.err
+
+
 def test_order_and_spaces_of_the_file_do_not_matter(site: Site) -> None:
     path = site.root / "trust.json"
     value = json.loads(path.read_bytes())
@@ -275,12 +296,16 @@ def test_a_recovered_site_pins_the_file_that_was_compared_with_paper(site: Site,
     for path in site.root.glob("state.db*"):
         path.unlink()
     recover = ("site", "recover", "--site", site.root, "--min-sequence", "stable=1", "--min-sequence", "stable=1")
+    ran = airlift(*recover, home=tmp_path)
+    assert (ran.code, "Missing option '--fingerprint'" in ran.err) == (2, True), ran.err
+    # Nobody is to copy it from the file that it is to be compared with.
+    assert site.trust.fingerprint.split()[0] not in ran.err
+    assert not site.journal_path.exists()
     ran = airlift(*recover, "--fingerprint", "0" * 64, home=tmp_path)
     assert ran.code == 14, ran.err
     assert not site.journal_path.exists()
     ran = airlift(*recover, "--fingerprint", site.trust.fingerprint, home=tmp_path)
     assert ran.code == 0, ran.err
-    assert f"fingerprint {site.trust.fingerprint}; compare with paper" in ran.err
     swap(site, tmp_path, "ann", "eve")
     with pytest.raises(TrustError, match="the site pinned"):
         load_site(site.root)

@@ -56,8 +56,8 @@ def names(site: Site) -> list[object]:
 def test_a_lost_journal_is_made_again_and_a_drop_is_activated(site: Site, tmp_path: Path) -> None:
     before = names(site)
     lose(site)
-    twice = ("--min-sequence", "stable=3") * 2
-    ran = airlift("site", "recover", "--site", site.root, *twice, "--json", home=tmp_path)
+    paper = ("--fingerprint", site.trust.fingerprint, *("--min-sequence", "stable=3") * 2)
+    ran = airlift("site", "recover", "--site", site.root, *paper, "--json", home=tmp_path)
     assert ran.code == 0, ran.err
     assert [(d["sequence"], d["active"], d["state"]) for d in ran.json["drops"]] == [
         (2, False, "ready"),

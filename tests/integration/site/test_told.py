@@ -145,7 +145,8 @@ def test_a_jump_of_the_sequence_is_a_warning_of_preflight_and_import(site: Site,
 
 def test_a_recovered_site_does_not_say_what_it_cannot_know(site: Site, tmp_path: Path) -> None:
     (site.root / "state.db").unlink()
-    ok("site", "recover", "--site", site.root, *["--min-sequence=stable=4"] * 2, home=tmp_path)
+    paper = ("--fingerprint", site.trust.fingerprint, *["--min-sequence=stable=4"] * 2)
+    ok("site", "recover", "--site", site.root, *paper, home=tmp_path)
     ran = ok("status", "--site", site.root, home=tmp_path)
     assert "  channel stable: sequence 4 is the lowest that is accepted\n" in ran.out
     assert ran.err == "airlift: clients see no drop of channel stable; airlift drops activate chooses one\n"
