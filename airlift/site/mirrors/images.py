@@ -320,12 +320,16 @@ class RegistryTarget:
         """
         return [f"{path}:{tag}" for path, tag, _ in self._pointing(names)]
 
-    def _pointing(self, names: Sequence[Name]) -> Iterator[tuple[str, str, Digest]]:
-        for path, tag, digest in mirror.tags(names):
+    def _pointing(self, names: Sequence[Name]) -> list[tuple[str, str, Digest]]:
+        def is_so(one: tuple[str, str, Digest]) -> bool:
+            path, tag, digest = one
             with delivering(self._client.registry):
                 found = self._client.head(self._repository(path), tag)
-            if found is not None and found.digest == digest:
-                yield path, tag, digest
+            return found is not None and found.digest == digest
+
+        tags = list(mirror.tags(names))
+        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="registry") as pool:
+            return [one for one, so in zip(tags, pool.map(is_so, tags), strict=True) if so]
 
     def _fill(self, digest: Digest, home: _Home, store: Store) -> None:
         """Let all repositories have a blob: by mount, else from the store, else from the first that has it."""

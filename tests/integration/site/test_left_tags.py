@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,27 @@ def test_an_activation_that_was_cut_short_and_taken_back_names_the_tags_that_it_
             drops.activate(site, "stable/2")
         front.faults.clear()
         assert take(site, shipped[2]).left.tags == (f"{APP}:2",)
+
+
+def test_tags_that_may_stay_are_asked_for_side_by_side(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as registry, running_front(registry) as front:
+        site = make_site(tmp_path / "site", registry=RegistryConfig(url=front.url))
+        first, second = Cargo(), Cargo()
+        tags = sorted(f"{APP}:of-1-{number}" for number in range(4))
+        for tag in tags:
+            first.image(tag, b"old")
+        second.image(f"{APP}:2", b"new")
+        take(site, ship(first, tmp_path / "1.airlift"))
+        pair = threading.Barrier(2, timeout=60)
+        alone: list[str] = []
+
+        def meet(handler: FrontHandler) -> bool:
+            try:
+                pair.wait()
+            except threading.BrokenBarrierError:
+                alone.append(handler.path)
+            return False
+
+        front.faults.append(Fault(meet, match="/manifests/of-1-", method="HEAD"))
+        assert take(site, ship(second, tmp_path / "2.airlift", sequence=2)).left.tags == tuple(tags)
+        assert alone == []
