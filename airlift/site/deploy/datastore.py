@@ -77,11 +77,15 @@ def copy_sqlite(root: Path, binary: Digest) -> Path:
         part = source / f".{first.name}.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(mode=0o700)
-        for path in _copied(source):
-            shutil.copy2(path, part / path.name)
-            with (part / path.name).open("rb+") as stream:
-                os.fsync(stream.fileno())
-        fs.sync_directory(part)
-        part.replace(target)
+        try:
+            for path in _copied(source):
+                shutil.copy2(path, part / path.name)
+                with (part / path.name).open("rb+") as stream:
+                    os.fsync(stream.fileno())
+            fs.sync_directory(part)
+            part.replace(target)
+        finally:
+            # Half of it would take the room that is missing.
+            shutil.rmtree(part, ignore_errors=True)
         fs.sync_directory(source)
     return target

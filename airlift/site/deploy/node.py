@@ -11,12 +11,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from airlift import canonical, fs, limits
 from airlift.canonical import JsonObject
-from airlift.errors import DeployError
+from airlift.errors import DeployError, StoreError
 from airlift.progress import Progress
 from airlift.site.deploy import datastore, files, k3s, kubectl, prechecks, program, removal, settings, skew
 from airlift.site.deploy.files import Action, PlannedFile
@@ -301,7 +301,7 @@ def apply(
     for step in made.before:
         _run(machine, step, progress, timeout=_COMMAND_S)
     if made.copies:
-        copy = datastore.copy_sqlite(root, made.program.binary.digest)
+        copy = _copy(made, root)
         progress.note(f"the datastore was copied to {copy}")
     files.remove_parts_of(root, (*made.settings, *made.program.files))
     first = tuple(item for item in made.files if item not in made.manifests)
@@ -319,6 +319,15 @@ def apply(
     removal.remove(root, made.removal.rest)
     files.make_directories(root, NOTE.parent)
     fs.write(files.locate(root, NOTE), canonical.encode(made.started_with), mode=0o600)
+
+
+def _copy(made: NodePlan, root: Path) -> Path:
+    try:
+        return datastore.copy_sqlite(root, made.program.binary.digest)
+    except StoreError as error:
+        stopped = f"K3s is stopped meanwhile, and unchanged: systemctl start {made.wish.unit} lets it go on"
+        error.hint = stopped if error.hint is None else f"{error.hint}\n{stopped}"
+        raise
 
 
 def _run(machine: Machine, step: Step, progress: Progress, *, timeout: float) -> None:

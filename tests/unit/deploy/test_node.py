@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -192,6 +193,34 @@ def test_the_k3s_of_a_later_drop_is_started_after_the_datastore_was_copied(
         "t",
     )
     assert not make(whole).is_changed
+
+
+def test_a_copy_of_the_datastore_that_fails_leaves_nothing_and_says_that_k3s_is_stopped(
+    whole: Drops, machine: DirectoryMachine, make: Maker
+) -> None:
+    apply(make(whole), machine)
+    folder = machine.root / "var/lib/rancher/k3s/server/db"
+    (folder / "state.db").write_bytes(bytes(1024 * 1024))
+    later(whole)
+    made = make(whole)
+    before = tree(machine.root / "usr")
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512 * 1024, hard))
+    try:
+        with pytest.raises(StoreError, match="copying the datastore") as caught:
+            apply(made, machine)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert [path.name for path in folder.iterdir()] == ["state.db"]
+    assert tree(machine.root / "usr") == before
+    assert caught.value.hint is not None
+    assert caught.value.hint.splitlines()[-1] == (
+        "K3s is stopped meanwhile, and unchanged: systemctl start k3s lets it go on"
+    )
+    apply(make(whole), machine)
+    assert machine.calls[-2:] == ["systemctl stop k3s", INSTALL]
 
 
 def test_with_etcd_k3s_itself_makes_the_snapshot(whole: Drops, machine: DirectoryMachine, make: Maker) -> None:
