@@ -69,23 +69,26 @@ def said_again(defaults: bytes, *, release: str) -> str:
         The content for ``valuesContent``; empty when the chart has no default.
 
     Raises:
-        DeployError: the defaults are no YAML mapping.
+        DeployError: the defaults are no YAML mapping, or it is too much.
     """
     node = _read("values.yaml", defaults, release)
-    found = None if node is None else _first(node, f"{release}: values.yaml", 0)
+    found = None if node is None else _first(node, [_STEPS], f"{release}: values.yaml", 0)
     return "" if found is None else _SAID_AGAIN + yaml.serialize(found, Dumper=yaml.SafeDumper, allow_unicode=True)
 
 
-def _first(node: MappingNode, subject: str, depth: int) -> MappingNode | None:
+def _first(node: MappingNode, budget: list[int], subject: str, depth: int) -> MappingNode | None:
     """Return a mapping with the first scalar of a mapping, at its path, else with its first list or empty mapping."""
     if any(key.tag == _MERGE for key, _ in node.value):
         return None  # what is merged in may win over what stands beside it
     entries = {_key(key, subject): (key, value) for key, value in node.value}
     rest = None
     for key, value in entries.values():
+        budget[0] -= 1
+        if budget[0] < 0:
+            raise DeployError(f"{subject} takes more than {_STEPS} steps to read")
         inner: Node | None = value
         if isinstance(value, MappingNode) and value.value:
-            inner = _first(value, subject, depth + 1) if depth < _DEPTH else None
+            inner = _first(value, budget, subject, depth + 1) if depth < _DEPTH else None
         if inner is None or inner.tag == _NULL:
             continue
         found = MappingNode(node.tag, [(key, inner)], flow_style=False)

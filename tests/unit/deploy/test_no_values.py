@@ -75,3 +75,10 @@ def test_defaults_that_are_no_mapping_are_refused(drops: Drops, deploy, root) ->
     with pytest.raises(DeployError, match=r"site: values file values\.yaml is not a mapping"):
         deploy()
     assert not root.exists()
+
+
+def test_defaults_that_are_named_again_and_again_are_refused_in_bounded_time() -> None:
+    lines = ["a0: &a0 {x: {}}", *(f"a{n}: &a{n} {{p: *a{n - 1}, q: *a{n - 1}}}" for n in range(1, 60))]
+
+    with pytest.raises(DeployError, match=r"^web: values\.yaml takes more than 100000 steps to read$"):
+        values.said_again("\n".join(lines).encode(), release="web")
