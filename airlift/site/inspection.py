@@ -38,6 +38,7 @@ _ACCEPT: Final = (
 _NOT_OURS: Final = "airlift did not put it there: look at it, and move it away"
 
 ItemT = TypeVar("ItemT")
+FoundT = TypeVar("FoundT")
 
 
 class Place(StrEnum):
@@ -84,6 +85,7 @@ class Finding:
         problem: ``missing``, ``damaged``, ``moved`` and so on, with what was expected.
         remedy: what to do.
         owners: what needs it.
+        is_of_bundle: whether only the bundle of a drop brings it.
     """
 
     place: Place
@@ -91,6 +93,7 @@ class Finding:
     problem: str
     remedy: str
     owners: tuple[Owner, ...] = ()
+    is_of_bundle: bool = False
 
     @property
     def artifacts(self) -> dict[tuple[str, str], list[str]]:
@@ -338,7 +341,7 @@ def _files(site: Site, drop: Drop) -> list[Finding]:
     return found
 
 
-def side_by_side(call: Callable[[ItemT], Finding | None], items: Sequence[ItemT]) -> list[Finding | None]:
+def side_by_side(call: Callable[[ItemT], FoundT], items: Sequence[ItemT]) -> list[FoundT]:
     """Make the calls a few at a time, and return their results in order."""
     with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="check") as pool:
         return list(pool.map(call, items))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from airlift import limits, oci
@@ -31,9 +31,6 @@ _INTERNAL: Final = 500
 NOT_GIVEN: Final = "damaged: the registry answers "
 """How an object is described that the registry fails to give: it may be damaged, or what stores it be away."""
 
-FROM_BUNDLE: Final = "airlift check --site DIR --repair BUNDLE with the bundle of "
-"""How the remedy begins where the store does not have what the registry lacks."""
-
 _MEND: Final = "airlift check --site DIR --repair, from the store"
 _FIRST_IN_HARBOR: Final = (
     "; where Harbor's garbage collection deletes untagged artifacts, or a retention policy does, switch that off for "
@@ -57,6 +54,36 @@ class Item:
     size: int
     is_manifest: bool
     owners: tuple[Owner, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lack:
+    """Something that the registry does not have as it should. What to do depends on what the store lacks of all of it.
+
+    Attributes:
+        subject, problem, owners: see `Finding`.
+        drops: those one of whose bundles has it, where the store is known not to.
+        first: what to do before, with a semicolon in front.
+    """
+
+    subject: str
+    problem: str
+    owners: tuple[Owner, ...]
+    drops: tuple[str, ...] = ()
+    first: str = ""
+
+    def found(self, lost: Container[Owner], word: str) -> Finding:
+        """Return it with its remedy.
+
+        Args:
+            lost: the artifacts of which store and registry lack something.
+            word: between the drops whose bundles bring it.
+        """
+        drops = self.drops or tuple(dict.fromkeys(owner.drop for owner in self.owners if owner in lost))
+        remedy = _from_bundle(word.join(drops[-_SHOWN:])) if drops else _MEND
+        return Finding(
+            Place.REGISTRY, self.subject, self.problem, f"{remedy}{self.first}", self.owners, is_of_bundle=bool(drops)
+        )
 
 
 def items_of(site: Site, inventory: Inventory) -> list[Item]:
@@ -106,37 +133,29 @@ def inspect_registry(
     items = items_of(site, inventory)
     progress.start("asking the registry", len(items), unit="objects")
 
-    def one(item: Item) -> Finding | None:
+    def one(item: Item) -> _Lack | None:
         with delivering(client.registry):
             problem = problem_of(client, item, is_deep=is_deep)
         progress.advance(1)
         if problem is None:
             return None
         is_untagged = item.is_manifest and problem == "missing" and isinstance(client, HarborClient)
-        remedy = f"{_MEND}{_FIRST_IN_HARBOR}" if is_untagged else _MEND
-        return Finding(Place.REGISTRY, client.name(item.repository, item.digest), problem, remedy, item.owners)
+        first = _FIRST_IN_HARBOR if is_untagged else ""
+        return _Lack(client.name(item.repository, item.digest), problem, item.owners, first=first)
 
     asked = side_by_side(one, items)
     progress.finish()
     found = [item for item in asked if item is not None]
-    lost = [item for item, finding in zip(items, asked, strict=True) if finding and not site.store.has(item.digest)]
+    lost = [item for item, lack in zip(items, asked, strict=True) if lack and not site.store.has(item.digest)]
     owners = {owner for item in lost for owner in item.owners}
     # Each of its drops has an object; of a repository they have different ones.
-    gone = [_advised(item, owners, " and ") for item in _gone(client, items, found)]
-    each = [_advised(item, owners, " or ") for item in (*found, *_tags(site, journal, inventory, client))]
+    gone = [lack.found(owners, " and ") for lack in _gone(client, items, found)]
+    each = [lack.found(owners, " or ") for lack in (*found, *_tags(site, journal, inventory, client))]
     return [*gone, *each]
 
 
-def _advised(finding: Finding, owners: Container[Owner], word: str) -> Finding:
-    """Name the bundles that bring it where store and registry lack something of these artifacts."""
-    drops = tuple(dict.fromkeys(owner.drop for owner in finding.owners if owner in owners))
-    if not drops:
-        return finding
-    return replace(finding, remedy=finding.remedy.replace(_MEND, _from_bundle(word.join(drops[-_SHOWN:])), 1))
-
-
 def _from_bundle(drops: str) -> str:
-    return f"{FROM_BUNDLE}{drops}: the store does not have all of it"
+    return f"airlift check --site DIR --repair BUNDLE with the bundle of {drops}: the store does not have all of it"
 
 
 def problem_of(client: RegistryClient, item: Item, *, is_deep: bool) -> str | None:
@@ -246,27 +265,25 @@ def _content_problem(client: RegistryClient, item: Item) -> str | None:
     return None
 
 
-def _gone(client: RegistryClient, items: list[Item], found: list[Finding]) -> list[Finding]:
+def _gone(client: RegistryClient, items: list[Item], found: list[_Lack]) -> list[_Lack]:
     """Say it in one line where a whole repository is gone."""
-    missing = {finding.subject for finding in found if finding.problem == "missing"}
+    missing = {lack.subject for lack in found if lack.problem == "missing"}
     gone = []
     for repository in sorted({item.repository for item in items}):
         own = [item for item in items if item.repository == repository]
         if all(client.name(repository, item.digest) in missing for item in own):
             owners = tuple(dict.fromkeys(owner for item in own for owner in item.owners))
             gone.append(
-                Finding(
-                    Place.REGISTRY,
+                _Lack(
                     f"{client.registry}/{repository}",
                     f"the repository is gone: none of its {len(own)} objects is there",
-                    _MEND,
                     owners,
                 )
             )
     return gone
 
 
-def _tags(site: Site, journal: Journal, inventory: Inventory, client: RegistryClient) -> list[Finding]:
+def _tags(site: Site, journal: Journal, inventory: Inventory, client: RegistryClient) -> list[_Lack]:
     registry = site.config.registry
     if registry is None:
         return []
@@ -277,14 +294,14 @@ def _tags(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
         for path, tag, digest in mirror.tags(journal.names_of(drop.release))
     ]
 
-    def one(item: tuple[str, str, Digest, Drop]) -> Finding | None:
+    def one(item: tuple[str, str, Digest, Drop]) -> _Lack | None:
         repository, tag, digest, drop = item
         with delivering(client.registry):
             problem = _tag_problem(client, repository, tag, digest)
         if problem is None:
             return None
-        remedy = _MEND if site.store.has(digest) else _from_bundle(f"{drop.channel}/{drop.sequence}")
-        return Finding(Place.REGISTRY, client.name(repository, tag), problem, remedy, inventory.owners_of(digest, drop))
+        drops = () if site.store.has(digest) else (f"{drop.channel}/{drop.sequence}",)
+        return _Lack(client.name(repository, tag), problem, inventory.owners_of(digest, drop), drops)
 
     return [item for item in side_by_side(one, wanted) if item is not None]
 

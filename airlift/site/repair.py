@@ -27,7 +27,7 @@ from airlift.site.importer import import_bundle
 from airlift.site.inspection import Finding, Inventory, Place
 from airlift.site.journal import READY, Journal
 from airlift.site.mirrors import images, wheels
-from airlift.site.registry_inspection import FROM_BUNDLE, NOT_GIVEN, Item, items_of, problem_of
+from airlift.site.registry_inspection import NOT_GIVEN, Item, items_of, problem_of
 from airlift.transport.harbor import HarborClient
 from airlift.transport.http import HttpStatusError
 from airlift.transport.package_index import PackageIndex
@@ -274,7 +274,7 @@ def _refuse_outage(client: RegistryClient, item: Item, items: Sequence[Item], pr
 
 def _explained(item: Finding, brought: str) -> Finding:
     """Say what is left to do of what was sent again, from the store or by the bundle of the drop `brought`, in vain."""
-    was_sent = not item.remedy.startswith(FROM_BUNDLE) or brought in item.drops
+    was_sent = not item.is_of_bundle or brought in item.drops
     if item.place is not Place.REGISTRY or not item.problem.startswith("damaged") or not was_sent:
         return item
     return Finding(
