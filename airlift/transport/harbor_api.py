@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from airlift import limits
 from airlift.errors import FetchError
@@ -110,7 +110,7 @@ class HarborApi(RegistryClient):
             accept=_ANY,
             is_followed=False,
         )
-        target = urljoin(url, answer.headers.get("Location") or url)
+        target = urls.joined(url, answer.headers.get("Location") or url)
         if answer.status in _REDIRECTS and urls.origin(target) != urls.origin(url):
             parts = urlsplit(target)
             raise FetchError(

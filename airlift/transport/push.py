@@ -11,13 +11,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
-from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from airlift import digest as digests
 from airlift import limits
 from airlift.digest import Digest
 from airlift.errors import DeliveryError, FetchError, IntegrityError
 from airlift.oci import Descriptor
+from airlift.transport import urls
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpStatusError, Response
 from airlift.transport.tokens import Login, Scope
@@ -267,7 +268,7 @@ class PushHalf(ABC):
         if not location:
             raise FetchError(f"{self.name(repository, digest)}: the registry names no place for the upload")
         # Resolved against what was asked, since it may be relative.
-        return self.own(urljoin(self.url(f"/v2/{repository}/blobs/uploads/"), location))
+        return self.own(urls.joined(self.url(f"/v2/{repository}/blobs/uploads/"), location))
 
     def blob_upload(self, repository: str, digest: Digest, size: int) -> BlobUpload:
         """Begin to give a blob to a repository, piece by piece; a context manager.

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 from airlift import digest as digests
 from airlift import limits, oci
@@ -187,6 +187,8 @@ class RegistryClient(PushHalf):
             name = f"referrers of {self.name(repository, digest)}"
             index = oci.parse_manifest(answer.body, subject=name, media_type=oci.INDEX)
             found |= {item.digest: item for item in index.manifests}
+            if len(found) > limits.ARTIFACTS:
+                raise IntegrityError(name, expected=f"at most {limits.ARTIFACTS} of them", actual="more")
         return tuple(found.values())
 
     def _fallback(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
@@ -232,7 +234,7 @@ class RegistryClient(PushHalf):
             match = _NEXT.search(answer.headers.get("Link") or "")
             if answer.status != _OK or match is None:
                 return
-            url = self.own(urljoin(url, match[1]))
+            url = self.own(urls.joined(url, match[1]))
             if url in seen:
                 raise FetchError(f"{self.registry}/{repository}: the pages of {urls.shown(url)} turn in circles")
         raise FetchError(f"{self.registry}/{repository}: more than {_MAX_PAGES} pages")

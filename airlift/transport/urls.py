@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 from collections.abc import Mapping
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 from airlift.errors import FetchError
 
@@ -36,6 +36,18 @@ def origin(url: str) -> tuple[str, str, int]:
     """
     parts = split(url)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS[parts.scheme]
+
+
+def joined(url: str, place: str) -> str:
+    """Return where a server says that something is, who was asked at `url`; the place may be relative.
+
+    Raises:
+        FetchError: it is no URL.
+    """
+    try:
+        return urljoin(url, place)
+    except ValueError:
+        raise FetchError(f"{shown(url)} names a place that is no URL") from None
 
 
 def shown(url: str) -> str:

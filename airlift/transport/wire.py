@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import urljoin
 
 import requests
 import urllib3
@@ -252,7 +251,7 @@ class Wire:
             if raw.status_code not in _REDIRECTS or not location or not is_whole or hops == 1:
                 return raw
             self.drain(raw)
-            target, _user = urls.without_user(urljoin(url, location))
+            target, _user = urls.without_user(urls.joined(url, location))
             if urls.origin(url)[0] == "https" and urls.origin(target)[0] == "http":
                 raise FetchError(f"{subject}: {urls.shown(url)} redirects from https to {urls.shown(target)}")
             if body and urls.origin(target) != home:

@@ -13,7 +13,7 @@ import pytest
 
 from airlift import digest as digests
 from airlift.digest import Digest
-from airlift.errors import AirliftError, FetchError, IntegrityError
+from airlift.errors import AirliftError, DeliveryError, FetchError, IntegrityError
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpSettings, HttpStatusError
 from airlift.transport.registry import RegistryClient
@@ -423,6 +423,33 @@ def test_a_list_of_tags_that_turns_in_circles_ends(front: Front) -> None:
     front.faults.append(Fault(tags, match="/tags/"))
     with pytest.raises(FetchError, match="turn in circles"):
         client_of(front).tags("library/app")
+
+
+def test_a_list_of_referrers_that_never_ends_is_refused(front: Front) -> None:
+    def page(handler: FrontHandler) -> None:
+        number = len(front.asked)
+        entry = '{"mediaType":"a/b","digest":"sha256:%064x","size":1}'
+        entries = ",".join(entry % (number << 32 | place) for place in range(30_000))
+        body = f'{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{entries}]}}'
+        handler.answer(200, body.encode(), {"Link": f'</v2/library/app/referrers/x?n={number}>; rel="next"'})
+
+    front.faults.append(Fault(page, match="/referrers/"))
+    with pytest.raises(IntegrityError, match=r"^referrers of .*: expected at most 200000 of them, got more$"):
+        client_of(front).referrers("library/app", digests.of(b"subject"))
+    assert len(front.asked) < 10
+
+
+def test_a_place_that_is_no_url_is_an_error_of_ours(front: Front) -> None:
+    front.faults.append(
+        Fault(lambda handler: handler.answer(200, b'{"tags":["a"]}', {"Link": "<http://[x>; rel=next"}), match="/tags/")
+    )
+    with pytest.raises(FetchError, match=r"/tags/list names a place that is no URL$"):
+        client_of(front).tags("library/app")
+    front.faults.append(
+        Fault(lambda handler: handler.answer(202, b"", {"Location": "http://[x"}), match="/uploads/", method="POST")
+    )
+    with pytest.raises(DeliveryError, match=r"/blobs/uploads/ names a place that is no URL$"):
+        client_of(front).push_blob("library/app", digests.of(b"blob"), 4, lambda: [b"blob"])
 
 
 def test_referrers_come_by_api_or_by_tag(front: Front) -> None:
