@@ -329,7 +329,10 @@ class Wire:
         return (), None if own is None else (own, own)
 
     def read(self, raw: requests.Response, subject: str, limit: int, *, strict: bool) -> Iterator[bytes]:
-        """Yield the body as it was sent; at most `limit` bytes, more of them is an error when `strict`."""
+        """Yield the body as it was sent; at most `limit` bytes.
+
+        When `strict`, more of them is an error; else that, or a wait that is over, is the end.
+        """
         where = f"{subject}: {urls.shown(raw.url)}"
         seen, window, since = 0, 0, self._clock()
         while True:
@@ -350,6 +353,10 @@ class Wire:
             window += len(chunk)
             elapsed = self._clock() - since
             if elapsed > self._settings.timeout_s:
+                if not strict:
+                    # What is only to be told, or thrown away, is worth one wait.
+                    yield chunk
+                    return
                 if window < _LEAST:
                     raise FetchError(f"{where}: stalled, {window} bytes in {elapsed:.0f} s", temporary=True)
                 window, since = 0, self._clock()

@@ -153,6 +153,35 @@ def test_an_answer_that_goes_on_for_ever_without_content_is_as_good_as_none(
         assert not server.is_alive()
 
 
+def test_the_rest_of_a_refusal_is_not_waited_for() -> None:
+    """The server sends the next piece when the clock is looked at, and half a minute is over each time."""
+    looked: list[float] = []
+    more = threading.Semaphore(1)
+
+    def clock() -> float:
+        looked.append(31.0 * len(looked))
+        more.release()
+        return looked[-1]
+
+    def refuse(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1024)
+            connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: 60000\r\n\r\n")
+            while more.acquire(timeout=30):
+                connection.sendall(b"no " * 400)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: refuse(listener.accept()[0]), daemon=True)
+        thread.start()
+        client = HttpClient(HttpSettings(), clock=clock)
+        with pytest.raises(FetchError, match="answered 403 Forbidden: no no"):
+            client.get_bytes(f"http://127.0.0.1:{listener.getsockname()[1]}/", limit=10)
+    assert len(looked) < 5
+    more.release(100)
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_a_handshake_that_nobody_answers_is_broken_off() -> None:
     with silent() as made:
         client = HttpClient(HttpSettings())
