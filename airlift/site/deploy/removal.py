@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -21,6 +22,7 @@ from airlift.site.deploy.tarball import FOLDER
 
 _CHART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*-[0-9a-f]{16}\.tgz")
 _K3S_IMAGES = re.compile(r"k3s-[0-9a-f]{64}\.tar(\.zst|\.gz)?")
+_NAMED = re.compile(rb"static/charts/([A-Za-z0-9.+_-]{1,255})")
 _SUFFIX: Final = ".yaml"
 _SKIP: Final = ".skip"
 
@@ -105,13 +107,24 @@ def _names(root: Path, folder: PurePosixPath) -> list[str]:
 
 
 def _named_charts(root: Path, *, without: set[PurePosixPath]) -> set[str]:
-    """Return the chart files that manifests of anybody name, apart from these."""
+    """Return the chart files that manifests of anybody name, in sub-folders too, apart from these."""
+    folder = locate(root, MANIFESTS / "x").parent
     found: set[str] = set()
-    for name in _names(root, MANIFESTS):
-        if MANIFESTS / name not in without:
-            text = fs.read_bounded(locate(root, MANIFESTS / name), limits.DOCUMENT).decode("utf-8", "replace")
-            found |= set(re.findall(r"static/charts/([A-Za-z0-9.+_-]+)", text))
+    with fs.guarded("reading"):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and MANIFESTS / path.relative_to(folder) not in without:
+                found |= set(_names_in(path))
     return found
+
+
+def _names_in(path: Path) -> Iterator[str]:
+    """Yield the chart files that a manifest names; one of others may be of any size."""
+    rest = b""
+    with path.open("rb") as stream:
+        while chunk := stream.read(limits.CHUNK):
+            text = rest + chunk
+            yield from (name.decode() for name in _NAMED.findall(text))
+            rest = text[-limits.NAME :]
 
 
 def hide(root: Path, manifest: PurePosixPath) -> None:

@@ -140,6 +140,19 @@ def test_nothing_of_others_goes(second: Drops, machine: DirectoryMachine, make: 
     assert set(theirs) <= set(tree(machine.root))
 
 
+@pytest.mark.parametrize("place", ["others.yaml", "below/others.yaml"])
+def test_a_chart_that_a_manifest_of_others_names_stays(
+    second: Drops, machine: DirectoryMachine, make: Maker, place: str
+) -> None:
+    """However long that manifest is."""
+    (goes,) = (name for name in names(machine, CHARTS) if name.startswith("goes-"))
+    line = f"spec: {{chart: 'https://%{{KUBERNETES_API}}%/static/charts/{goes}'}}\n"
+    for before in range(1024 * 1024 - len(line), 1024 * 1024, 17):
+        machine.put(f"{MANIFESTS}/{place}", f"# {'x' * before}\n{line}# {'x' * 4 * 1024 * 1024}\n")
+
+        assert CHARTS / goes not in make(second, prune=True).removal.files
+
+
 def test_a_cluster_that_refuses_keeps_the_manifest_for_the_next_run(
     second: Drops, machine: DirectoryMachine, make: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
