@@ -19,7 +19,7 @@ from airlift.errors import DeployError
 from airlift.kinds import chart_archive, chart_yaml, charts
 from airlift.kinds.chart_archive import Budget
 from airlift.site.deploy import helm_values
-from airlift.site.deploy.objects import at
+from airlift.site.deploy.objects import at, listed
 
 _BOM: Final = b"\xef\xbb\xbf"
 _VALUES: Final = "values.yaml"
@@ -143,7 +143,7 @@ def of_record(record: Mapping[str, Any], *, subject: str) -> Content:
     """
     files = {}
     for part in ("templates", "files"):
-        for item in at(record, "chart", part) or []:
+        for item in listed(record, "chart", part):
             path = at(item, "name")
             if isinstance(path, str) and _is_own(path):
                 files[path] = digests.of(_data(at(item, "data"), f"{subject}, {path}"))

@@ -11,3 +11,9 @@ def at(value: object, *path: str) -> Any:
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
+
+
+def listed(value: object, *path: str) -> list[Any]:
+    """Return the list that stands at a path of keys; an empty one where there is none."""
+    found = at(value, *path)
+    return found if isinstance(found, list) else []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from airlift.site.deploy.objects import at
+from airlift.site.deploy.objects import at, listed
 from airlift.site.deploy.revisions import Workload
 
 SOURCES: Final = (
@@ -86,7 +86,7 @@ class Objects:
             if key.kind != "Pod" or at(pod, "metadata", "deletionTimestamp"):
                 continue
             maker = self._maker(key, wanted)
-            if maker is not None and (maker.kind in _ENDS or at(pod, "status", "phase") not in _ENDED):
+            if maker is not None and (maker.kind in _ENDS or str(at(pod, "status", "phase")) not in _ENDED):
                 is_held = _held(maker.kind, self._found.get(maker, {})) is not None
                 found += [replace(item, is_held=is_held) for item in _containers(maker, key, pod)]
         return tuple(found)
@@ -95,7 +95,7 @@ class Objects:
         for _ in range(4):  # Pod, Job, CronJob: no chain of Kubernetes's own is longer
             if key in wanted:
                 return key
-            owners = at(self._found.get(key), "metadata", "ownerReferences") or []
+            owners = listed(self._found.get(key), "metadata", "ownerReferences")
             owner = next((item for item in owners if isinstance(item, Mapping) and item.get("controller")), None)
             if owner is None:
                 return None
@@ -218,19 +218,19 @@ _STARTED: Final = frozenset({"Running", *_ENDED})
 def _containers(maker: Workload, key: Workload, pod: Object) -> list[Container]:
     where = f"{key.namespace}/{key.name}"
     found: list[Container] = []
-    mounted: dict[object, object] = {}
+    mounted: dict[str, object] = {}
     for part, statuses in _PARTS:
-        seen = at(pod, "status", statuses) or []
+        seen = listed(pod, "status", statuses)
         reported = {str(at(item, "name")): str(at(item, "imageID") or "") for item in seen}
-        mounts = [mount for item in seen for mount in at(item, "volumeMounts") or []]
-        mounted |= {at(mount, "name"): at(mount, "volumeStatus", "image", "imageRef") for mount in mounts}
-        for item in at(pod, "spec", part) or []:
+        mounts = [mount for item in seen for mount in listed(item, "volumeMounts")]
+        mounted |= {str(at(mount, "name")): at(mount, "volumeStatus", "image", "imageRef") for mount in mounts}
+        for item in listed(pod, "spec", part):
             name = str(at(item, "name"))
             found.append(Container(maker, where, name, str(at(item, "image") or ""), reported.get(name, "")))
-    has_started = at(pod, "status", "phase") in _STARTED
-    for item in at(pod, "spec", "volumes") or []:
+    has_started = str(at(pod, "status", "phase")) in _STARTED
+    for item in listed(pod, "spec", "volumes"):
         if (image := at(item, "image", "reference")) is not None:
-            name = at(item, "name")
+            name = str(at(item, "name"))
             reported_as = _volume(str(image), mounted.get(name), has_started=has_started)
             found.append(Container(maker, where, f"volume {name}", str(image), *reported_as))
     return found

@@ -205,6 +205,40 @@ def test_a_secret_that_holds_something_else_is_refused(data: bytes) -> None:
         revisions.newest([secret(data)], release="web", namespace="v")
 
 
+@pytest.mark.parametrize(
+    "chart",
+    [
+        5,
+        {"metadata": 5, "templates": 5, "files": True, "values": []},
+        {"metadata": {"dependencies": 5}, "templates": [5], "files": {"name": "x"}},
+    ],
+)
+def test_a_record_of_another_shape_is_the_chart_that_can_be_read_of_it(chart: object) -> None:
+    found = revisions.newest(
+        [secret(gzip.compress(json.dumps({"chart": chart}).encode()))], release="web", namespace="v"
+    )
+
+    assert found is not None
+    assert (found.chart.version, found.chart.parts, found.chart.files) == ("", (), {})
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"metadata": {"ownerReferences": 5}},
+        {"spec": {"containers": 5, "volumes": 5}, "status": {"containerStatuses": 5, "phase": []}},
+        {"spec": {"containers": [5]}, "status": {"containerStatuses": [{"name": {}, "volumeMounts": 5}]}},
+    ],
+)
+def test_an_object_of_another_shape_is_no_error(made: dict[str, Any]) -> None:
+    pod = thing("p", ("ReplicaSet", "web-1"), **made)
+    objects = Objects(
+        {"Deployment": [thing("web")], "ReplicaSet": [thing("web-1", ("Deployment", "web"))], "Pod": [pod]}
+    )
+
+    assert all(item.image == "" for item in objects.containers([WEB]))
+
+
 def test_a_record_that_unpacks_to_too_much_is_refused() -> None:
     with pytest.raises(DeployError, match="unpacks to more than 67108864 bytes"):
         revisions.newest([secret(gzip.compress(bytes(65 << 20)))], release="web", namespace="v")
