@@ -279,7 +279,7 @@ class Deploy(Model):
     release: (
         Annotated[
             str,
-            StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$"),
+            StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$"),
             Field(examples=["vision-edge"]),
         ]
         | None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,6 @@ from tests.support.containerd import Containerd, containerd
 from tests.support.helm_records import record
 from tests.support.k3s.addons import Manifests
 from tests.support.k3s.agent import Agent
-from tests.support.k3s.lent import lent_k3s
 from tests.support.kubelet import Kubelet
 from tests.support.real_node import VARIABLES, real_node
 
@@ -135,16 +134,12 @@ def running_parts(folder: Path) -> Iterator[Node]:
 
 
 @contextlib.contextmanager
-def given_node(folder: Path) -> Iterator[Node]:
+def given_node() -> Iterator[Node]:
     """The node that the environment names."""
     kubeconfig, root, restart = (os.environ[name] for name in VARIABLES)
     with real_node(Path(kubeconfig), Path(root), restart) as real:
         yield real
 
 
-NODES: Mapping[str, Callable[[Path], contextlib.AbstractContextManager[Node]]] = (
-    {"given": given_node}
-    if all(os.environ.get(name) for name in VARIABLES)
-    else {"parts": running_parts, "k3s": lent_k3s}
-)
+KINDS: Sequence[str] = ("given",) if all(os.environ.get(name) for name in VARIABLES) else ("parts", "k3s")
 """The kinds of nodes that tests run on."""

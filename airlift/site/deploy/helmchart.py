@@ -42,7 +42,8 @@ K3S_ADDONS: Final = frozenset(
 K3S_RELEASES: Final = frozenset({"traefik", "traefik-crd"})
 """HelmCharts of K3s itself, in kube-system like ours."""
 
-_RELEASE = re.compile(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?")
+# At most 50 characters: the job of K3s is helm-install-NAME, and the label that Kubernetes makes of it has room for 63.
+_RELEASE = re.compile(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _CHART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _CHART_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}")
@@ -108,7 +109,10 @@ def _release(drop: DropConfig, entry: Mapping[str, Any], subject: str) -> Releas
     name = entry.get("release") or chart.facts.get("name")
     namespace = entry.get("namespace", "default")
     if not isinstance(name, str) or not _RELEASE.fullmatch(name):
-        raise DeployError(f"{subject}: {name!r} is no name for a release", hint="set one with `release:`")
+        raise DeployError(
+            f"{subject}: {name!r} is no name for a release",
+            hint="set one with `release:`: at most 50 of a-z, 0-9 and -",
+        )
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise DeployError(f"{subject}: {namespace!r} is no namespace")
     files = entry.get("values", [])

@@ -1,7 +1,8 @@
 """Runs a K3s put together from its parts: ``python -m tests.support.k3s HOME``, from this repository's directory.
 
-It prints what the tests of a real node ask for, one variable a line, when the node is ready. SIGHUP restarts it (the
-command that it prints waits for that), SIGTERM ends it.
+It prints the variables of the tests of a real node when the node is ready. SIGHUP restarts K3s, SIGUSR1 stops it, as
+``systemctl`` does; SIGTERM ends it all, and so does the end of what started it. What it does is in ``HOME/state``: ``starting``, ``ready`` or ``stopped``, with
+the count of the signals that it has followed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from tests.support.k3s.server import k3s
+from airlift import fs
+from tests.support.k3s.server import Server, k3s
+from tests.support.real_node import VARIABLES
 
 _PASS_S = 1.0
 
@@ -22,31 +25,51 @@ class _EndError(Exception):
     pass
 
 
+class _Unit:
+    """What systemd is to a K3s."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._asked: list[int] = []
+        self._done = 0
+        self.say("starting")
+
+    def say(self, state: str) -> None:
+        fs.write(self._place, f"{state} {self._done}\n".encode())
+
+    def hear(self, number: int, _: object) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            raise _EndError
+        self._asked.append(number)
+
+    def follow(self, server: Server) -> None:
+        while self._done < len(self._asked):
+            number = self._asked[self._done]
+            self._done += 1
+            server.stop()
+            self.say("starting" if number == signal.SIGHUP else "stopped")
+            if number == signal.SIGHUP:
+                server.start()
+                self.say("ready")
+
+
 def main(home: Path) -> None:
     """Run until SIGTERM."""
-    restarts = {"asked": 0, "done": 0}
-
-    def end(*_: object) -> None:
-        raise _EndError
-
-    def restart(*_: object) -> None:
-        restarts["asked"] += 1
-
-    signal.signal(signal.SIGHUP, restart)
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    unit, parent = _Unit(home / "state"), os.getppid()
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, unit.hear)
     try:
         with k3s(home) as server:
-            print(f"AIRLIFT_TEST_KUBECONFIG={server.maker.identities.outside}")
-            print(f"AIRLIFT_TEST_K3S_ROOT={server.agent.root}")
-            print(f"AIRLIFT_TEST_K3S_RESTART={shlex.quote(f'kill -HUP {os.getpid()}')}", flush=True)
-            while True:
-                if restarts["asked"] > restarts["done"]:
-                    restarts["done"] = restarts["asked"]
-                    server.stop()
-                    server.start()
-                server.turn()
-                server.refuse_ended()
+            given = (server.maker.identities.outside, server.agent.root, f"kill -HUP {os.getpid()}")
+            for name, value in zip(VARIABLES, given, strict=True):
+                print(f"{name}={shlex.quote(str(value))}", flush=True)
+            unit.say("ready")
+            # What started it may have been killed, and nobody else removes namespace, mounts and processes.
+            while os.getppid() == parent:
+                unit.follow(server)
+                if server.parts:
+                    server.turn()
+                    server.refuse_ended()
                 for line in server.said:
                     print(line, file=sys.stderr, flush=True)
                 server.said.clear()

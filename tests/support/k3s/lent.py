@@ -1,4 +1,4 @@
-"""A K3s put together from its parts, lent to the tests as a real node is: by kubeconfig, root and restart command.
+"""A K3s put together from its parts, in a process of its own.
 
 It goes with all that is in it, so nothing is put back.
 """
@@ -6,19 +6,19 @@ It goes with all that is in it, so nothing is put back.
 from __future__ import annotations
 
 import contextlib
-import select
-import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests import components
 from tests.support.k3s import parts
-from tests.support.real_node import VARIABLES, RealNode, reach
+from tests.support.k3s.network import entering
+from tests.support.real_node import RealNode, reach
 
 _START_S = 300.0
 _STOP_S = 120.0
@@ -35,42 +35,59 @@ def _require_all() -> None:
         components.require(name)
 
 
-def _variables(process: subprocess.Popen[str], log: Path) -> dict[str, str]:
-    """Read what it prints when the node is ready."""
-    found: dict[str, str] = {}
-    deadline = time.monotonic() + _START_S
-    assert process.stdout is not None
-    while len(found) < len(VARIABLES):
-        ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-        line = process.stdout.readline() if ready else ""
-        if not line:
-            pytest.fail(f"K3s does not start: {log.read_text(errors='replace')[-6000:]}", pytrace=False)
-        name, _, value = line.strip().partition("=")
-        (found[name],) = shlex.split(value)
-    return found
+@dataclass(frozen=True)
+class Lent:
+    """A K3s that runs.
+
+    Attributes:
+        home: its directory.
+        process: what runs it.
+    """
+
+    home: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.home / "identities" / "k3s.yaml"
+
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """What is put before a program that is to run on the node."""
+        return entering((self.home / "network").read_text())
+
+    def node(self) -> RealNode:
+        """Return it as a real node."""
+        made = reach(self.kubeconfig, self.home / "root", f"kill -HUP {self.process.pid}", steady=2)
+        made.settling_s = 2.0
+        return made
+
+    def wait(self) -> None:
+        """Wait until the node is ready for the first time."""
+        deadline = time.monotonic() + _START_S
+        state, log = self.home / "state", self.home / "log"
+        while not state.exists() or not state.read_text().startswith("ready"):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"K3s does not start: {log.read_text(errors='replace')[-6000:]}", pytrace=False)
+            time.sleep(0.2)
 
 
 @contextlib.contextmanager
-def lent_k3s(home: Path) -> Iterator[RealNode]:
-    """Start one and lend it."""
+def running_k3s(home: Path) -> Iterator[Lent]:
+    """Start one."""
     _require_all()
-    log = home / "log"
-    with log.open("wb") as stream:
+    with (home / "log").open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.k3s", str(home)],
             cwd=components.ROOT,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stream,
             stderr=stream,
-            text=True,
-            bufsize=1,
         )
     try:
-        found = _variables(process, log)
-        kubeconfig, root, restart = (found[name] for name in VARIABLES)
-        node = reach(Path(kubeconfig), Path(root), restart, steady=2)
-        node.settling_s = 2.0
-        yield node
+        made = Lent(home, process)
+        made.wait()
+        yield made
     finally:
         process.terminate()
         try:
@@ -78,5 +95,3 @@ def lent_k3s(home: Path) -> Iterator[RealNode]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        if process.stdout is not None:
-            process.stdout.close()

@@ -36,7 +36,12 @@ class Network:
     @property
     def enter(self) -> tuple[str, ...]:
         """What is put before a program that is to run inside."""
-        return (str(components.require("nsenter")), f"--net=/run/netns/{self.name}", "--")
+        return entering(self.name)
+
+
+def entering(name: str) -> tuple[str, ...]:
+    """Return what is put before a program that is to run in a namespace."""
+    return (str(components.require("nsenter")), f"--net=/run/netns/{name}", "--")
 
 
 def _ip(*arguments: str) -> None:

@@ -16,8 +16,8 @@ from tests.support.k3s.airgap import KLIPPER
 from tests.support.k3s.identities import Identities
 from tests.support.k3s.network import PODS, SERVICES, Network
 
-NODE = "node"
-"""Name of the node."""
+NODE = os.uname().nodename.lower()
+"""Name of the node: as with K3s, the machine's."""
 API_PORT = 6443
 _KINE_PORT = 2379
 PROGRAMS = ("kine", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "helm-controller")
@@ -83,7 +83,7 @@ class Maker:
     identities: Identities
     socket: Path
     cgroup: str
-    static: Path
+    server: Path
 
     def _part(self, name: str, *arguments: str, **environment: str) -> Part:
         logs = self.home / "logs"
@@ -92,7 +92,8 @@ class Maker:
 
     def kine(self) -> Part:
         """K3s's own datastore: SQLite that talks as etcd does."""
-        database = self.home / "state.db"
+        database = self.server / "db" / "state.db"
+        database.parent.mkdir(exist_ok=True)
         return self._part(
             "kine",
             program("kine"),
@@ -234,7 +235,7 @@ http {{
     listen 10.43.0.1:443 ssl;
     ssl_certificate {certificate};
     ssl_certificate_key {key};
-    location /static/ {{ root {self.static}; autoindex on; }}
+    location /static/ {{ root {self.server}; autoindex on; }}
     location / {{
       proxy_pass https://127.0.0.1:{API_PORT};
       proxy_http_version 1.1;

@@ -7,6 +7,7 @@ What K3s has and this has not: flannel, kube-proxy, CoreDNS, the packaged AddOns
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -104,10 +105,14 @@ def k3s(home: Path) -> Iterator[Server]:
     for folder in (MANIFESTS, SERVER / "static" / "charts"):
         (root / folder).mkdir(parents=True)
     with network() as net, containerd(pause=PAUSE, prefix=net.enter, cni=write_cni(home / "cni")) as runtime:
+        (home / "network").write_text(net.name)
         cgroup = runtime.home.name
         names = (NODE, net.node, "127.0.0.1", API_SERVICE, "localhost", "kubernetes.default.svc")
         inside, outside = f"https://127.0.0.1:{API_PORT}", f"https://{net.node}:{API_PORT}"
         known = make_identities(home / "identities", NODE, names, inside, outside)
+        (root / "etc/rancher/k3s").mkdir(parents=True)
+        shutil.copy(known.outside, root / "etc/rancher/k3s/k3s.yaml")
+        (root / SERVER / "token").write_text("a token of K3s\n")
         maker = Maker(home, net, known, runtime.socket, cgroup, root / SERVER)
         deployer = Deployer(Manifests(root), known.inside, net.enter)
         server = Server(maker, Agent(root, runtime), deployer)
