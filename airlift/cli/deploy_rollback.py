@@ -47,7 +47,7 @@ def rollback(
                 going_back.note(site, present, target)
         if not dry_run:
             http = environment.http_settings()
-            left = drops.activate(site, target.release, progress=progress, http=http).left
+            left = drops.activate(site, target.release, progress=progress, http=http, now=environment.now()).left
             with deploy_node.unchanged(site, dry_run=False):
                 going_back.write(site, target, plan, progress)
     if not as_json:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from airlift.cli import console, drops_prune, environment, options
-from airlift.cli.drop_lines import change_line, line, tell
+from airlift.cli import console, drops_prune, drops_show, environment, options
+from airlift.cli.drop_lines import line, tell
 from airlift.site import drops, kept
 from airlift.site.config import Site, load_site
 from airlift.site.drops import Activated
@@ -43,7 +43,9 @@ def activate(folder: Path, release: str, as_json: bool) -> None:
     Digests of the other drops stay served.
     """
     site = load_site(folder)
-    done = drops.activate(site, release, progress=console.progress(), http=environment.http_settings())
+    done = drops.activate(
+        site, release, progress=console.progress(), http=environment.http_settings(), now=environment.now()
+    )
     _report(site, done, as_json=as_json)
 
 
@@ -54,7 +56,9 @@ def activate(folder: Path, release: str, as_json: bool) -> None:
 def rollback(folder: Path, channel: str | None, as_json: bool) -> None:
     """Take the active drop back: clients see the kept drop before it."""
     site = load_site(folder)
-    done = drops.rollback(site, channel, progress=console.progress(), http=environment.http_settings())
+    done = drops.rollback(
+        site, channel, progress=console.progress(), http=environment.http_settings(), now=environment.now()
+    )
     _report(site, done, as_json=as_json)
 
 
@@ -68,47 +72,12 @@ def deactivate(folder: Path, channel: str, as_json: bool) -> None:
     Digests of its drops stay served.
     """
     site = load_site(folder)
-    done = drops.deactivate(site, channel, progress=console.progress(), http=environment.http_settings())
+    done = drops.deactivate(
+        site, channel, progress=console.progress(), http=environment.http_settings(), now=environment.now()
+    )
     _report(site, done, as_json=as_json)
     if not as_json:
         console.answer(f"clients see no drop of channel {channel} now; airlift drops activate brings one back")
-
-
-@command.command()
-@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
-@click.argument("release")
-@options.as_json
-def show(folder: Path, release: str, as_json: bool) -> None:
-    """Say what RELEASE holds: its artifacts, and below each the names that clients see of it, as in drops diff."""
-    site = load_site(folder)
-    found = drops.show(site, release)
-    if as_json:
-        console.result_json(found)
-    else:
-        console.answer(line(drops.find(site, release)))
-        for item in found["contents"]:
-            console.answer(f"  {item['kind']:7} {item['name']}  {item['digest']}")
-            for name in item["names"]:
-                size = "" if name["size"] is None else f"  {console.size(name['size'])}"
-                console.answer(f"            {name['name']}  {name['digest']}{size}")
-
-
-@command.command()
-@click.option("--site", "folder", type=options.FOLDER, required=True, help="The site's directory.")
-@click.argument("old")
-@click.argument("new")
-@options.as_json
-def diff(folder: Path, old: str, new: str, as_json: bool) -> None:
-    """Say name by name what changes for clients from OLD to NEW."""
-    found = drops.diff(load_site(folder), old, new)
-    if as_json:
-        console.result_json({"changes": [item.to_json() for item in found]})
-    else:
-        changed = [item for item in found if item.change != "same"]
-        for item in changed:
-            console.answer(change_line(item))
-        if not changed:
-            console.say(f"clients see no difference: {console.count(len(found), 'name')}, all with the same content")
 
 
 def _report(site: Site, done: Activated, *, as_json: bool) -> None:
@@ -119,4 +88,5 @@ def _report(site: Site, done: Activated, *, as_json: bool) -> None:
         console.answer(line(done.drop))
 
 
-command.add_command(drops_prune.prune)
+for _one in (drops_prune.prune, drops_show.show, drops_show.sbom, drops_show.diff):
+    command.add_command(_one)

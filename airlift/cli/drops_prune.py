@@ -49,7 +49,8 @@ def prune(
     site = load_site(folder)
     names = {drop.release: f"{drop.channel}/{drop.sequence}" for drop in drops.list_drops(site)}
     if planned is not None:
-        done = retention.execute(site, retention.read_plan(planned), console.progress(), environment.http_settings())
+        wanted, http = retention.read_plan(planned), environment.http_settings()
+        done = retention.execute(site, wanted, console.progress(), http, now=environment.now())
     else:
         done = retention.plan(site, keep or 1, [drops.find(site, release) for release in given_up])
         if output is not None:

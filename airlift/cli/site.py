@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import click
 from pydantic import ValidationError
 
-from airlift.cli import console, environment, options, site_recover, site_robot, site_trust
+from airlift.cli import console, environment, options, site_log, site_recover, site_robot, site_trust
 from airlift.errors import UsageError
 from airlift.site.config import DEFAULT_LISTEN, RegistryConfig, SiteConfig, TlsConfig, init_site
 from airlift.trust import keys
@@ -92,7 +92,7 @@ def init(
         first = error.errors()[0]
         where = "--registry" if first["loc"] == ("url",) and first["input"] == registry else f"--{first['loc'][-1]}"
         raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
-    site = init_site(folder, trust_file, config)
+    site = init_site(folder, trust_file, config, now=environment.now())
     console.say(f"site {folder} for {console.channels(sorted(site.trust.channels))}; compare with paper:")
     console.answer(f"fingerprint {site.trust.fingerprint}")
 
@@ -110,6 +110,7 @@ def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
 
+command.add_command(site_log.log)
 command.add_command(site_recover.recover)
 command.add_command(site_robot.robot)
 command.add_command(site_trust.trust)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from airlift.cli import console, options
+from airlift.cli import console, environment, options
 from airlift.site import recovery
 from airlift.site.config import load_site
 
@@ -31,7 +31,7 @@ def recover(folder: Path, fingerprint: str, given: tuple[str, ...], as_json: boo
     site = load_site(folder)
     site.trust.check_fingerprint(fingerprint)
     done = recovery.recover(
-        site, recovery.minimums(given, site.trust.channels), console.progress()
+        site, recovery.minimums(given, site.trust.channels), console.progress(), now=environment.now()
     )
     for release, reason in done.left_out.items():
         console.warn(f"{release} is left out: {reason}; import its bundle again")

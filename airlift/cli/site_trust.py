@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from airlift.cli import console, options
+from airlift.cli import console, environment, options
 from airlift.site import pin
 
 
@@ -16,7 +16,7 @@ from airlift.site import pin
 @click.option("--fingerprint", metavar="HEX", required=True, help="Of this file, from paper.")
 def trust(folder: Path, trust_file: Path, fingerprint: str) -> None:
     """Pin another trust file, when keys or persons change. What was imported stays."""
-    done = pin.pin(folder, trust_file, fingerprint, console.progress())
+    done = pin.pin(folder, trust_file, fingerprint, console.progress(), now=environment.now())
     for drop in done.unproven:
         console.warn(
             f"{drop.channel}/{drop.sequence} is not signed as this file demands: it stays, and would be left out when"

@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -355,8 +356,8 @@ def load_site(root: Path, *, believing: Trust | None = None) -> Site:
     return site
 
 
-def init_site(root: Path, trust_file: Path, config: SiteConfig) -> Site:
-    """Make a site: pin the trust file, write site.yaml, make an empty journal and store.
+def init_site(root: Path, trust_file: Path, config: SiteConfig, *, now: datetime | None = None) -> Site:
+    """Make a site: pin the trust file, write site.yaml, make an empty journal and store. `now` is for its history.
 
     Raises:
         UsageError: the directory is not empty.
@@ -379,6 +380,7 @@ def init_site(root: Path, trust_file: Path, config: SiteConfig) -> Site:
             site.drops_dir.mkdir()
         Journal.create(site.journal_path)
         with Journal(site.journal_path) as journal:
+            journal.history.now = now
             journal.pin(trust.fingerprint)
         fs.write(root / "trust.json", fs.read_bounded(trust_file, limits.DOCUMENT))
         fs.write(root / "site.yaml", _document(config))

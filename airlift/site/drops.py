@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from airlift import limits
-from airlift.artifact import Artifact, DropConfig, decode_drop_config
-from airlift.errors import BundleError, IntegrityError, StoreError, UsageError
+from airlift.artifact import DropConfig, decode_drop_config
+from airlift.errors import StoreError, UsageError
 from airlift.progress import Progress, Silent
-from airlift.site import contents, kept, static_places
-from airlift.site.changes import Change, changes, with_sizes
+from airlift.site import kept, static_places
 from airlift.site.clashes import refuse_clashes
 from airlift.site.config import Site
 from airlift.site.importer import activate as switch
@@ -76,6 +75,18 @@ def find(site: Site, release: str) -> Drop:
     return found[0]
 
 
+def refuse_incomplete(drop: Drop) -> None:
+    """Refuse to work with a drop whose import was cut short.
+
+    Raises:
+        StoreError: it is one.
+    """
+    if drop.state != READY:
+        raise StoreError(
+            f"drop {drop.release} is not complete", hint="run airlift import with its bundle again; it goes on"
+        )
+
+
 def load_drop(site: Site, release: str) -> DropConfig:
     """Return what a drop holds.
 
@@ -84,10 +95,7 @@ def load_drop(site: Site, release: str) -> DropConfig:
         StoreError: it is not complete, or its config cannot be read.
     """
     drop = find(site, release)
-    if drop.state != READY:
-        raise StoreError(
-            f"drop {drop.release} is not complete", hint="run airlift import with its bundle again; it goes on"
-        )
+    refuse_incomplete(drop)
     return decode_drop_config(site.store.read(drop.config, limit=limits.INDEX_DOCUMENT))
 
 
@@ -101,7 +109,12 @@ def active_drops(site: Site) -> list[DropConfig]:
 
 
 def activate(
-    site: Site, release: str, *, progress: Progress | None = None, http: HttpSettings | None = None
+    site: Site,
+    release: str,
+    *,
+    progress: Progress | None = None,
+    http: HttpSettings | None = None,
+    now: datetime | None = None,
 ) -> Activated:
     """Let clients see a kept drop's names in place of those of its channel's present one.
 
@@ -112,6 +125,7 @@ def activate(
         release: see `find`.
         progress: hears of the tags that move in an external registry.
         http: how to reach it.
+        now: the time, with its zone, for the history; None where there is no clock.
 
     Raises:
         UsageError: there is no such drop.
@@ -120,16 +134,15 @@ def activate(
         PolicyError: a name of it belongs to another channel.
         DeliveryError: the external registry refuses.
     """
-    return _activate(site, lambda: find(site, release), progress or Silent(), http or HttpSettings())
+    return _activate(site, lambda: find(site, release), progress or Silent(), http or HttpSettings(), now)
 
 
-def _activate(site: Site, choose: Callable[[], Drop], progress: Progress, http: HttpSettings) -> Activated:
-    with kept.changing(site, "activating", progress, is_written=True) as journal:
+def _activate(
+    site: Site, choose: Callable[[], Drop], progress: Progress, http: HttpSettings, now: datetime | None
+) -> Activated:
+    with kept.changing(site, "activating", progress, is_written=True, now=now) as journal:
         drop = choose()
-        if drop.state != READY:
-            raise StoreError(
-                f"drop {drop.release} is not complete", hint="run airlift import with its bundle again; it goes on"
-            )
+        refuse_incomplete(drop)
         left = Left()
         if not journal.is_settled(drop):
             names = journal.names_of(drop.release)
@@ -143,7 +156,12 @@ def _activate(site: Site, choose: Callable[[], Drop], progress: Progress, http: 
 
 
 def deactivate(
-    site: Site, channel: str, *, progress: Progress | None = None, http: HttpSettings | None = None
+    site: Site,
+    channel: str,
+    *,
+    progress: Progress | None = None,
+    http: HttpSettings | None = None,
+    now: datetime | None = None,
 ) -> Activated:
     """Let clients see nothing of a channel, until one of its drops is activated or imported.
 
@@ -154,6 +172,7 @@ def deactivate(
         channel: which.
         progress: hears of the tags that an external registry keeps.
         http: how to reach it.
+        now: the time, with its zone, for the history; None where there is no clock.
 
     Returns:
         The drop that was active, or the newest one where none was.
@@ -165,7 +184,7 @@ def deactivate(
         DeliveryError: the external registry refuses; the same command goes on.
     """
     progress = progress or Silent()
-    with kept.changing(site, "deactivating", progress, is_written=True) as journal:
+    with kept.changing(site, "deactivating", progress, is_written=True, now=now) as journal:
         drops = [drop for drop in journal.drops() if drop.channel == channel]
         before = sorted((drop for drop in drops if drop.active or drop.pending), key=lambda drop: not drop.active)
         if not before:
@@ -197,7 +216,12 @@ def deactivate(
 
 
 def rollback(
-    site: Site, channel: str | None, *, progress: Progress | None = None, http: HttpSettings | None = None
+    site: Site,
+    channel: str | None,
+    *,
+    progress: Progress | None = None,
+    http: HttpSettings | None = None,
+    now: datetime | None = None,
 ) -> Activated:
     """Take a channel's active drop back: clients see the kept drop before it, by sequence.
 
@@ -206,12 +230,13 @@ def rollback(
         channel: which; None where the site has one channel only.
         progress: hears of the tags that move in an external registry.
         http: how to reach it.
+        now: the time, with its zone, for the history; None where there is no clock.
 
     Raises:
         UsageError: which channel is not clear, or it has no earlier complete drop.
         TrustError, StoreError, PolicyError, DeliveryError: as `activate`.
     """
-    return _activate(site, lambda: before(site, channel)[1], progress or Silent(), http or HttpSettings())
+    return _activate(site, lambda: before(site, channel)[1], progress or Silent(), http or HttpSettings(), now)
 
 
 def before(site: Site, channel: str | None) -> tuple[Drop, Drop]:
@@ -247,60 +272,6 @@ def before(site: Site, channel: str | None) -> tuple[Drop, Drop]:
             hint=f"to let clients see nothing of the channel: airlift drops deactivate --site DIR {active[0].channel}",
         )
     return active[0], earlier[-1]
-
-
-def show(site: Site, release: str) -> Mapping[str, Any]:
-    """Return what a drop holds, as ``airlift drops show --json`` gives it.
-
-    Each artifact has the names that clients see of it, with the digests and sizes that `diff` gives them. Of a damaged
-    artifact they are not told; `airlift check` tells of it.
-
-    Raises:
-        UsageError: there is no such drop.
-        StoreError: it is not complete, or cannot be read.
-    """
-    config = load_drop(site, release)
-    listed = [_names_of(site, item) for item in config.artifacts]
-    sized = iter(with_sizes(site.store, [config], [name for names in listed for name in names]))
-    return {
-        **find(site, release).to_json(),
-        "labels": dict(config.labels),
-        "contents": [
-            {
-                "kind": item.kind.value,
-                "name": item.name,
-                "digest": item.root.digest,
-                "names": [
-                    {"name": name.name, "digest": name.digest, "size": name.size}
-                    for name in itertools.islice(sized, len(names))
-                ],
-            }
-            for item, names in zip(config.artifacts, listed, strict=True)
-        ],
-        "deploy": list(config.deploy),
-    }
-
-
-def _names_of(site: Site, item: Artifact) -> list[Change]:
-    try:
-        listing = contents.listing_of(item, site.store, is_embedded=site.config.registry is None)
-    except (BundleError, IntegrityError, StoreError):
-        return []
-    return changes((), listing.names)
-
-
-def diff(site: Site, old: str, new: str) -> list[Change]:
-    """Return name by name what changes for clients from one drop to another.
-
-    Raises:
-        UsageError: there is no such drop.
-        StoreError: one is not complete.
-    """
-    pair = [find(site, old), find(site, new)]
-    configs = [load_drop(site, drop.release) for drop in pair]
-    with site.journal() as journal:
-        found = changes(*(journal.names_of(drop.release) for drop in pair))
-    return with_sizes(site.store, configs, found)
 
 
 def status(site: Site, progress: Progress) -> Mapping[str, Any]:

@@ -126,7 +126,7 @@ def import_bundle(
             kept.refuse_older_journal(site, journal)
             return importing.run(journal, is_dry=True)
     site.refuse_foreign_root()
-    with kept.changing(site, f"importing {bundle}", progress, is_written=True) as journal:
+    with kept.changing(site, f"importing {bundle}", progress, is_written=True, now=now) as journal:
         site.store.create().clear_ingest()
         done = importing.run(journal, is_dry=False)
     keep_reserve(site.root)
@@ -262,7 +262,8 @@ class _Import:
         if is_dry:
             return result
         kept.write(self.site, drop.release, attest, envelope=reader.envelope, index=opened.index())
-        left = self._publish(journal, drop, listing, target)
+        said = f"signed by {', '.join(verified.signers)}"
+        left = self._publish(journal, drop, listing, target, said)
         return replace(result, drop=journal.drop(drop.release) or drop, left=left)
 
     def _is_quiet(self, known: Drop | None) -> bool:
@@ -277,26 +278,26 @@ class _Import:
         listing = listing_of(self.site, journal, found, intake.payload, is_named=is_named)
         return replace(drop, name=found.config.name, config=found.config_digest), listing
 
-    def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None) -> Left:
+    def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None, said: str) -> Left:
         known = journal.drop(drop.release)
         if self._is_quiet(known):
             if target is not None:
                 target.publish(self.site.store, self.progress)
             with journal.transaction():
                 journal.accept(drop)
-                journal.publish(drop, listing.names, listing.held)
+                journal.publish(drop, listing.names, listing.held, detail=said)
             return Left()
         if target is None:
             with journal.transaction():
                 journal.accept(drop)
-                journal.publish(drop, listing.names, listing.held)
+                journal.publish(drop, listing.names, listing.held, detail=said)
                 journal.activate(drop)
             return Left()
         with journal.transaction():
             journal.accept(drop)
         target.publish(self.site.store, self.progress)
         with journal.transaction():
-            journal.publish(drop, listing.names, listing.held)
+            journal.publish(drop, listing.names, listing.held, detail=said)
         return activate(self.site, journal, drop, target, self.progress)
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from airlift.digest import Digest
+from airlift.site import history
+from airlift.site.history import History
 from airlift.site.journal_file import VERSION, connect, failures
 from airlift.site.listing import Held, Name, Service
 
@@ -118,6 +120,9 @@ class Journal:
     """Read and write access; one writer at a time (the importer's lock sees to it). Use it as a context manager.
 
     On a disk that is mounted read-only it can be read, and every write is refused.
+
+    Attributes:
+        history: what was done, in order.
     """
 
     def __init__(self, path: Path) -> None:
@@ -128,6 +133,7 @@ class Journal:
         """
         self.path = path
         self._db = connect(path)
+        self.history = History(self._db, path)
         try:
             with failures(path):
                 self._db.execute("PRAGMA synchronous=FULL")
@@ -182,6 +188,7 @@ class Journal:
             self._run("CREATE TABLE IF NOT EXISTS trust (fingerprint TEXT NOT NULL) STRICT")
             self._run("DELETE FROM trust")
             self._run("INSERT INTO trust VALUES (?)", fingerprint)
+            self.history.note(history.PINNED, detail=fingerprint)
 
     def pinned(self) -> str | None:
         """Return the fingerprint of the trust file that was pinned; None where that was never noted."""
@@ -257,8 +264,12 @@ class Journal:
             release,
         )
 
-    def publish(self, drop: Drop, names: Iterable[Name], held: Iterable[Held]) -> None:
-        """Serve a release's digests and make it ready for activation. Inside `transaction`."""
+    def publish(
+        self, drop: Drop, names: Iterable[Name], held: Iterable[Held], *, how: str = history.IMPORTED, detail: str = ""
+    ) -> None:
+        """Serve a release's digests and make it ready for activation, as the history says. Inside `transaction`."""
+        if (known := self.drop(drop.release)) is None or known.state != READY:
+            self._note(how, drop, detail)
         self._run("DELETE FROM names WHERE release = ?", drop.release)
         self._run("DELETE FROM held WHERE release = ?", drop.release)
         with failures(self.path):
@@ -289,10 +300,13 @@ class Journal:
 
     def activate(self, drop: Drop) -> None:
         """Show a ready release's names in place of its channel's present one. Inside `transaction`."""
+        if not self._all("SELECT 1 FROM channels WHERE active = ?", drop.release):
+            self._note(history.ACTIVATED, drop)
         self._run("UPDATE channels SET active = ?, pending = NULL WHERE channel = ?", drop.release, drop.channel)
 
     def deactivate(self, channel: str) -> None:
         """Show no names of a channel, on purpose. Inside `transaction`."""
+        self.history.note(history.DEACTIVATED, channel=channel)
         self._run("UPDATE channels SET active = ?, pending = NULL WHERE channel = ?", _ON_PURPOSE, channel)
 
     def deactivated(self) -> set[str]:
@@ -308,7 +322,9 @@ class Journal:
         self._run("DELETE FROM releases WHERE release = ? AND state = ?", release, STAGING)
 
     def withdraw(self, release: str) -> None:
-        """Forget a ready release that no client sees; its sequence stays the lowest bound. Inside `transaction`."""
+        """Forget a release that no client sees; its sequence stays the lowest bound. Inside `transaction`."""
+        if (known := self.drop(release)) is not None and not known.active and not known.pending:
+            self._note(history.PRUNED if known.state == READY else history.GIVEN_UP, known)
         for table in ("names", "held", "releases"):
             self._run(
                 f"DELETE FROM {table} WHERE release = ? AND release NOT IN"  # noqa: S608 - the three names above
@@ -351,6 +367,9 @@ class Journal:
             if drop.active and drop.channel == channel
             for name in self.names_of(drop.release)
         ]
+
+    def _note(self, what: str, drop: Drop, detail: str = "") -> None:
+        self.history.note(what, channel=drop.channel, sequence=drop.sequence, release=drop.release, detail=detail)
 
     def _all(self, statement: str, *values: Any) -> list[Any]:
         with failures(self.path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,6 +62,15 @@ def verified(site: Site, release: str) -> Release:
         NotAcceptedError: it is what was imported, but the trust that is pinned now does not accept it.
         IntegrityError: it is that of another release.
     """
+    return signed(site, release)[0]
+
+
+def signed(site: Site, release: str) -> tuple[Release, tuple[str, ...]]:
+    """Return what `verified` does, and the persons who signed it, sorted.
+
+    Raises:
+        StoreError, BundleError, TrustError, NotAcceptedError, IntegrityError: see `verified`.
+    """
     envelope = fs.read_bounded(site.drops_dir / release / ENVELOPE, MAX_ENVELOPE)
     gate = Gate(site.trust, now=None)
     gate.envelope(envelope)
@@ -70,7 +80,7 @@ def verified(site: Site, release: str) -> Release:
     gate.roots(b"[]")
     gate.signatures()
     gate.acceptance()
-    return found
+    return found, gate.signers
 
 
 def problems(site: Site, drop: Drop) -> dict[str, str]:
@@ -109,6 +119,24 @@ def refusal(site: Site, drop: Drop) -> str | None:
     except AirliftError:  # see `problems`
         return None
     return None
+
+
+def attested(site: Site, release: str, name: str) -> bytes:
+    """Return a file of attest, compared with the digest that the import noted.
+
+    Raises:
+        StoreError: it was not in the bundle, or cannot be read.
+        BundleError: the list of digests is damaged.
+        IntegrityError: the file is another than came with the bundle.
+    """
+    folder = site.drops_dir / release
+    digest = _listed(folder).get(name)
+    if digest is None:
+        raise StoreError(f"the bundle of {release} brought no {name}")
+    data = fs.read_bounded(folder / name, limits.INDEX_DOCUMENT)
+    if (actual := digests.of(data)) != digest:
+        raise IntegrityError(f"{folder / name}", expected=str(digest), actual=actual)
+    return data
 
 
 def _listed(folder: Path) -> dict[str, Any]:
@@ -203,7 +231,9 @@ def warn_of_older_journal(site: Site, progress: Progress) -> list[Release]:
 
 
 @contextlib.contextmanager
-def changing(site: Site, doing: str, progress: Progress, *, is_written: bool = False) -> Iterator[Journal]:
+def changing(
+    site: Site, doing: str, progress: Progress, *, is_written: bool = False, now: datetime | None = None
+) -> Iterator[Journal]:
     """Open the journal to change something by it, alone.
 
     Args:
@@ -212,12 +242,14 @@ def changing(site: Site, doing: str, progress: Progress, *, is_written: bool = F
         progress: hears that there is somebody to wait for.
         is_written: whether the journal changes too; one of before then notes whom the site believes. Else it may be on
             a disk that is mounted read-only.
+        now: the time, with its zone, for the history; None where there is no clock.
 
     Raises:
         TrustError: another trust file was pinned while this waited.
         StoreError: it is one of before (`refuse_older_journal`), or cannot be opened.
     """
     with site.locked(doing, progress), site.journal() as journal:
+        journal.history.now = now
         pinned = journal.pinned()
         site.refuse_other_pin(pinned)
         refuse_older_journal(site, journal)

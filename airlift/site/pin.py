@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from airlift import fs, limits
@@ -35,7 +36,7 @@ class Pinned:
     unproven: tuple[Drop, ...]
 
 
-def pin(root: Path, trust_file: Path, fingerprint: str, progress: Progress) -> Pinned:
+def pin(root: Path, trust_file: Path, fingerprint: str, progress: Progress, *, now: datetime | None = None) -> Pinned:
     """Let a site believe another trust file; killed in between, the same call finishes it.
 
     Args:
@@ -43,6 +44,7 @@ def pin(root: Path, trust_file: Path, fingerprint: str, progress: Progress) -> P
         trust_file: the new one.
         fingerprint: what the paper says of it.
         progress: hears that there is somebody to wait for.
+        now: the time, with its zone, for the history; None where there is no clock.
 
     Raises:
         ManifestError: the file, or site.yaml, is wrong.
@@ -58,6 +60,7 @@ def pin(root: Path, trust_file: Path, fingerprint: str, progress: Progress) -> P
     place = root / "trust.json"
     with site.locked("pinning a trust file", progress), site.journal() as journal:
         _refuse_older_journal(site, journal, place)
+        journal.history.now = now
         before = journal.pinned()
         # The file is on the disk, and has its name once the journal is: what refuses, refuses before anything changed.
         with fs.atomic(place) as stream:

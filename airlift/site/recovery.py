@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from airlift import fs, limits
 from airlift.digest import Digest
 from airlift.errors import AirliftError, BundleError, StoreError, UsageError
 from airlift.progress import Progress
-from airlift.site import contents, kept
+from airlift.site import contents, history, kept
 from airlift.site.config import Site
 from airlift.site.contents import Contents
 from airlift.site.journal import STAGING, Drop, Journal
@@ -74,13 +75,14 @@ def minimums(given: Sequence[str], channels: Iterable[str]) -> dict[str, int]:
     return {channel: numbers[0] for channel, numbers in found.items()}
 
 
-def recover(site: Site, wanted: Mapping[str, int], progress: Progress) -> Recovered:
+def recover(site: Site, wanted: Mapping[str, int], progress: Progress, *, now: datetime | None = None) -> Recovered:
     """Make ``state.db`` again. No drop is active afterwards.
 
     Args:
         site: its journal has to be missing; a damaged one is moved away first.
         wanted: channel to the lowest sequence that is accepted from now on; see `minimums`.
         progress: hears of the blobs.
+        now: the time, with its zone, for the history; None where there is no clock.
 
     Raises:
         UsageError: there is a journal, or see `Site.refuse_foreign_root`.
@@ -99,15 +101,19 @@ def recover(site: Site, wanted: Mapping[str, int], progress: Progress) -> Recove
                 (site.root / name).unlink(missing_ok=True)
         Journal.create(part)
         with Journal(part) as journal:
+            journal.history.now = now
+            with journal.transaction():
+                given = ", ".join(f"{channel}={number}" for channel, number in wanted.items())
+                journal.history.note(history.RECOVERED, detail=f"lowest sequences {given}")
             journal.pin(site.trust.fingerprint)
             drops, left_out = _take_all(site, journal, progress)
-            bounds = _bound(journal, wanted)
+            lowest = _bound(journal, wanted)
         if (site.root / "state.db.part-wal").exists():
             raise StoreError(f"{part}: its write-ahead log could not be closed", hint="run the same command again")
         with fs.guarded("renaming"):
             part.replace(site.journal_path)
             fs.sync_directory(site.root)
-    return Recovered(tuple(drops), left_out, bounds)
+    return Recovered(tuple(drops), left_out, lowest)
 
 
 def _take_all(site: Site, journal: Journal, progress: Progress) -> tuple[list[Drop], dict[str, str]]:
@@ -129,7 +135,7 @@ def _take_all(site: Site, journal: Journal, progress: Progress) -> tuple[list[Dr
 
 
 def _take(site: Site, journal: Journal, folder: Path, hashed: set[str]) -> Drop:
-    release = kept.verified(site, folder.name)
+    release, signers = kept.signed(site, folder.name)
     drop = Drop(
         release=release.digest,
         channel=release.channel,
@@ -145,10 +151,10 @@ def _take(site: Site, journal: Journal, folder: Path, hashed: set[str]) -> Drop:
     journal.stage(drop)
     with journal.transaction():
         journal.bound(drop.channel, drop.sequence, drop.release)
-    return _complete(site, journal, drop, hashed)
+    return _complete(site, journal, drop, hashed, f"signed by {', '.join(signers)}")
 
 
-def _complete(site: Site, journal: Journal, drop: Drop, hashed: set[str]) -> Drop:
+def _complete(site: Site, journal: Journal, drop: Drop, hashed: set[str], said: str) -> Drop:
     """Publish a signed drop; where it cannot be, it stays staged."""
     index = fs.read_bounded(site.index_path(drop.release), limits.INDEX_DOCUMENT)
     found = contents.read(index, site.store)
@@ -168,7 +174,7 @@ def _complete(site: Site, journal: Journal, drop: Drop, hashed: set[str]) -> Dro
     journal.stage(drop)
     with journal.transaction():
         journal.accept(drop)
-        journal.publish(drop, listing.names, listing.held)
+        journal.publish(drop, listing.names, listing.held, how=history.FOUND, detail=said)
     return drop
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,11 +153,13 @@ def plan(site: Site, keep: int, give_up: Iterable[Drop] = ()) -> Plan:
         return Plan(going, tuple(blobs), manifests, waits_for if manifests else (), given_up, unsure, left)
 
 
-def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | None = None) -> Plan:
+def execute(
+    site: Site, wanted: Plan, progress: Progress, http: HttpSettings | None = None, *, now: datetime | None = None
+) -> Plan:
     """Do what a plan says and is still to be done, and return what was done.
 
     The external registry comes last: where it does not answer, or an import is not complete, executing the same plan
-    again finishes it.
+    again finishes it. `now` is the time, with its zone, for the history.
 
     Raises:
         UsageError: a drop of the plan is active now, or its channel has no active one; or one that it gives up is
@@ -165,7 +168,7 @@ def execute(site: Site, wanted: Plan, progress: Progress, http: HttpSettings | N
         StoreError: the disk refuses, or the journal is older than the site.
         DeliveryError: the external registry does not answer or refuses. Nothing was done where that shows at once.
     """
-    with kept.changing(site, "pruning", progress, is_written=True) as journal:
+    with kept.changing(site, "pruning", progress, is_written=True, now=now) as journal:
         drops = {drop.release: drop for drop in journal.drops()}
         for release in wanted.releases:
             drop = drops.get(release)

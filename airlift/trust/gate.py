@@ -192,6 +192,11 @@ class Gate:
                 hint=f"build it with a --signer KEY of each that has to sign; the trust file also lists {others}",
             )
 
+    @property
+    def signers(self) -> tuple[str, ...]:
+        """The persons who signed, sorted; nobody before `signatures` was taken."""
+        return self._signers
+
     def acceptance(self) -> None:
         """§4.2 step 4: a channel, a suite and an encryption that the site takes.
 
