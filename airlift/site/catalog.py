@@ -19,7 +19,9 @@ from airlift.site.journal_file import Reader
 from airlift.site.listing import Held, Service
 from airlift.store import Store
 
-_NAMES: Final = "FROM names n JOIN channels c ON c.active = n.release WHERE n.service = ?"
+_NAMES: Final = "FROM channels c CROSS JOIN names n ON n.release = c.active WHERE n.service = ?"
+"""CROSS, since else SQLite may go through the names of all kept drops, and for each of them through all channels."""
+
 _ANY_CONFIG: Final = "SELECT r.config FROM releases r JOIN channels c ON c.active = r.release LIMIT 1"
 _HELD: Final = "SELECT DISTINCT service, scope, digest, size, media_type, subject, facts FROM held WHERE service = ?"
 

@@ -335,19 +335,17 @@ class Journal:
 
     def clashes(self, channel: str, names: Iterable[Name]) -> Iterator[Clash]:
         """Yield the names that an active drop of another channel gives to another digest."""
-        for name in names:
-            part = part_of(name)
-            rows = self._all(
-                "SELECT n.digest, c.channel FROM names n JOIN channels c ON c.active = n.release"
-                " WHERE n.service = ? AND n.key = ? AND n.part = ? AND c.channel <> ? AND n.digest <> ?",
-                name.service,
-                name.key,
-                part,
-                channel,
-                name.value["digest"],
+        given = {(name.service.value, name.key, part_of(name)): str(name.value["digest"]) for name in names}
+        # What clients see of the others, once: it does not grow with the drops that are kept.
+        with failures(self.path):
+            rows = self._db.execute(
+                "SELECT n.service, n.key, n.part, n.digest, c.channel FROM channels c CROSS JOIN names n"
+                " ON n.release = c.active WHERE c.channel <> ? ORDER BY c.channel, n.service, n.key, n.part",
+                (channel,),
             )
-            for digest, other in rows:
-                yield Clash(name.service, name.key, part, Digest(digest), other)
+            for service, key, part, digest, other in rows:
+                if given.get((service, key, part), digest) != digest:
+                    yield Clash(Service(service), key, part, Digest(digest), other)
 
     def names_of(self, release: str) -> list[Name]:
         """Return the names of a ready release."""

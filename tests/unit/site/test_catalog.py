@@ -156,3 +156,54 @@ def _half(journal: Journal, item: Drop) -> None:
         journal.publish(item, shows(TWO).names, shows(TWO).held)
         journal.activate(item)
         raise RuntimeError
+
+
+def test_what_clients_ask_costs_the_same_however_many_drops_are_kept(path: Path, tmp_path: Path) -> None:
+    """SQLite's own count of steps, which no other load of the machine changes."""
+
+    def steps() -> int:
+        counted = [0]
+        catalog = Catalog(path, Store(tmp_path / "store"))
+
+        def count() -> int:
+            counted[0] += 1
+            return 0
+
+        catalog._journal._db.set_progress_handler(count, 1)
+        assert len(catalog.keys(Service.FILES)) == 50
+        assert len(catalog.all_names(Service.FILES)) == 50
+        assert len(catalog.names(Service.FILES, "file 7")) == 1
+        catalog.close()
+        return counted[0]
+
+    def month(number: int) -> None:
+        publish(path, [shows(ONE if number % 2 else TWO, key=f"file {key}") for key in range(50)], drop(number))
+
+    month(1)
+    before = steps()
+    for number in range(2, 21):
+        month(number)
+    assert steps() < 1.5 * before
+
+
+def test_looking_for_clashes_costs_the_same_however_many_drops_and_channels_are_kept(path: Path) -> None:
+    names = [name for key in range(50) for name in shows(ONE, key=f"file {key}").names]
+
+    def steps() -> int:
+        counted = [0]
+
+        def count() -> int:
+            counted[0] += 1
+            return 0
+
+        with Journal(path) as journal:
+            journal._db.set_progress_handler(count, 1)
+            assert [clash.channel for clash in journal.clashes("edge", names)] == ["stable"]
+        return counted[0]
+
+    publish(path, [shows(TWO if key == 7 else ONE, key=f"file {key}") for key in range(50)], drop(1))
+    before = steps()
+    for number in range(2, 21):
+        publish(path, [shows(ONE, key=f"file {key}") for key in range(50)], drop(number), active=False)
+        publish(path, [], drop(1, channel=f"channel{number}"))
+    assert steps() < 2 * before
