@@ -115,8 +115,10 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _merge(base: MappingNode, over: MappingNode, budget: list[int], subject: str) -> MappingNode:
+def _merge(base: MappingNode, over: MappingNode, budget: list[int], subject: str, depth: int = 0) -> MappingNode:
     """Return a new node: mappings are merged, all else (lists, null) is replaced."""
+    if depth > _DEPTH:
+        raise DeployError(f"{subject} is nested too deeply")
     entries: dict[str, tuple[Node, Node]] = {}
     for key, value in base.value:
         entries[_key(key, subject)] = (key, value)
@@ -127,7 +129,7 @@ def _merge(base: MappingNode, over: MappingNode, budget: list[int], subject: str
         name = _key(key, subject)
         before = entries.get(name)
         if before is not None and isinstance(before[1], MappingNode) and isinstance(value, MappingNode):
-            value = _merge(before[1], value, budget, subject)  # noqa: PLW2901 - the merged one takes its place
+            value = _merge(before[1], value, budget, subject, depth + 1)  # noqa: PLW2901 - the merged one takes its place
         entries[name] = (key, value)
     return MappingNode(base.tag, list(entries.values()), flow_style=False)
 

@@ -148,6 +148,13 @@ def test_values_that_helm_could_not_take_are_refused(site: Drops, deploy, root, 
     assert not root.exists()
 
 
+def test_values_that_hold_themselves_are_refused_where_they_are_merged(site: Drops, plan) -> None:
+    site.release("site", **{"a.yaml": b"a: &a {b: *a}\n", "b.yaml": b"a: &a {b: *a}\n"})
+
+    with pytest.raises(DeployError, match=r"^site: b\.yaml is nested too deeply$"):
+        plan()
+
+
 def test_merging_values_that_multiply_themselves_stops(site: Drops, plan) -> None:
     bomb = "a0: &a0 {x: {y: 1}}\n" + "".join(
         f"a{n}: &a{n} {{{', '.join(f'k{m}: *a{n - 1}' for m in range(9))}}}\n" for n in range(1, 9)
