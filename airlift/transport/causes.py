@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import ssl
+from http.client import BadStatusLine, RemoteDisconnected
 from typing import Final
 
+from airlift.transport import answers
+
 _DEPTH: Final = 8
+_TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3}) ?([ -~]{,100})")
+PROXY_LOGIN: Final = "the proxy wants a login; put it into the proxy's URL"
+_PROXY_HINT: Final = "see that the proxy runs, and whether no_proxy should name the server"
+_PROXY_HINTS: Final = {
+    403: "the proxy does not let this machine reach the server; have it allowed, or name the server in no_proxy",
+    407: PROXY_LOGIN,
+}
 _OTHER_NAME: Final = "reach the server by a name that its certificate has, or let it be issued for this one, too"
 _CERTIFICATE_HINTS: Final = {
     # X509_V_ERR_..., in OpenSSL's x509_vfy.h
@@ -70,8 +81,23 @@ def reason(error: Exception) -> str:
     cause = _innermost(error)
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
-    text = str(cause)
-    return text.rpartition(">: ")[2] or type(cause).__name__
+    # A server's own bytes may be in it: the line that should have been its status.
+    text = answers.line(str(cause).rpartition(">: ")[2]) or type(cause).__name__
+    is_no_answer = isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected)
+    return f"the answer is not HTTP: {text}" if is_no_answer else text
+
+
+def proxy_reason(error: Exception) -> tuple[str, int | None, str]:
+    """Return why there is no way through a proxy, the status that it refused with if it did, and what to do."""
+    found = _TUNNEL.match(str(_innermost(error)))
+    if found is None:
+        return f"the proxy does not answer: {reason(error)}", None, _PROXY_HINT
+    status = int(found[1])
+    return (
+        f"the proxy makes no way to the server: {status} {found[2]}".rstrip(),
+        status,
+        _PROXY_HINTS.get(status, _PROXY_HINT),
+    )
 
 
 def _innermost(error: Exception) -> Exception:

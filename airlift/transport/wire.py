@@ -23,7 +23,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 from airlift import limits
 from airlift.errors import FetchError, IntegrityError
 from airlift.transport import answers, urls
-from airlift.transport.causes import is_cut, is_silence, reason, tls_hint, tls_reason
+from airlift.transport.causes import PROXY_LOGIN, is_cut, is_silence, proxy_reason, reason, tls_hint, tls_reason
 from airlift.transport.connections import Connections
 from airlift.transport.settings import HttpSettings
 
@@ -38,7 +38,7 @@ _LEAST: Final = 1 * limits.KIB
 _HINTS: Final = {
     401: "log in first (docker login, or the credentials that this source reads)",
     403: "the account that is used may not read this",
-    407: "the proxy wants a login; put it into the proxy's URL",
+    407: PROXY_LOGIN,
     429: "the server limits requests; log in, or try again later",
 }
 
@@ -302,7 +302,9 @@ class Wire:
                 hint=tls_hint(error, self._settings.ca_hint),
             ) from None
         except requests.exceptions.ProxyError as error:
-            raise FetchError(f"{where}: the proxy does not answer: {reason(error)}", temporary=True) from None
+            message, status, hint = proxy_reason(error)
+            is_passing = status is None or status in _PASSING
+            raise FetchError(f"{where}: {message}", temporary=is_passing, hint=hint) from None
         except requests.exceptions.ConnectTimeout:
             message = f"{where}: no connection within {self._settings.timeout_s:g} s"
             raise SilentError(message, hint=_UNREACHED) from None
