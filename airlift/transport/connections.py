@@ -9,14 +9,26 @@ import ssl
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from http.client import HTTPResponse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from airlift import limits
+
 if TYPE_CHECKING:
     from urllib3._base_connection import BaseHTTPConnection, BaseHTTPSConnection
+
+_PIECE: Final = 256 * limits.KIB
+
+
+def _pieces(data: bytes | memoryview) -> Iterator[memoryview]:
+    """Yield what is sent in pieces: the time-out is for all that a socket is given at once, however slow the way is."""
+    view = memoryview(data)
+    for start in range(0, len(view), _PIECE):
+        yield view[start : start + _PIECE]
 
 
 class _Incoming(io.RawIOBase):
@@ -81,6 +93,10 @@ class Connections:
                 super().connect()
                 made._refuse_late(self)
 
+            def send(self, data: Any) -> None:
+                for piece in _pieces(data):
+                    super().send(piece)
+
         class Secure(HTTPSConnection):
             response_class: type[HTTPResponse] = _Answer
 
@@ -100,7 +116,8 @@ class Connections:
 
             def send(self, data: Any) -> None:
                 try:
-                    super().send(data)
+                    for piece in _pieces(data):
+                        super().send(piece)
                 except ssl.SSLEOFError:
                     # As it is without TLS: urllib3 then reads the answer that came before the end, if one did.
                     raise BrokenPipeError from None

@@ -19,6 +19,7 @@ from airlift.errors import FetchError
 from airlift.transport import http
 from airlift.transport.http import HttpClient
 from airlift.transport.settings import HttpSettings
+from airlift.transport.upload import Whole
 
 
 @dataclass
@@ -151,6 +152,40 @@ def test_an_answer_that_goes_on_for_ever_without_content_is_as_good_as_none(
         assert [re.search(said, str(error)) is not None for error in found] == [True]
         server.join(60)
         assert not server.is_alive()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_what_is_sent_on_a_slow_way_is_not_taken_for_stuck(tmp_path: Path, scheme: str) -> None:
+    """All of it takes longer than a wait may; each part of it does not."""
+    size, context = 8 * 1024 * 1024, None
+    if scheme == "https":
+        authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+
+    def take(connection: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),
+            connection if context is None else context.wrap_socket(connection, server_side=True) as inner,
+        ):
+            taken = 0
+            while taken < size and (data := inner.recv(16 * 1024)):
+                taken += len(data)
+                time.sleep(len(data) / size * 6)
+            inner.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=lambda: take(listener.accept()[0]), daemon=True)
+        thread.start()
+        settings = HttpSettings(timeout_s=2, ca_bundle=tmp_path / "ca.pem" if context else None)
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/"
+        # One piece, as a frame of a bundle is.
+        body = Whole("blob", size, [memoryview(bytes(size))])
+        assert HttpClient(settings).exchange("PUT", url, limit=10, body=body, timeout_s=60).status == 201
+        thread.join(60)
 
 
 def test_the_rest_of_a_refusal_is_not_waited_for() -> None:
