@@ -13,6 +13,8 @@ from airlift import fs, limits
 from airlift.errors import DeployError
 
 _SAID: Final = 8 * limits.MIB
+_OF_K3S: Final = ("KUBECONFIG", "K3S_", "INSTALL_K3S_")
+"""How the names of variables begin that would make K3s, its script or its kubectl do something else than is planned."""
 
 
 class LateError(DeployError):
@@ -50,7 +52,7 @@ class LocalMachine:
     """The machine that this runs on.
 
     Attributes:
-        environment: for every program.
+        environment: for every program, without what is about another K3s or another cluster.
         root: ``/``.
     """
 
@@ -64,7 +66,8 @@ class LocalMachine:
             LateError: it does not end in time.
             DeployError: it is not there.
         """
-        return run_bounded(command, {**self.environment, **environment}, timeout=timeout)
+        given = {name: value for name, value in self.environment.items() if not name.startswith(_OF_K3S)}
+        return run_bounded(command, {**given, **environment}, timeout=timeout)
 
 
 def run_bounded(command: Sequence[str], environment: Mapping[str, str], *, timeout: float) -> Ran:

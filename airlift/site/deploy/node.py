@@ -35,6 +35,7 @@ _INSTALL_S: Final = 600
 _COMMAND_S: Final = 300
 _ASK_S: Final = 30
 _INTERVAL_S: Final = 2.0
+_LOOK: Final = "journalctl -u k3s (or k3s-agent) says more; run the same command again when it is mended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,12 +333,16 @@ def _copy(made: NodePlan, root: Path) -> Path:
 
 def _run(machine: Machine, step: Step, progress: Progress, *, timeout: float) -> None:
     progress.note(f"{step}: {step.why}")
-    done = machine.run(step.command, step.environment, timeout=timeout)
+    try:
+        done = machine.run(step.command, step.environment, timeout=timeout)
+    except LateError as error:
+        error.hint = _LOOK
+        raise
     if done.code:
         said = " ".join(done.said.split())[-1000:] or done.output[-1000:].decode("utf-8", "replace") or "without a word"
         raise DeployError(
             f"{step} ended with {done.code}: {said}",
-            hint="journalctl -u k3s (or k3s-agent) says more; run the same command again when it is mended",
+            hint=_LOOK,
         )
 
 

@@ -252,6 +252,29 @@ def test_a_run_that_was_killed_after_the_binary_is_finished_by_the_next(
     assert not make(whole).is_changed
 
 
+class Hurried(DirectoryMachine):
+    """Lets K3s's script run for a second."""
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str], *, timeout: float) -> Ran:
+        return super().run(command, environment, timeout=1 if command[0] == "/bin/sh" else timeout)
+
+
+def test_a_script_that_never_ends_is_said_with_where_to_look(
+    drops: Drops, machine: DirectoryMachine, make: Maker
+) -> None:
+    drops.image(REDIS, b"redis")
+    add_file(drops, "k3s", b"k3s")
+    add_file(drops, "install.sh", b"exec sleep 600\n")
+    add_file(drops, "k3s-airgap-images-amd64.tar.zst", b"images")
+
+    with pytest.raises(DeployError, match=r"k3s-install\.sh did not end in 1 s$") as caught:
+        apply(make(drops), Hurried(machine.root))
+
+    assert caught.value.hint == (
+        "journalctl -u k3s (or k3s-agent) says more; run the same command again when it is mended"
+    )
+
+
 class Impatient(DirectoryMachine):
     """Waits a second for an answer of the cluster; the first question is never answered."""
 

@@ -125,3 +125,16 @@ def test_the_machine_itself_runs_programs_with_bounds() -> None:
     with pytest.raises(DeployError, match=r"sleep 20 did not end in 0 s"):
         machine.run(["sleep", "20"], {}, timeout=0.1)
     assert machine.root == Path("/")
+
+
+def test_no_variable_that_is_about_another_cluster_or_k3s_reaches_a_program() -> None:
+    stray = {"KUBECONFIG": "/root/other.yaml", "K3S_URL": "https://other:6443", "INSTALL_K3S_SKIP_START": "true"}
+    machine = LocalMachine({"PATH": "/usr/bin:/bin", "HTTPS_PROXY": "http://proxy:3128", **stray})
+
+    done = machine.run(["env"], {"INSTALL_K3S_EXEC": "server"}, timeout=60)
+
+    assert sorted(done.output.decode().split()) == [
+        "HTTPS_PROXY=http://proxy:3128",
+        "INSTALL_K3S_EXEC=server",
+        "PATH=/usr/bin:/bin",
+    ]
