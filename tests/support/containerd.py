@@ -122,8 +122,8 @@ class Containerd:
 
     @contextlib.contextmanager
     def cri(self) -> Iterator[Cri]:
-        with grpc.insecure_channel(f"unix://{self.socket}") as channel:
-            yield Cri(cri_grpc.RuntimeServiceStub(channel), cri_grpc.ImageServiceStub(channel), self)
+        with cri_at(self.socket) as found:
+            yield found
 
 
 @dataclass
@@ -145,7 +145,7 @@ class Cri:
 
     runtime: cri_grpc.RuntimeServiceStub
     images: cri_grpc.ImageServiceStub
-    containerd: Containerd
+    home: Path
 
     def pull(self, image: str) -> str:
         """Pull and return the image's id."""
@@ -157,13 +157,13 @@ class Cri:
 
     def start_sandbox(self) -> Sandbox:
         """Start a pod that uses the host's network."""
-        logs = Path(tempfile.mkdtemp(dir=self.containerd.home, prefix="logs-"))
+        logs = Path(tempfile.mkdtemp(dir=self.home, prefix="logs-"))
         options = cri.NamespaceOption(network=cri.NODE, pid=cri.CONTAINER, ipc=cri.POD)
         config = cri.PodSandboxConfig(
             metadata=cri.PodSandboxMetadata(name="p", uid=f"u{time.monotonic_ns()}", namespace="default", attempt=0),
             log_directory=str(logs),
             linux=cri.LinuxPodSandboxConfig(
-                cgroup_parent=f"/{self.containerd.home.name}",
+                cgroup_parent=f"/{self.home.name}",
                 security_context=cri.LinuxSandboxSecurityContext(namespace_options=options),
             ),
         )
@@ -240,6 +240,13 @@ def _programs() -> tuple[Path, Path, str]:
             return daemon, ctr, text.split()[2].lstrip("v")
     components.missing("containerd is not installed")
     raise AssertionError
+
+
+@contextlib.contextmanager
+def cri_at(socket: Path) -> Iterator[Cri]:
+    """Talk to the containerd that listens at a socket in its directory."""
+    with grpc.insecure_channel(f"unix://{socket}") as channel:
+        yield Cri(cri_grpc.RuntimeServiceStub(channel), cri_grpc.ImageServiceStub(channel), socket.parent)
 
 
 @contextlib.contextmanager

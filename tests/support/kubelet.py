@@ -51,7 +51,7 @@ class Kubelet:
             self._pulled(image["reference"], image.get("pullPolicy", "IfNotPresent"))
             return {"image": cri.ImageSpec(image=image["reference"]), "readonly": True}
         assert volume["emptyDir"] == {}
-        return {"host_path": tempfile.mkdtemp(dir=self.cri.containerd.home, prefix="volume-")}
+        return {"host_path": tempfile.mkdtemp(dir=self.cri.home, prefix="volume-")}
 
     def _start(self, sandbox: Sandbox, item: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> str:
         self._pulled(item["image"], item.get("imagePullPolicy", "IfNotPresent"))

@@ -40,6 +40,7 @@ class Node(Protocol):
         address: of this machine, as the node and its pods reach it.
         namespace: for what the tests deploy; no other run on the same node has it.
         preload: images that it needs in a tarball before anything runs.
+        can_pull: whether `pull` is possible.
     """
 
     root: Path
@@ -47,6 +48,10 @@ class Node(Protocol):
     address: str
     namespace: str
     preload: tuple[str, ...]
+    can_pull: bool
+
+    def pull(self, image: str) -> None:
+        """Let the node ask for an image again, as a person there does with crictl."""
 
     def restart(self) -> None:
         """Start K3s again, so that it reads registries.yaml."""
@@ -73,12 +78,16 @@ class PartsOfANode:
     address: str = "127.0.0.1"
     namespace: str = "airlift-test"
     preload: tuple[str, ...] = (PAUSE,)
+    can_pull: bool = True
     revisions: dict[str, int] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.agent = Agent(self.root, self.runtime)
         self.manifests = Manifests(self.root)
+
+    def pull(self, image: str) -> None:
+        self.kubelet.cri.pull(image)
 
     def restart(self) -> None:
         self.agent.start()

@@ -23,6 +23,7 @@ from airlift.site.deploy.helmchart import CHARTS, GROUP, MANIFESTS, PREFIX, SYST
 from airlift.site.deploy.registries import PATH as REGISTRIES
 from airlift.site.deploy.tarball import FOLDER
 from tests import components
+from tests.support.containerd import cri_at
 
 VARIABLES = ("AIRLIFT_TEST_KUBECONFIG", "AIRLIFT_TEST_K3S_ROOT", "AIRLIFT_TEST_K3S_RESTART")
 NAMES = "airlift-test-"
@@ -47,6 +48,18 @@ class RealNode:
     preload: tuple[str, ...] = ()
     settling_s: float = 8.0
     steady: int = 5
+    runtime: Path | None = None
+
+    @property
+    def can_pull(self) -> bool:
+        """A kubeconfig gives no way to do so."""
+        return self.runtime is not None
+
+    def pull(self, image: str) -> None:
+        """Ask for an image on the node, whose containerd listens at `runtime`."""
+        assert self.runtime is not None
+        with cri_at(self.runtime) as cri:
+            cri.pull(image)
 
     def restart(self) -> None:
         """Start K3s again, and wait until its API answers and every node is ready.

@@ -23,7 +23,7 @@ from tests import components
 from tests.support.deployable import activate, make_site
 from tests.support.drops import Drops, drops_at
 from tests.support.folders import SharedFolder
-from tests.support.node import Node, PartsOfANode
+from tests.support.node import Node
 from tests.support.servers import free_port
 from tests.support.serving import serving
 from tests.support.tarballs import write_tarball
@@ -257,7 +257,7 @@ def test_a_drop_without_values_does_not_run_with_those_of_the_drop_before(
 @pytest.mark.usefixtures("_served")
 def test_a_tag_with_other_content_needs_what_is_said(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
     """Chart and values stay, so nothing is rolled out; the node has the tag, so a new pod alone is not enough."""
-    if not isinstance(places.node, PartsOfANode):
+    if not places.node.can_pull:
         pytest.skip("a kubeconfig gives no way to pull on a node")
     drops = places.begin()
     for name in ("app", "side"):
@@ -278,7 +278,7 @@ def test_a_tag_with_other_content_needs_what_is_said(places: Places, capsys: pyt
     assert (code, f"k3s crictl pull {places.image('app')}:1" in said) == (18, True), said
     for wanted in ("mended", "first"):
         places.activate(wanted)
-        places.node.kubelet.cri.pull(f"{places.image('app')}:1")
+        places.node.pull(f"{places.image('app')}:1")
         places.node.recreate_pods()
         assert places.status(capsys)[0] == 0
 

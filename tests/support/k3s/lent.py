@@ -60,6 +60,7 @@ class Lent:
         """Return it as a real node."""
         made = reach(self.kubeconfig, self.home / "root", f"kill -HUP {self.process.pid}", steady=2)
         made.settling_s = 2.0
+        made.runtime = Path((self.home / "containerd").read_text())
         return made
 
     def wait(self) -> None:

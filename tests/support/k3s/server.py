@@ -102,10 +102,12 @@ def k3s(home: Path) -> Iterator[Server]:
     """Start a K3s whose files are below `home`: its ``/`` is ``root``, its kubeconfig ``identities/k3s.yaml``."""
     root = home / "root"
     write_images(root, home / "airgap")
+    shutil.rmtree(home / "airgap")
     for folder in (MANIFESTS, SERVER / "static" / "charts"):
         (root / folder).mkdir(parents=True)
     with network() as net, containerd(pause=PAUSE, prefix=net.enter, cni=write_cni(home / "cni")) as runtime:
         (home / "network").write_text(net.name)
+        (home / "containerd").write_text(str(runtime.socket))
         cgroup = runtime.home.name
         names = (NODE, net.node, "127.0.0.1", API_SERVICE, "localhost", "kubernetes.default.svc")
         inside, outside = f"https://127.0.0.1:{API_PORT}", f"https://{net.node}:{API_PORT}"

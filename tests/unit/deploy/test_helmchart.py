@@ -210,6 +210,12 @@ def test_a_release_name_that_is_no_label_is_refused(site: Drops, plan, name: str
         plan()
 
 
+def test_a_release_name_is_as_long_as_the_job_of_k3s_allows(site: Drops, plan) -> None:
+    site.release("site", release="a" * 50)
+
+    assert plan().files
+
+
 @pytest.mark.parametrize(
     "other", ["airlift-site.v1.yaml", "sub/airlift-site.yaml", "airlift-site.yml", "AIRLIFT-site.json"]
 )
