@@ -315,8 +315,13 @@ def is_whole(site: Site, journal: Journal, drop: Drop) -> bool:
     except (BundleError, IntegrityError, StoreError):
         return False
     said = [*(value.digest for value in found.values), *(item.root.digest for item in found.config.artifacts)]
+    held = dict(journal.held_blobs(drop.release))
+    served = {item.root.digest for item in found.config.artifacts if item.kind in contents.REGISTRY_KINDS}
+    if site.config.registry is None and not served <= held.keys():
+        # It was imported while a registry served its images.
+        return False
     return all(map(store.has, said)) and all(
-        store.has(digest) and store.size(digest) == size for digest, size in journal.held_blobs(drop.release)
+        store.has(digest) and store.size(digest) == size for digest, size in held.items()
     )
 
 

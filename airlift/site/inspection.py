@@ -23,9 +23,11 @@ from airlift.site import contents, kept, oci_listing
 from airlift.site.config import Site
 from airlift.site.contents import shown
 from airlift.site.journal import READY, Drop, Journal, part_of
-from airlift.site.listing import Listing
+from airlift.site.listing import Listing, Name
 
 WORKERS: Final = 4
+FROM_STORE: Final = "airlift check --site DIR --repair, from the store"
+"""What to do about what the store can mend."""
 _FROM_BUNDLE: Final = "airlift check --site DIR --repair BUNDLE with the bundle of that drop"
 _NO_STORE: Final = (
     "see whether its disk is mounted; if it is lost, airlift check --site DIR --repair BUNDLE makes it again, with the"
@@ -224,7 +226,7 @@ def inspect_site(site: Site, journal: Journal, progress: Progress) -> tuple[Inve
     inventory = take_inventory(site, journal)
     findings = _blobs(site, inventory, progress)
     for drop, config in inventory.configs:
-        findings += _names(site, journal, inventory, drop, config)
+        findings += differing_names(site, journal, inventory, drop, config)
     for release in kept.newer(site, journal):
         subject = f"{release.channel}/{release.sequence}"
         problem = f"the journal is {kept.older_than(release)}"
@@ -293,30 +295,56 @@ def _blob_problem(site: Site, digest: Digest, size: int | None) -> str | None:
     return None
 
 
-def _names(site: Site, journal: Journal, inventory: Inventory, drop: Drop, config: DropConfig) -> list[Finding]:
-    """Compare the journal's names of a drop with those that its manifests give."""
+def differing_names(
+    site: Site, journal: Journal, inventory: Inventory, drop: Drop, config: DropConfig
+) -> list[Finding]:
+    """Compare what the journal shows and serves of a drop with what its manifests say.
+
+    What was served here before site.yaml named a registry may stay.
+
+    Raises:
+        StoreError: the journal cannot be read.
+    """
     try:
-        listing = listing_of(site, config)
+        listing = spared = listing_of(site, config)
     except AirliftError:
         # A manifest is damaged or missing: that was found already, and says more than this would.
         return []
-    wanted = {(n.service.value, n.key, part_of(n)): str(n.value["digest"]) for n in listing.names}
-    actual = {(n.service.value, n.key, part_of(n)): str(n.value["digest"]) for n in journal.names_of(drop.release)}
-    remedy = _FROM_BUNDLE
+    if site.config.registry is not None:
+        with contextlib.suppress(AirliftError):
+            spared = contents.list_all(config, site.store, is_embedded=True)
+    wanted, own = _digests(listing.names), _digests(spared.names)
+    actual = _digests(journal.names_of(drop.release))
     found = []
     for key in sorted(wanted.keys() | actual.keys()):
         want, have = wanted.get(key), actual.get(key)
-        if want == have:
+        if want == have or (want is None and have == own.get(key)):
             continue
         problem = (
             f"the journal has {have}, the drop does not have this name"
             if want is None
             else f"the journal has {have or 'no such name'}, the drop says {want}"
         )
-        found.append(
-            Finding(Place.JOURNAL, shown(*key), problem, remedy, inventory.owners_of(want or have or "", drop))
-        )
+        owners = inventory.owners_of(want or have or "", drop)
+        found.append(Finding(Place.JOURNAL, shown(*key), problem, FROM_STORE, owners))
+    served = journal.served_of(drop.release)
+    for what, keys in (("lacks", _served(listing) - served), ("has strange", served - _served(spared))):
+        scopes: dict[tuple[str, str], list[str]] = {}
+        for service, scope, digest in sorted(keys):
+            scopes.setdefault((service, scope), []).append(digest)
+        for (service, scope), digests in scopes.items():
+            problem = f"the journal {what} digests to serve: {len(digests)}, such as {digests[0]}"
+            owners = inventory.owners_of(digests[0], drop)
+            found.append(Finding(Place.JOURNAL, shown(service, scope, ""), problem, FROM_STORE, owners))
     return found
+
+
+def _digests(names: Iterable[Name]) -> dict[tuple[str, str, str], str]:
+    return {(name.service.value, name.key, part_of(name)): str(name.value["digest"]) for name in names}
+
+
+def _served(listing: Listing) -> set[tuple[str, str, str]]:
+    return {(one.service.value, one.scope, one.digest) for one in listing.held}
 
 
 def listing_of(site: Site, config: DropConfig) -> Listing:

@@ -357,6 +357,10 @@ class Journal:
         rows = self._all("SELECT DISTINCT digest, size FROM held WHERE release = ?", release)
         return [(Digest(digest), size) for digest, size in rows]
 
+    def served_of(self, release: str) -> set[tuple[str, str, str]]:
+        """Return service, scope and digest of what a ready release serves by digest."""
+        return {tuple(row) for row in self._all("SELECT service, scope, digest FROM held WHERE release = ?", release)}
+
     def active_names(self, channel: str) -> list[Name]:
         """Return the names of a channel's active release; none where there is none."""
         return [

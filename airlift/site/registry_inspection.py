@@ -13,7 +13,7 @@ from airlift.kinds.images import is_foreign
 from airlift.progress import Progress
 from airlift.site import contents, mirror, oci_listing
 from airlift.site.config import Site
-from airlift.site.inspection import Finding, Inventory, Owner, Place, owner_of, side_by_side
+from airlift.site.inspection import FROM_STORE, Finding, Inventory, Owner, Place, owner_of, side_by_side
 from airlift.site.journal import Drop, Journal
 from airlift.transport.harbor import HarborClient
 from airlift.transport.harbor_login import Meaning, RefusedError
@@ -31,7 +31,6 @@ _INTERNAL: Final = 500
 NOT_GIVEN: Final = "damaged: the registry answers "
 """How an object is described that the registry fails to give: it may be damaged, or what stores it be away."""
 
-_MEND: Final = "airlift check --site DIR --repair, from the store"
 _FIRST_IN_HARBOR: Final = (
     "; where Harbor's garbage collection deletes untagged artifacts, or a retention policy does, switch that off for "
     "this project first"
@@ -80,7 +79,7 @@ class _Lack:
             word: between the drops whose bundles bring it.
         """
         drops = self.drops or tuple(dict.fromkeys(owner.drop for owner in self.owners if owner in lost))
-        remedy = _from_bundle(word.join(drops[-_SHOWN:])) if drops else _MEND
+        remedy = _from_bundle(word.join(drops[-_SHOWN:])) if drops else FROM_STORE
         return Finding(
             Place.REGISTRY, self.subject, self.problem, f"{remedy}{self.first}", self.owners, is_of_bundle=bool(drops)
         )

@@ -1,4 +1,4 @@
-"""Checks a site, and mends it: registry, package index and static trees from the store, the store from a bundle."""
+"""Checks a site, and mends it: all but the store from the store, and the store from a bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 from airlift import limits
 from airlift.digest import Digest
-from airlift.errors import AirliftError, DeliveryError, FetchError, IntegrityError, StoreError
+from airlift.errors import AirliftError, DeliveryError, FetchError, IntegrityError, PolicyError, StoreError
 from airlift.progress import Progress
 from airlift.site import (
     contents,
@@ -22,6 +22,7 @@ from airlift.site import (
     static_places,
     static_tree,
 )
+from airlift.site.clashes import refuse_clashes
 from airlift.site.config import Site
 from airlift.site.importer import import_bundle
 from airlift.site.inspection import Finding, Inventory, Place
@@ -133,6 +134,8 @@ def repair(
             damaged = items_of(site, inspection.take_inventory(site, journal))
             mendable = [item for item in damaged if bundle is not None or site.store.has(item.digest)]
             _forget_damaged(client, mendable, is_deep=is_deep)
+    with kept.changing(site, "mending", progress) as journal:
+        _list_again(site, journal, progress)
     brought = ""
     if bundle is not None:
         drop = import_bundle(
@@ -185,6 +188,26 @@ def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
         if drop.active and drop.state == READY and not drop.pending:
             names = [name for name in journal.names_of(drop.release) if name.value["digest"] not in unfilled]
             target.activate(names, site.store, progress)
+
+
+def _list_again(site: Site, journal: Journal, progress: Progress) -> None:
+    """Write the journal's names and digests of a drop again where its manifests say others.
+
+    So is a site that served images from a registry and does so itself from now on.
+    """
+    inventory = inspection.take_inventory(site, journal)
+    for drop, config in inventory.configs:
+        if not inspection.differing_names(site, journal, inventory, drop, config):
+            continue
+        listing = inspection.listing_of(site, config)
+        try:
+            if drop.active:
+                refuse_clashes(journal, drop.channel, listing.names)
+        except PolicyError as error:
+            progress.warn(error.message)
+            continue
+        with journal.transaction():
+            journal.publish(drop, listing.names, listing.held)
 
 
 def _fill_index(site: Site, journal: Journal, index: PackageIndex, progress: Progress) -> None:

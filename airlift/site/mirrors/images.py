@@ -20,6 +20,7 @@ from airlift.kinds.images import is_foreign
 from airlift.site import mirror
 from airlift.site.oci_listing import blobs_of, children_first, oci_listing
 from airlift.site.patience import Patience
+from airlift.site.presence import require_manifests
 from airlift.transport.credentials import Credentials
 from airlift.transport.harbor import HarborClient
 from airlift.transport.harbor_quota import Piece, Wanted
@@ -272,14 +273,15 @@ class RegistryTarget:
             progress.finish()
 
     def check_names(self, names: Sequence[Name]) -> None:
-        """Refuse tags that a Harbor's rules keep from moving.
+        """Refuse tags that a Harbor's rules keep from moving, and those whose manifest is not there.
 
         Raises:
-            DeliveryError: one is immutable, or the registry does not answer.
+            DeliveryError: one is immutable, one has no manifest, or the registry does not answer.
         """
+        tags = {(self._repository(path), tag): digest for path, tag, digest in mirror.tags(names)}
         if isinstance(self._client, HarborClient):
-            tags = mirror.tags(names)
-            self._client.admit_tags({(self._repository(path), tag): digest for path, tag, digest in tags})
+            self._client.admit_tags(tags)
+        require_manifests(self._client, ((repository, digest) for (repository, _), digest in tags.items()))
 
     def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
         """Let tags point at what was published; those that do already are left alone.
@@ -339,9 +341,7 @@ class RegistryTarget:
         elif store.has(digest):
             self._client.push_blob(first, digest, home.size, lambda: store.chunks(digest, home.size))
         elif not self._client.has_blob(first, digest):
-            raise StoreError(
-                f"{digest} is neither in the registry nor in {store.root}", hint="import the bundle once more"
-            )
+            raise StoreError(f"{digest} is neither in the registry nor in {store.root}", hint="import its bundle again")
         for repository in others:
             if self._client.has_blob(repository, digest) or self._client.mount(repository, digest, first):
                 continue
