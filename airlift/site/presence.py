@@ -1,4 +1,4 @@
-"""Asks an external registry for the manifests that tags are about to point at, before the first tag moves."""
+"""Asks an external registry, a few questions at a time, for manifests and for what its tags point at."""
 
 from __future__ import annotations
 
@@ -13,6 +13,27 @@ from airlift.transport.push import delivering
 from airlift.transport.registry import RegistryClient
 
 _WORKERS: Final = 4
+
+
+def point_there(client: RegistryClient, tags: Iterable[tuple[str, str, Digest]]) -> list[bool]:
+    """Say of each tag whether it points at a digest.
+
+    Args:
+        client: the registry.
+        tags: repository, tag and digest of each.
+
+    Raises:
+        DeliveryError: the registry does not answer.
+    """
+
+    def is_so(one: tuple[str, str, Digest]) -> bool:
+        repository, tag, digest = one
+        with delivering(client.registry):
+            found = client.head(repository, tag)
+        return found is not None and found.digest == digest
+
+    with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="registry") as pool:
+        return list(pool.map(is_so, tags))
 
 
 def require_manifests(client: RegistryClient, wanted: Iterable[tuple[str, Digest]]) -> None:

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Final
 from airlift import oci
 from airlift.errors import DeliveryError, PartialDeliveryError, StoreError
 from airlift.kinds.images import is_foreign
-from airlift.site import mirror
+from airlift.site import mirror, presence
 from airlift.site.oci_listing import blobs_of, children_first, oci_listing
 from airlift.site.patience import Patience
-from airlift.site.presence import require_manifests
 from airlift.transport.credentials import Credentials
 from airlift.transport.harbor import HarborClient
 from airlift.transport.harbor_quota import Piece, Wanted
@@ -281,7 +280,7 @@ class RegistryTarget:
         tags = {(self._repository(path), tag): digest for path, tag, digest in mirror.tags(names)}
         if isinstance(self._client, HarborClient):
             self._client.admit_tags(tags)
-        require_manifests(self._client, ((repository, digest) for (repository, _), digest in tags.items()))
+        presence.require_manifests(self._client, ((repository, digest) for (repository, _), digest in tags.items()))
 
     def activate(self, names: Sequence[Name], store: Store, progress: Progress) -> None:
         """Let tags point at what was published; those that do already are left alone.
@@ -323,15 +322,9 @@ class RegistryTarget:
         return [f"{path}:{tag}" for path, tag, _ in self._pointing(names)]
 
     def _pointing(self, names: Sequence[Name]) -> list[tuple[str, str, Digest]]:
-        def is_so(one: tuple[str, str, Digest]) -> bool:
-            path, tag, digest = one
-            with delivering(self._client.registry):
-                found = self._client.head(self._repository(path), tag)
-            return found is not None and found.digest == digest
-
         tags = list(mirror.tags(names))
-        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="registry") as pool:
-            return [one for one, so in zip(tags, pool.map(is_so, tags), strict=True) if so]
+        are_so = presence.point_there(self._client, [(self._repository(path), tag, digest) for path, tag, digest in tags])
+        return [one for one, is_so in zip(tags, are_so, strict=True) if is_so]
 
     def _fill(self, digest: Digest, home: _Home, store: Store) -> None:
         """Let all repositories have a blob: by mount, else from the store, else from the first that has it."""
