@@ -22,7 +22,7 @@ from airlift.reference import DEFAULT_REGISTRY
 from airlift.transport import urls
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpStatusError, Response, Sink
-from airlift.transport.push import PushHalf
+from airlift.transport.push import PushHalf, delivering
 from airlift.transport.tokens import Scope
 
 _HOSTS: Final = {DEFAULT_REGISTRY: "registry-1.docker.io"}
@@ -252,6 +252,15 @@ class RegistryClient(PushHalf):
             plain_http=self.plain_http,
             subject=self.registry,
         )
+
+    def ready(self) -> None:
+        """Ask whether this is a registry that lets us in and, where it tells, may be written to.
+
+        Raises:
+            DeliveryError: it is not.
+        """
+        with delivering(self.registry):
+            self.ping()
 
     def pull_scope(self, repository: str) -> Scope:
         """Return the authorizer for reading a repository."""

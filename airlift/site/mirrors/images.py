@@ -121,11 +121,7 @@ class RegistryTarget:
         Raises:
             DeliveryError: it is not, or does not.
         """
-        if isinstance(self._client, HarborClient):
-            self._client.ready()
-            return
-        with delivering(self._client.registry):
-            self._client.ping()
+        self._client.ready()
 
     def expect(self, artifacts: Iterable[Artifact], store: Store, *, is_named: bool = True) -> None:
         """Learn from the manifests in `store` which blob belongs where.

@@ -128,7 +128,7 @@ def test_the_machine_itself_runs_programs_with_bounds() -> None:
 
 
 def test_no_variable_that_is_about_another_cluster_or_k3s_reaches_a_program() -> None:
-    stray = {"KUBECONFIG": "/elsewhere/other.yaml", "K3S_URL": "https://other:6443", "INSTALL_K3S_SKIP_START": "true"}
+    stray = {"KUBECONFIG": "/etc/other.yaml", "K3S_URL": "https://other:6443", "INSTALL_K3S_SKIP_START": "true"}
     machine = LocalMachine({"PATH": "/usr/bin:/bin", "HTTPS_PROXY": "http://proxy:3128", **stray})
 
     done = machine.run(["env"], {"INSTALL_K3S_EXEC": "server"}, timeout=60)
