@@ -9,7 +9,7 @@ from typing import Final
 
 _WORD: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _NEXT: Final = re.compile(
-    rf"\s*,?\s*(?:(?P<key>{_WORD})\s*=\s*(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<plain>[^\s,\"]+))"
+    rf"\s*(?:,\s*)?(?:(?P<key>{_WORD})\s*=\s*(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<plain>[^\s,\"]+))"
     rf"|(?P<scheme>{_WORD})(?=\s|,|$))"
 )
 _MAX: Final = 8192

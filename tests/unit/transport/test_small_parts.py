@@ -127,6 +127,12 @@ def test_challenges_are_read_quoted_or_not_one_or_several(header: str, expected:
     assert list(challenges.parse(header)) == expected
 
 
+@pytest.mark.parametrize("header", ["Basic realm=x" + " " * 8000 + '"', "Basic" + " " * 8100, ", " * 4000])
+def test_a_challenge_of_blanks_takes_no_time(header: str) -> None:
+    # What is quadratic takes seconds for each.
+    assert {len(challenges.parse(header)) for _ in range(200)} <= {0, 1}
+
+
 def auth(text: str) -> dict[str, str]:
     return {"auth": base64.b64encode(text.encode()).decode()}
 
