@@ -243,6 +243,8 @@ def resource(release: Release, chart_file_name: str, values_content: str) -> dic
         "createNamespace": True,
         # The default uninstalls a failed release, with its data.
         "failurePolicy": "abort",
+        # With Helm 4 a field that somebody set by hand is a conflict, and would fail every upgrade.
+        "forceConflicts": True,
     }
     if values_content:
         spec["valuesContent"] = values_content

@@ -226,9 +226,13 @@ def refuse(states: Sequence[State]) -> None:
     """
     refuse_others(states)
     late = [
-        f"  {item.release.namespace}/{item.release.name} is {item.phase}: {'; '.join(item.waiting)}"
+        line
         for item in states
         if item.phase is not Phase.READY
+        for line in (
+            f"  {item.release.namespace}/{item.release.name} is {item.phase}: {'; '.join(item.waiting)}",
+            *(f"    {problem}" for problem in item.problems),
+        )
     ]
     if late:
         raise DeployError(

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -109,6 +110,7 @@ class Machine:
     host: Host
     site: Site
     charts: dict[str, bytes]
+    version: str = "v1.36.1+k3s1"
     sequence: int = 0
 
     def drop(self, tag: int, version: str, *, releases: tuple[str, ...] = ("web",), **values: str) -> Drops:
@@ -118,7 +120,7 @@ class Machine:
         root = {**content, "bin/sleep": "busybox", "bin/true": "busybox"}
         drops.image(f"{IMAGE}:{tag}", root, platforms=[AMD64])
         drops.image(f"{TWIN}:{tag}", root, platforms=[AMD64, ARM64])
-        self.host.add_k3s(drops, "v1.36.1+k3s1")
+        self.host.add_k3s(drops, self.version)
         drops.chart("app", version, None, archive=self.charts[version])
         own = {"image": f"{IMAGE}:{tag}", "twin": f"{TWIN}:{tag}", **values}
         for name in releases:
@@ -150,6 +152,14 @@ class Machine:
     def names(self, kind: str, namespace: str = "kube-system") -> set[str]:
         return set(self.kubectl("-n", namespace, "get", kind, "-o", "name").split())
 
+    def pod(self, app: str) -> str:
+        """The only pod of a deployment, once those before it are gone."""
+        deadline = time.monotonic() + 120
+        while len(found := self.kubectl("-n", SPACE, "get", "pods", "-l", f"app={app}", "-o", "name").split()) != 1:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.5)
+        return found[0]
+
     def helm(self, *arguments: str) -> str:
         done = self.host.run(
             components.require("helm"), "--kubeconfig=/etc/rancher/k3s/k3s.yaml", "-n", SPACE, *arguments
@@ -178,8 +188,7 @@ def machine(k3s: Lent, shared_folder: SharedFolder) -> Iterator[Machine]:
 
 
 def test_a_drop_is_deployed_upgraded_pruned_and_a_release_comes_back(machine: Machine) -> None:
-    both = machine.drop(1, "1.0.0", releases=("web", "extra"))
-    machine.activate(both)
+    machine.activate(machine.drop(1, "1.0.0", releases=("web", "extra")))
     made = machine.deploy()
     states, _ = machine.status()
 
@@ -190,9 +199,8 @@ def test_a_drop_is_deployed_upgraded_pruned_and_a_release_comes_back(machine: Ma
     assert not machine.deploy()["changed"]
     assert machine.host.calls.count("install") == 1
 
-    second = machine.drop(2, "1.1.0")
-    machine.host.add_k3s(second, "v1.36.2+k3s1")
-    machine.activate(second)
+    machine.version = "v1.36.2+k3s1"
+    machine.activate(machine.drop(2, "1.1.0"))
     made = machine.deploy()
     states, _ = machine.status()
 
@@ -255,7 +263,7 @@ def test_a_container_that_somebody_adds_to_a_pod_is_compared_like_the_others(mac
     machine.activate(machine.drop(1, "1.0.0"))
     machine.deploy()
     machine.status()
-    (pod,) = machine.names("pods", SPACE)
+    pod = machine.pod("web")
     machine.kubectl("-n", SPACE, "debug", pod, f"--image={IMAGE}:1", "--container=ours", "--", "/bin/sleep", "9")
     states, _ = machine.status()
     assert {item["container"] for item in states["web"]["containers"]} == {"first", "app", "twin", "ours"}
@@ -266,6 +274,22 @@ def test_a_container_that_somebody_adds_to_a_pod_is_compared_like_the_others(mac
     assert "theirs: example.com/theirs:1 is not in the active drops" in said
     machine.kubectl("-n", SPACE, "delete", pod)
     machine.status()
+
+
+def test_what_somebody_set_by_hand_is_found_and_the_next_drop_takes_it_back(machine: Machine) -> None:
+    """With helm 4 fields have owners: without force the upgrade would fail by a conflict and wait for a person."""
+    machine.activate(machine.drop(1, "1.0.0"))
+    machine.deploy()
+    machine.status()
+    machine.kubectl("-n", SPACE, "set", "image", "deployment/web", f"app={IMAGE}:77")
+    _, said = machine.status(code=18, seconds=15)
+    assert f"app: {IMAGE}:77 is not in the active drops" in said
+
+    machine.activate(machine.drop(2, "1.1.0"))
+    machine.deploy()
+    states, _ = machine.status()
+
+    assert (states["web"]["phase"], states["web"]["version"]) == ("ready", "1.1.0")
 
 
 def test_a_release_is_waited_for_while_k3s_starts_again(machine: Machine) -> None:

@@ -345,6 +345,19 @@ def test_it_waits_for_pods_and_says_what_for(
     assert drops.artifacts
 
 
+def test_a_release_that_is_not_ready_says_which_images_keep_it(
+    site: Site, drops: Drops, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployed(api, "", image="ghcr.io/a/b:1", ready=False)
+
+    assert status(site, api, "--timeout", "0") == 18
+
+    said = capsys.readouterr().err
+    assert "airlift:   vision/web is rolling: Deployment vision/web: 0 of 1 pods are ready" in said
+    assert "airlift:     vision/web-5d-abc, app: ghcr.io/a/b:1 is not in the active drops" in said
+    assert drops.artifacts
+
+
 def test_drops_without_releases_ask_no_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site = make_site(tmp_path / "bare")
     drops = Drops(site.store)

@@ -38,6 +38,7 @@ def test_a_release_is_a_helmchart_that_aborts_rather_than_uninstalls(site: Drops
             "targetNamespace": "vision",
             "createNamespace": True,
             "failurePolicy": "abort",
+            "forceConflicts": True,
         },
     }
 
