@@ -144,6 +144,11 @@ class Machine:
         assert done.returncode == code, done.stdout + done.stderr
         return {item["release"]: item for item in json.loads(done.stdout)["releases"]}, done.stderr
 
+    def differences(self) -> set[tuple[str, str]]:
+        done = self.host.airlift("deploy", "diff", "--site", self.site.root, "--json")
+        assert done.returncode == 0, done.stderr
+        return {(item["what"], item["release"]) for item in json.loads(done.stdout)["differences"]}
+
     def kubectl(self, *arguments: str) -> str:
         done = self.host.run(components.require("kubectl"), "--kubeconfig=/etc/rancher/k3s/k3s.yaml", *arguments)
         assert done.returncode == 0, done.stderr
@@ -201,9 +206,16 @@ def test_a_drop_is_deployed_upgraded_pruned_and_a_release_comes_back(machine: Ma
 
     machine.version = "v1.36.2+k3s1"
     machine.activate(machine.drop(2, "1.1.0"))
+    before = machine.differences()
     made = machine.deploy()
     states, _ = machine.status()
 
+    assert {what for what in before if what[0] != "image"} == {
+        ("chart", f"{SPACE}/web"),
+        ("values", f"{SPACE}/web"),
+        ("release", f"{SPACE}/extra"),
+    }
+    assert machine.differences() == {("release", f"{SPACE}/extra")}
     assert made["copies_datastore"]
     assert [line for line in machine.host.calls if line in ("install", "systemctl stop k3s")][-2:] == [
         "systemctl stop k3s",

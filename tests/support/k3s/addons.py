@@ -32,6 +32,12 @@ spec:
 """
 
 
+def _owner(stem: str) -> dict[str, str]:
+    """What K3s writes into each object of an AddOn."""
+    names = {"id": "", "owner-gvk": "k3s.cattle.io/v1, Kind=Addon", "owner-name": stem, "owner-namespace": _SYSTEM}
+    return {f"objectset.rio.cattle.io/{name}": value for name, value in names.items()}
+
+
 @dataclass
 class Manifests:
     """The files, and which of them are to be applied.
@@ -98,6 +104,7 @@ class Deployer:
         for item in items:
             key, _, value = label.partition("=")
             item["metadata"].setdefault("labels", {})[key] = value
+            item["metadata"].setdefault("annotations", {}).update(_owner(stem))
         new = [self._kind(item) for item in items]
         before = self._addon(stem).get("status", {}).get("gvks", [])
         kinds = [f"--prune-allowlist={kind}" for kind in sorted({*before, *new})]

@@ -33,6 +33,9 @@ def _require_all() -> None:
         components.require_go(name)
     for name in _NEEDED:
         components.require(name)
+    namespaces = [str(components.require("unshare")), "--mount", "--net", "true"]
+    if subprocess.run(namespaces, check=False, capture_output=True, timeout=60).returncode:
+        components.missing("namespaces of network and mounts are not allowed here")
 
 
 @dataclass(frozen=True)
