@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import unicodedata
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -22,7 +23,11 @@ def say(message: str) -> None:
     for line in message.splitlines() or [""]:
         # What a server or a file's name brings into a message must not steer the terminal.
         shown = "".join("?" if unicodedata.category(char).startswith("C") and char != "\t" else char for char in line)
-        tqdm.write(f"airlift: {shown}", file=sys.stderr)
+        try:
+            tqdm.write(f"airlift: {shown}", file=sys.stderr)
+        except OSError:
+            # A log on a full disk, or a reader that is gone, is no reason to stop half way.
+            _lead_nowhere(sys.stderr)
 
 
 def warn(message: str) -> None:
@@ -37,10 +42,41 @@ def fail(error: AirliftError) -> None:
         say(f"hint: {error.hint}")
 
 
+def open_streams() -> None:
+    """Let standard streams that are closed lead nowhere: the next file to be opened would take their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or os.fdopen(0, "r", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    # What a stream still holds would fail once more when Python ends, with an exit code of its own.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def answer(text: str) -> None:
-    """Give a result, on stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    """Give a result, on stdout.
+
+    Raises:
+        AirliftError: stdout does not take it; a reader that is gone is a `BrokenPipeError`.
+    """
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _lead_nowhere(sys.stdout)
+        raise AirliftError(
+            f"writing to standard output: {error.strerror}",
+            hint="the answer is lost; what the command had to change is changed",
+        ) from None
 
 
 def result_json(value: Any) -> None:

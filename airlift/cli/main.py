@@ -84,6 +84,7 @@ def group() -> None:
 
 def main() -> None:
     """Run a verb and exit with its code."""
+    console.open_streams()
     interrupt.watch()
     code = run(sys.argv[1:])
     interrupt.over()
