@@ -49,6 +49,7 @@ def command(
     """Seal everything that LOCK names into one signed, encrypted bundle."""
     if not output.parent.is_dir():
         raise UsageError(f"{output.parent} is not a directory")
+    options.refuse_to_replace(output, options.is_bundle, "bundle")
     pinned = locks.load(lock)
     before = locks.load(previous) if previous else None
     secret = environment.passphrase(passphrase_file)

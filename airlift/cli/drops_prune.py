@@ -54,6 +54,7 @@ def prune(
     else:
         done = retention.plan(site, keep or 1, [drops.find(site, release) for release in given_up])
         if output is not None:
+            options.refuse_to_replace(output, _is_plan, "plan")
             fs.write(output, canonical.encode(done.to_json()))
     if done.waits_for:
         console.warn(
@@ -88,3 +89,11 @@ def _tell(done: Plan, names: Mapping[str, str], *, is_done: bool) -> None:
     if done.wheels_left and not is_done:
         line += f"; {console.count(len(done.wheels_left), 'wheel')} may stay in the package index"
     console.answer(line)
+
+
+def _is_plan(path: Path) -> bool:
+    try:
+        retention.read_plan(path)
+    except UsageError:
+        return False
+    return True

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from airlift.cli import console
+from airlift.cli import console, options
 from airlift.connected import starter
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path), default=Path(), metavar="[DIR]")
+@click.argument("directory", type=options.PATH, default=Path(), metavar="[DIR]")
 def command(directory: Path) -> None:
     """Write a commented starter manifest, DIR/drop.yaml. Nothing is ever overwritten."""
     path = starter.write(directory)

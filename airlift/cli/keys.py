@@ -21,9 +21,7 @@ def command() -> None:
 @click.argument("name")
 @click.option("--kind", type=click.Choice(["signer", "identity"]), required=True, help="Sign bundles, or open them.")
 @click.option("--suite", type=click.Choice(sorted(suites.SUITES)), default=suites.DEFAULT, show_default=True)
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Directory; default: here."
-)
+@click.option("--out", type=options.FOLDER, default=Path(), help="Directory; default: here.")
 @click.option("--passphrase-file", type=options.EXISTING, help="Its first line protects the private key.")
 @click.option("--no-passphrase", is_flag=True, help="Leave the private key unprotected, on a disk that protects it.")
 def generate(

@@ -20,7 +20,7 @@ def command() -> None:
 
 
 @command.command()
-@click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="New directory for the kit.")
+@click.option("-o", "output", type=options.PATH, required=True, help="New directory for the kit.")
 @click.option("--signer", type=options.EXISTING, required=True, help="Private key (P-256).")
 @options.passphrase
 @click.option("--trust", "trust_file", type=options.EXISTING, help="The trust file that the site is to pin.")

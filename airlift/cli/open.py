@@ -20,7 +20,7 @@ from airlift.trust.roots import load_trust
 @click.option(
     "--identity", type=options.EXISTING, help="The private key of a recipient; not needed for a plain bundle."
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="X.tar, or a new directory.")
+@click.option("-o", "--output", type=options.PATH, required=True, help="X.tar, or a new directory.")
 @options.passphrase
 def command(bundle: Path, trust_file: Path, identity: Path | None, output: Path, passphrase_file: Path | None) -> None:
     """Verify and decrypt BUNDLE into an OCI archive or layout that skopeo reads."""

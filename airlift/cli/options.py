@@ -11,6 +11,7 @@ from typing import TypeVar
 import click
 
 from airlift import fs
+from airlift.bundle import layout
 from airlift.cli import console, environment
 from airlift.connected.source import Settings
 from airlift.errors import UsageError
@@ -18,7 +19,7 @@ from airlift.errors import UsageError
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
 
-def existing(given: str | Path, name: str) -> Path:
+def existing(given: str | os.PathLike[str], name: str) -> Path:
     """Return the path of a file that is there.
 
     Args:
@@ -45,22 +46,66 @@ def existing(given: str | Path, name: str) -> Path:
     return path
 
 
-class _Existing(click.Path):
+def refuse_to_replace(path: Path, is_own: Callable[[Path], bool], what: str) -> None:
+    """Refuse an output whose name something else has than an earlier output: it would be gone.
+
+    Args:
+        path: where the output is to be.
+        is_own: says of a file whether it is such an output.
+        what: the output's name for people.
+
+    Raises:
+        UsageError: something else is there.
+        StoreError: the disk does not tell.
+    """
+    with fs.guarded("looking at"):
+        if not path.exists() or (path.is_file() and (path.stat().st_size == 0 or is_own(path))):
+            return
+    raise UsageError(f"{path} is there and is no {what}", hint="choose a new name, or remove it")
+
+
+def is_bundle(path: Path) -> bool:
+    """Say whether a file begins as a bundle does.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return stream.read(layout.BLOCK) == layout.header(layout.ENVELOPE, layout.SLOTS[layout.ENVELOPE])
+
+
+class _Named(click.Path):
+    """A path that may be there: an empty one, or one that the disk does not look for, is refused for every verb."""
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not os.fspath(value):
+            raise UsageError(f"{_name(param)}: the path is empty", hint="is a variable of the shell not set?")
+        try:
+            os.lstat(value)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise fs.store_error("looking for", error) from None
+        super().convert(value, param, ctx)
+        return Path(value)
+
+
+class _Existing(_Named):
     """A file that has to be there: without one, every verb says the same and ends with the same code."""
 
-    def convert(
-        self,
-        value: str | os.PathLike[str],
-        param: click.Parameter | None,
-        ctx: click.Context | None,  # noqa: ARG002 - click's signature
-    ) -> Path:
-        name = "" if param is None else max(param.opts, key=len)
-        return existing(os.fspath(value), name if name.startswith("-") else name.upper())
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return existing(value, _name(param)) if os.fspath(value) else super().convert(value, param, ctx)
 
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+def _name(param: click.Parameter | None) -> str:
+    name = "" if param is None else max(param.opts, key=len)
+    return name if name.startswith("-") else name.upper()
+
+
+PATH = _Named(path_type=Path)
+FILE = _Named(path_type=Path, dir_okay=False)
 EXISTING = _Existing(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
+FOLDER = _Named(path_type=Path, file_okay=False)
 
 
 def cache(function: CommandT) -> CommandT:

@@ -17,6 +17,7 @@ from airlift.transport import bundles
 def command(source: str, output: Path, as_json: bool) -> None:
     """Pull a bundle. Its digest is checked here; whom it is from is not: `airlift verify` does that."""
     reference = bundles.address(source)
+    options.refuse_to_replace(output, options.is_bundle, "bundle")
     progress = console.progress()
     client = environment.registry(reference.registry, progress)
     digest = bundles.pull(reference, output, client, progress)

@@ -18,7 +18,7 @@ def command() -> None:
 
 
 @command.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
+@click.option("-o", "--output", type=options.FILE, required=True)
 @click.option(
     "--channel", "channels", multiple=True, required=True, help="A channel that the site takes; may be repeated."
 )

@@ -89,7 +89,7 @@ def resolve(
         except AirliftError as error:
             return error
 
-    settings.progress.start("resolving", len(wanted), unit="entries")
+    settings.progress.start("resolving", len(wanted), unit="requests")
     with ThreadPoolExecutor(_PARALLEL) as pool:
         results = []
         for result in pool.map(one, wanted):

@@ -319,7 +319,9 @@ class RegistryTarget:
 
     def _pointing(self, names: Sequence[Name]) -> list[tuple[str, str, Digest]]:
         tags = list(mirror.tags(names))
-        are_so = presence.point_there(self._client, [(self._repository(path), tag, digest) for path, tag, digest in tags])
+        are_so = presence.point_there(
+            self._client, [(self._repository(path), tag, digest) for path, tag, digest in tags]
+        )
         return [one for one, is_so in zip(tags, are_so, strict=True) if is_so]
 
     def _fill(self, digest: Digest, home: _Home, store: Store) -> None:

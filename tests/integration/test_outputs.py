@@ -1,0 +1,85 @@
+"""What is typed as the name of an output: what is there already, what is empty, what no disk looks for."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from airlift.cli import options
+from airlift.errors import UsageError
+from tests.support.cli import airlift, ok
+from tests.support.site_bundles import Cargo, make_site, ship, take
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    (tmp_path / "motd").write_text("hello\n")
+    (tmp_path / "drop.yaml").write_text(
+        "apiVersion: airlift/v1\nkind: Drop\nmetadata: {name: a, channel: stable}\nfiles: [{path: motd, name: motd}]\n"
+    )
+    ok("resolve", "drop.yaml", home=tmp_path, cwd=tmp_path)
+    ok("keys", "generate", "ann", "--kind", "signer", "--no-passphrase", home=tmp_path, cwd=tmp_path)
+    return tmp_path
+
+
+def build(work: Path, output: str) -> tuple[int, str]:
+    words = ["--sequence", "1", "--signer", "ann.key", "--plain"]
+    ran = airlift("build", "drop.lock.json", "-o", output, *words, home=work, cwd=work)
+    return ran.code, ran.err
+
+
+def test_a_build_replaces_a_bundle_and_nothing_else(work: Path) -> None:
+    key = (work / "ann.key").read_bytes()
+    code, said = build(work, "ann.key")
+    assert (code, said) == (
+        2,
+        "airlift: error: ann.key is there and is no bundle\nairlift: hint: choose a new name, or remove it\n",
+    )
+    assert (work / "ann.key").read_bytes() == key
+    for _ in range(2):
+        assert build(work, "a.airlift")[0] == 0
+
+
+def test_a_device_stays_a_device(tmp_path: Path) -> None:
+    # A pipe stands for it: it takes no root to make one.
+    os.mkfifo(tmp_path / "null")
+    with pytest.raises(UsageError, match="null is there and is no bundle"):
+        options.refuse_to_replace(tmp_path / "null", options.is_bundle, "bundle")
+    assert stat.S_ISFIFO((tmp_path / "null").lstat().st_mode)
+
+
+def test_a_plan_replaces_a_plan_and_nothing_else(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    take(site, ship(Cargo(), tmp_path / "1.airlift"))
+    words = ["drops", "prune", "--site", str(site.root), "--keep", "1", "-o"]
+    for _ in range(2):
+        ok(*words, "plan.json", home=tmp_path, cwd=tmp_path)
+    ran = airlift(*words, "1.airlift", home=tmp_path, cwd=tmp_path)
+    assert (ran.code, ran.err) == (
+        2,
+        "airlift: error: 1.airlift is there and is no plan\nairlift: hint: choose a new name, or remove it\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["resolve", "drop.yaml", "-o", "@"], "--output"),
+        (["build", "drop.lock.json", "--sequence", "1", "--signer", "ann.key", "--plain", "-o", "@"], "--output"),
+        (["deploy", "k3s", "--site", "site", "--root", "@"], "--root"),
+        (["check", "--site", "@"], "--site"),
+        (["inspect", "@"], "BUNDLE"),
+    ],
+)
+def test_an_empty_path_is_none_and_one_that_is_too_long_is_said_so(words: list[str], name: str, work: Path) -> None:
+    ran = airlift(*[word.replace("@", "") for word in words], home=work, cwd=work)
+    assert (ran.code, ran.err) == (
+        2,
+        f"airlift: error: {name}: the path is empty\nairlift: hint: is a variable of the shell not set?\n",
+    )
+    long = "x" * 300
+    ran = airlift(*[word.replace("@", long) for word in words], home=work, cwd=work)
+    assert (ran.code, ran.err.splitlines()[0]) == (16, f"airlift: error: looking for {long}: File name too long")
