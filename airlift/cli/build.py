@@ -60,6 +60,8 @@ def command(
     settings = options.with_base(settings, base)
     issued_at = _moment(issued, "--issued") or environment.source_date()
     expires_at = _moment(expires, "--expires")
+    if expires_at is not None and expires_at <= environment.now():
+        console.warn(f"--expires {expires} is past: no site whose clock is right will take the bundle")
     for share in builder.shares(pinned, before):
         new = "" if share.new is None else f", {console.size(share.new)} new"
         console.say(f"{share.kind}: {console.count(share.artifacts, 'artifact')}, {console.size(share.size)}{new}")

@@ -122,7 +122,10 @@ def warn_of_tags(registry: str, which: str, left: Sequence[str], progress: Progr
         progress: hears it.
     """
     if left:
-        progress.warn(f"{registry} still shows {len(left)} tag(s) that {which}; take them away there: {_first(left)}")
+        progress.warn(
+            f"{registry} still shows {len(left)} tag(s) that {which}; they stay until no kept drop has their content:"
+            f" {_first(left)}"
+        )
 
 
 def wheels_after_move(

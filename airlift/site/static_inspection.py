@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class _Trees:
     names: dict[str, str]
 
     def inspect(self, place: Path, progress: Progress) -> Iterator[Finding]:
-        again = f"airlift export --static {place} --site DIR"
+        again = f"airlift export --static {shlex.quote(str(place))} --site DIR"
         try:
             generation = static_tree.current(place)
         except UsageError as error:

@@ -34,7 +34,7 @@ _SLOWEST: Final = 10 * limits.MIB
 """Bytes a second that a registry is expected to settle at the end of an upload (object storage copies them)."""
 
 _HINTS: Final = {
-    401: "give the registry's username and password_file in site.yaml",
+    401: "give the registry's username and password_file in site.yaml, or mend them: a password may have changed",
     403: "the account may not write here, the registry is read-only, or its quota is used up",
     405: "the registry is read-only, or does not take uploads at this address",
     412: "the tag is immutable and holds other content; take it away at the registry, or use another tag",

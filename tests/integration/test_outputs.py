@@ -25,8 +25,8 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def build(work: Path, output: str) -> tuple[int, str]:
-    words = ["--sequence", "1", "--signer", "ann.key", "--plain"]
+def build(work: Path, output: str, *more: str) -> tuple[int, str]:
+    words = ["--sequence", "1", "--signer", "ann.key", "--plain", *more]
     ran = airlift("build", "drop.lock.json", "-o", output, *words, home=work, cwd=work)
     return ran.code, ran.err
 
@@ -41,6 +41,12 @@ def test_a_build_replaces_a_bundle_and_nothing_else(work: Path) -> None:
     assert (work / "ann.key").read_bytes() == key
     for _ in range(2):
         assert build(work, "a.airlift")[0] == 0
+
+
+def test_a_bundle_that_no_site_will_take_any_more_is_warned_of(work: Path) -> None:
+    past = "warning: --expires 2020-01-01 is past: no site whose clock is right will take the bundle"
+    assert past in build(work, "a.airlift", "--expires", "2020-01-01")[1]
+    assert "is past" not in build(work, "a.airlift", "--expires", "2999-01-01")[1]
 
 
 def test_a_device_stays_a_device(tmp_path: Path) -> None:

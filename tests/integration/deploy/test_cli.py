@@ -346,5 +346,5 @@ def test_a_registry_that_does_not_let_the_site_in_is_said_to_refuse(registry: Re
 
     assert deploy(other, tmp_path / "a") == 17
 
-    assert "hint: give the registry's username and password_file in site.yaml" in capsys.readouterr().err
+    assert "hint: give the registry's username and password_file in site.yaml, or mend them" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()

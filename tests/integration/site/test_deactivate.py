@@ -153,7 +153,9 @@ def test_a_registry_that_deletes_no_tags_keeps_them_and_they_are_named(tmp_path:
         heard = Listener()
         assert drops.deactivate(made, "beta", progress=heard).left.tags == ("docker.io/library/more:1",)
         (said,) = heard.warnings
-        assert said.startswith(f"{registry.url} still shows 1 tag(s) that were channel beta's; take them away there: ")
+        assert said.startswith(
+            f"{registry.url} still shows 1 tag(s) that were channel beta's; they stay until no kept drop has their content: "
+        )
         # The other channel's is not touched.
         client = RegistryClient(registry.host, http=HttpClient(HttpSettings(), Silent()), plain_http=True)
         assert client.head(APP, "1") is not None

@@ -52,7 +52,7 @@ def test_a_rollback_names_the_tags_that_stay_and_no_others(tmp_path: Path) -> No
         assert heard.said == []
         assert drops.rollback(site, "stable", progress=heard).left.tags == (f"{APP}:2",)
         assert heard.said == [
-            f"{registry.url} still shows 1 tag(s) that stable/1 does not have; take them away there: {APP}:2"
+            f"{registry.url} still shows 1 tag(s) that stable/1 does not have; they stay until no kept drop has their content: {APP}:2"
         ]
         assert drops.activate(site, "stable/2", progress=heard).left.tags == ()
         assert len(heard.said) == 1
@@ -79,7 +79,10 @@ def test_the_json_of_rollback_activate_and_import_lists_them_all(tmp_path: Path)
         assert told.json["tags_left"] == tags
         assert [(item["sequence"], item["active"]) for item in told.json["drops"]] == [(1, True), (2, False)]
         # People get the first ten.
-        assert f"still shows 12 tag(s) that stable/1 does not have; take them away there: {tags[0]}, " in told.err
+        assert (
+            f"still shows 12 tag(s) that stable/1 does not have; they stay until no kept drop has their content: {tags[0]}, "
+            in told.err
+        )
         assert "and 2 more" in told.err
         assert run("drops", "activate", "stable/1")["tags_left"] == []
         assert run("drops", "activate", "stable/2")["tags_left"] == [f"{APP}:1"]
@@ -107,7 +110,7 @@ def test_tags_of_drops_that_were_left_earlier_are_named_too(tmp_path: Path) -> N
         heard = Warnings()
         assert take(site, third, progress=heard).left.tags == (f"{APP}:1", f"{APP}:2")
         assert heard.said == [
-            f"{registry.url} still shows 2 tag(s) that stable/3 does not have; take them away there: {APP}:1, {APP}:2"
+            f"{registry.url} still shows 2 tag(s) that stable/3 does not have; they stay until no kept drop has their content: {APP}:1, {APP}:2"
         ]
         # The tag of the first month is the fourth's now.
         assert take(site, fourth).left.tags == (f"{APP}:2", f"{APP}:3")
@@ -146,7 +149,10 @@ def test_a_tag_of_an_older_drop_that_the_registry_cannot_read_ends_no_move(tmp_p
         done = take(site, third, progress=heard)
         assert (done.drop.active, done.drop.pending, done.left.tags) == (True, False, (f"{APP}:2",))
         assert heard.said[0].startswith("which tags of channel stable's other drops stay is not known: ")
-        assert f"still shows 1 tag(s) that stable/3 does not have; take them away there: {APP}:2" in heard.said[1]
+        assert (
+            f"still shows 1 tag(s) that stable/3 does not have; they stay until no kept drop has their content: {APP}:2"
+            in heard.said[1]
+        )
 
 
 def test_an_activation_that_was_cut_short_and_taken_back_names_the_tags_that_it_brought(tmp_path: Path) -> None:
@@ -176,7 +182,7 @@ def test_an_activation_that_was_cut_short_and_taken_back_names_the_tags_that_it_
         heard = Warnings()
         assert drops.activate(site, "stable/1", progress=heard).left.tags == (f"{APP}:2",)
         assert heard.said == [
-            f"{front.url} still shows 1 tag(s) that stable/1 does not have; take them away there: {APP}:2"
+            f"{front.url} still shows 1 tag(s) that stable/1 does not have; they stay until no kept drop has their content: {APP}:2"
         ]
         front.faults += faults[1:]
         with pytest.raises(PartialDeliveryError):

@@ -125,6 +125,17 @@ def test_a_copy_on_another_disk_is_read(site: Site, tmp_path: Path) -> None:
     assert not export(site, tree)
 
 
+def test_the_command_that_makes_a_tree_again_can_be_typed_where_its_path_has_a_space(
+    site: Site, tmp_path: Path
+) -> None:
+    tree = tmp_path / "the tree"
+    assert export(site, tree)
+    tree.unlink()
+    code, (found,) = check(site)
+    assert (code, found["subject"]) == (17, str(tree))
+    assert f"airlift export --static '{tree}' --site DIR" in found["remedy"]
+
+
 def test_a_tree_that_is_gone_is_told_until_its_line_is_taken_out(site: Site, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.unlink()
