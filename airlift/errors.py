@@ -25,6 +25,10 @@ wanted. The remedy goes into ``hint``. Exit codes live in `airlift.cli.exit` alo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+_SHOWN: Final = 20
+"""How many violations a message has."""
 
 
 class AirliftError(Exception):
@@ -126,11 +130,12 @@ class PolicyError(AirliftError):
     """A policy says no.
 
     Attributes:
-        violations: one line each.
+        violations: one line each; the message has the first of many.
     """
 
     def __init__(self, message: str, *, violations: Sequence[str] = (), hint: str | None = None) -> None:
-        super().__init__("\n".join([message, *(f"  {line}" for line in violations)]), hint=hint)
+        more = [f"and {len(violations) - _SHOWN} more"] if len(violations) > _SHOWN else []
+        super().__init__("\n".join([message, *(f"  {line}" for line in (*violations[:_SHOWN], *more))]), hint=hint)
         self.violations = tuple(violations)
 
 

@@ -222,7 +222,13 @@ def read_bounded(path: Path, limit: int) -> bytes:
         StoreError: it cannot be read, or is larger.
     """
     with guarded("reading"), path.open("rb") as stream:
-        data = stream.read(limit + 1)
+        # Room for what is there: read() takes at once what it is asked for, be it the largest index that there may be.
+        room = min(os.fstat(stream.fileno()).st_size, limit) + 1
+        data = stream.read(room)
+        while len(data) == room <= limit:
+            # It grew, or is one of those files that have no size.
+            room = min(2 * room, limit + 1)
+            data += stream.read(room - len(data))
     if len(data) > limit:
         raise StoreError(f"reading {path}: larger than {limit} bytes")
     return data

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +18,10 @@ from airlift.site.config import load_site
 from airlift.site.inspection import Place
 
 _SHOWN: Final = 5
-"""How many artifacts are named that have one damaged blob in common; JSON names all."""
+"""How many artifacts are named that have one damaged blob in common, and how many drops of each; JSON names all."""
+
+_TOLD: Final = 100
+"""How many findings are told; JSON has all."""
 
 
 @click.command()
@@ -67,8 +72,9 @@ def command(
             told["mended"] = [item.to_json() for item in mended]
         console.result_json(told)
     else:
-        for item in mended:
+        for item in mended[:_TOLD]:
             console.answer(f"mended   {item.place.value}: {item.subject}{_of(item)}")
+        _tell_rest(mended, "mended")
         _tell(findings)
         console.answer(console.count(len(findings), "finding") if findings else "clean: everything is as the drops say")
     return _code({item.place for item in findings})
@@ -84,14 +90,26 @@ def _code(places: set[Place]) -> int:
 
 
 def _tell(findings: list[inspection.Finding]) -> None:
-    for item in findings:
+    for item in findings[:_TOLD]:
         console.answer(f"{item.place.value:8} {item.subject}: {item.problem}{_of(item)}")
         console.answer(f"         do: {item.remedy}")
+    _tell_rest(findings, "found")
+
+
+def _tell_rest(findings: list[inspection.Finding], what: str) -> None:
+    """Count what is not told one by one, by place."""
+    rest = Counter(item.place.value for item in findings[_TOLD:])
+    for place, number in sorted(rest.items()):
+        console.answer(f"{place:8} and {number} more {what}; --json has them all")
 
 
 def _of(item: inspection.Finding) -> str:
     """Say on a line of its own whose the object is, when somebody's it is."""
-    named = [f"{kind} {name} of {', '.join(drops)}" for (kind, name), drops in item.artifacts.items()]
-    more = [f"{len(named) - _SHOWN} more"] if len(named) > _SHOWN else []
-    whose = "; ".join([*named[:_SHOWN], *more]) or ", ".join(item.drops)
+    named = [f"{kind} {name} of {_first(drops, ', ')}" for (kind, name), drops in item.artifacts.items()]
+    whose = _first(named, "; ") or _first(item.drops, ", ")
     return f"\n         of: {whose}" if whose else ""
+
+
+def _first(words: Sequence[str], between: str) -> str:
+    more = [f"{len(words) - _SHOWN} more"] if len(words) > _SHOWN else []
+    return between.join([*words[:_SHOWN], *more])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from airlift.errors import PolicyError
 from airlift.site import contents
@@ -10,6 +11,8 @@ from airlift.site.config import Site
 from airlift.site.contents import Contents, Payload
 from airlift.site.journal import Journal
 from airlift.site.listing import Listing, Name
+
+_SHOWN: Final = 5
 
 
 def listing_of(site: Site, journal: Journal, drop: Contents, payload: Payload, *, is_named: bool = True) -> Listing:
@@ -43,7 +46,7 @@ def refuse_clashes(journal: Journal, channel: str, names: Iterable[Name]) -> Non
         f"{contents.shown(one.service, one.key, one.part)} is {one.digest} in channel {one.channel}" for one in clashes
     ]
     if problems:
-        others = sorted({one.channel for one in clashes})
+        others = sorted({one.channel for one in clashes})[:_SHOWN]
         raise PolicyError(
             f"channel {channel} would give other contents to names of another channel",
             violations=problems,

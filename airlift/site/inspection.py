@@ -6,7 +6,7 @@ Nothing is written here; `airlift.site.repair` mends. What is found is said of t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,6 +24,7 @@ from airlift.site.config import Site
 from airlift.site.contents import shown
 from airlift.site.journal import READY, Drop, Journal, part_of
 from airlift.site.listing import Listing, Name
+from airlift.store import Store
 
 WORKERS: Final = 4
 FROM_STORE: Final = "airlift check --site DIR --repair, from the store"
@@ -131,16 +132,24 @@ class Inventory:
     """What the complete drops say has to be there.
 
     Attributes:
+        store: has what the drops say of themselves.
         drops: the complete ones.
-        configs: each drop with what it holds, as far as that can be read.
         sizes: every blob that the store has to have; None where nothing says how large it is.
         owners: blob to what needs it, in the store or in a registry.
     """
 
+    store: Store
     drops: list[Drop] = field(default_factory=list)
-    configs: list[tuple[Drop, DropConfig]] = field(default_factory=list)
     sizes: dict[Digest, int | None] = field(default_factory=dict)
-    owners: dict[Digest, dict[Owner, None]] = field(default_factory=dict)
+    owners: dict[Digest, list[Owner]] = field(default_factory=dict)
+
+    @property
+    def configs(self) -> Iterator[tuple[Drop, DropConfig]]:
+        """Yield each drop with what it holds, as far as that can be read; one at a time, since each may be large."""
+        for drop in self.drops:
+            with contextlib.suppress(BundleError, IntegrityError, StoreError):
+                # The blob itself is found when it is hashed.
+                yield drop, artifact.decode_drop_config(self.store.read(drop.config, limit=limits.INDEX_DOCUMENT))
 
     def need(self, digest: Digest, size: int | None, owner: Owner) -> None:
         """Note that something needs a blob in the store."""
@@ -150,7 +159,10 @@ class Inventory:
 
     def own(self, digest: Digest, owner: Owner) -> None:
         """Note that something needs a blob, wherever that is."""
-        self.owners.setdefault(digest, {}).setdefault(owner)
+        known = self.owners.setdefault(digest, [])
+        # All that one owner needs is noted in one go, so that a second time follows the first.
+        if not known or known[-1] is not owner:
+            known.append(owner)
 
     def owners_of(self, digest: str, *drops: Drop) -> tuple[Owner, ...]:
         """Return what needs a blob: artifacts, or what belongs to a drop itself.
@@ -170,7 +182,7 @@ def take_inventory(site: Site, journal: Journal) -> Inventory:
     Raises:
         StoreError: the journal cannot be read.
     """
-    found = Inventory()
+    found = Inventory(site.store)
     for drop in journal.drops():
         if drop.state != READY:
             continue
@@ -184,12 +196,8 @@ def take_inventory(site: Site, journal: Journal) -> Inventory:
             found.need(own.digest, own.size, own_parts)
         for digest, size in journal.held_blobs(drop.release):
             found.need(digest, size, own_parts)
-        try:
-            config = artifact.decode_drop_config(site.store.read(drop.config, limit=limits.INDEX_DOCUMENT))
-        except (BundleError, IntegrityError, StoreError):
-            # The blob itself is found when it is hashed.
-            continue
-        found.configs.append((drop, config))
+    for drop, config in found.configs:
+        own_parts = owner_of(drop)
         for entry in config.deploy:
             values = entry.get("values", [])
             for item in values if isinstance(values, list) else []:

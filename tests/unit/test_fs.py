@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,21 @@ def test_reading_is_bounded(tmp_path: Path) -> None:
     assert str(caught.value) == f"reading {path}: larger than 4 bytes"
     with pytest.raises(StoreError, match=r"^reading .*/b: No such file or directory$"):
         fs.read_bounded(tmp_path / "b", 4)
+
+
+def test_a_file_is_read_without_room_for_all_that_it_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    try:
+        assert fs.read_bounded(path, 2**28) == b"x" * 1000
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_tells_no_size_is_read_to_its_end() -> None:
+    whole = fs.read_bounded(Path("/proc/self/mountinfo"), 2**24)
+    assert whole == Path("/proc/self/mountinfo").read_bytes()
+    with pytest.raises(StoreError, match="larger than 7 bytes"):
+        fs.read_bounded(Path("/proc/self/mountinfo"), 7)
