@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.components import require
+from tests.components import require, require_root
 from tests.integration.test_main_job import drop
 from tests.support.cli import ROOT, Desk, desk, ok
 from tests.support.folders import SharedFolder
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def office(shared_folder: SharedFolder) -> Desk:
+    require_root()
     made = desk(shared_folder("office"))
     folder = made.home / "drop"
     drop(folder)
