@@ -36,7 +36,8 @@ _NO_STORE: Final = (
 )
 _ACCEPT: Final = (
     "pin a trust file that accepts it too, such as one with the old keys beside the new ones (airlift site trust); or"
-    " let the drop go with airlift drops prune once nothing needs it"
+    " let the drop go with airlift drops prune once nothing needs it, that of a channel which the trust file does not"
+    " list any more after airlift drops deactivate"
 )
 _NOT_OURS: Final = "airlift did not put it there: look at it, and move it away"
 

@@ -110,7 +110,8 @@ def plan(site: Site, keep: int, give_up: Iterable[Drop] = ()) -> Plan:
 
     Args:
         site: where.
-        keep: how many of each channel's newest complete drops stay beside the active one.
+        keep: how many of each channel's newest complete drops stay beside the active one; none of a channel that was
+            deactivated and that the pinned trust does not list any more, since nothing new takes their place.
         give_up: drops whose import is not complete and never will be, since their bundle is lost.
 
     Raises:
@@ -125,9 +126,10 @@ def plan(site: Site, keep: int, give_up: Iterable[Drop] = ()) -> Plan:
         kept.refuse_older_journal(site, journal)
         drops = journal.drops()
         _refuse_complete(drops, given_up)
+        ended = journal.deactivated() - site.trust.channels.keys()
         newest = {
             drop.release
-            for channel in {drop.channel for drop in drops}
+            for channel in {drop.channel for drop in drops} - ended
             for drop in sorted(
                 (item for item in drops if item.channel == channel and item.state == READY),
                 key=lambda item: item.sequence,

@@ -12,7 +12,7 @@ import pytest
 from airlift import canonical
 from airlift.errors import StoreError, TrustError
 from airlift.progress import Silent
-from airlift.site import drops, pin, repair, static_tree
+from airlift.site import drops, pin, repair, retention, static_tree
 from airlift.site.config import Site, load_site
 from airlift.site.inspection import Place
 from airlift.transport.settings import HttpSettings
@@ -160,7 +160,8 @@ def test_check_says_that_a_drop_is_whole_which_the_pinned_file_does_not_accept(s
             " 2 persons that are needed: ann\n"
             "         of: stable/1\n"
             "         do: pin a trust file that accepts it too, such as one with the old keys beside the new ones (airlift"
-            " site trust); or let the drop go with airlift drops prune once nothing needs it\n"
+            " site trust); or let the drop go with airlift drops prune once nothing needs it,"
+            " that of a channel which the trust file does not list any more after airlift drops deactivate\n"
         )
     told = airlift("check", "--json", "--site", site.root, home=tmp_path).json
     assert [(item["place"], item["drops"]) for item in told["findings"]] == [("trust", ["stable/1"])]
@@ -179,6 +180,25 @@ def test_what_check_says_of_such_a_drop_works(site: Site, tmp_path: Path) -> Non
     assert airlift("drops", "prune", "--execute", "plan.json", "--site", site.root, home=tmp_path).code == 0
     found = repair.check(load_site(site.root), progress=Silent(), http=HttpSettings())
     assert [(item.place, item.drops) for item in found] == [(Place.TRUST, ("stable/2",))]
+
+
+def test_all_drops_go_of_a_channel_that_ended(site: Site, tmp_path: Path) -> None:
+    document = json.loads((site.root / "trust.json").read_bytes())
+    document["channels"] = {"later": {"min_sequence": 1}}
+    (tmp_path / "later.json").write_text(json.dumps(document))
+    take(site, tmp_path / "2.airlift")
+    pin.pin(site.root, tmp_path / "later.json", load_trust(tmp_path / "later.json").fingerprint, Silent())
+    ended = load_site(site.root)
+    # While clients see it, the newest stays with it.
+    assert len(retention.plan(ended, 1).releases) == 1
+    drops.deactivate(ended, "stable")
+    retention.execute(ended, retention.plan(ended, 1), Silent())
+    assert drops.list_drops(ended) == []
+    assert repair.check(ended, progress=Silent(), http=HttpSettings()) == []
+    # What was accepted once bounds it still.
+    with ended.journal() as journal:
+        assert journal.seen()["stable"][0] == 2
+    assert not list(ended.store.digests())
 
 
 def test_damage_is_told_as_damage_beside_it(site: Site, tmp_path: Path) -> None:
