@@ -122,7 +122,15 @@ def running_crane(root: Path) -> Iterator[Registry]:
     """Run the registry of go-containerregistry until the block ends: not a line of it is docker-registry's."""
     (root / "data").mkdir(parents=True)
     port = free_port()
-    command = [require_go("crane"), "registry", "serve", "--address", f"127.0.0.1:{port}", "--disk", root / "data"]
+    command: list[str | Path] = [
+        require_go("crane"),
+        "registry",
+        "serve",
+        "--address",
+        f"127.0.0.1:{port}",
+        "--disk",
+        root / "data",
+    ]
     with listening(command, port, root / "log"):
         yield Registry(f"127.0.0.1:{port}", root)
 
