@@ -25,6 +25,17 @@ _FIRST_PASSED: Final = 3
 _DOCKER_CERTS: Final = Path("/etc/docker/certs.d")
 """Where docker has a registry's own certificates: ``HOST[:PORT]/*.crt``, ``*.cert`` with ``*.key``."""
 
+_AUTHORITIES: Final = tuple(
+    Path(name)
+    for name in (
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+    )
+)
+"""Where systems keep the certificates that they trust: Debian, Fedora and RHEL, SUSE, Alpine. As docker looks there."""
+
 
 def variables() -> Mapping[str, str]:
     """Return the process environment, for programs that sources start."""
@@ -127,6 +138,8 @@ def passphrase(path: Path | None) -> Callable[[], bytes]:
 def http_settings() -> HttpSettings:
     """Return proxies, NO_PROXY and the CA bundle, as curl and requests name them, and docker's directory of these.
 
+    Without a CA bundle it is what the system trusts, and where the system has none, what came with airlift.
+
     Raises:
         UsageError: the CA bundle does not exist.
     """
@@ -140,7 +153,9 @@ def http_settings() -> HttpSettings:
     if ca and not Path(ca).exists():
         raise UsageError(f"the CA bundle {ca} does not exist", hint="see REQUESTS_CA_BUNDLE and SSL_CERT_FILE")
     return HttpSettings(
-        ca_bundle=Path(ca) if ca else None,
+        ca_bundle=Path(ca)
+        if ca
+        else next((path for path in _AUTHORITIES if path.is_file() and path.stat().st_size), None),
         proxies=proxies,
         no_proxy=os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "",
         certs_dir=_DOCKER_CERTS if os.access(_DOCKER_CERTS, os.R_OK | os.X_OK) else None,

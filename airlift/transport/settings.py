@@ -14,7 +14,7 @@ class HttpSettings:
     """How to reach servers; the command line reads it from the machine.
 
     Attributes:
-        ca_bundle: certificates to trust instead of the system's, or None.
+        ca_bundle: certificates to trust, a file or a directory; None for those that come with `certifi`.
         proxies: proxy URL for ``http`` and for ``https``.
         no_proxy: hosts, domains and networks that are reached directly, separated by commas.
         timeout_s: for connecting, and for silence in the middle of an answer.

@@ -78,6 +78,18 @@ def test_dockers_configuration_has_to_be_an_object(monkeypatch: pytest.MonkeyPat
         environment.docker_config()
 
 
+def test_without_a_variable_what_the_system_trusts_is_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(environment, "_AUTHORITIES", (tmp_path / "debian.crt", tmp_path / "fedora.crt"))
+    assert environment.http_settings().ca_bundle is None
+    (tmp_path / "debian.crt").touch()
+    (tmp_path / "fedora.crt").write_text("x")
+    assert environment.http_settings().ca_bundle == tmp_path / "fedora.crt"
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path))
+    assert environment.http_settings().ca_bundle == tmp_path
+
+
 def test_dockers_certificates_are_taken_where_docker_has_some(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
