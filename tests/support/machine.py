@@ -20,7 +20,10 @@ from tests.support.drops import Drops
 SYSTEMCTL = """\
 #!/bin/sh
 case "$1" in
-is-active) test -e "$ROOT/run/active-$3"; exit $? ;;
+is-active)
+    test -e "$ROOT/run/activating-$2" && echo activating
+    test -e "$ROOT/run/active-$2" && echo active && exit 0
+    exit 3 ;;
 stop) rm -f "$ROOT/run/active-$2" ;;
 esac
 echo "systemctl $*" >> "$ROOT/calls"

@@ -35,6 +35,7 @@ _INSTALL_S: Final = 600
 _COMMAND_S: Final = 300
 _ASK_S: Final = 30
 _INTERVAL_S: Final = 2.0
+_STARTS: Final = (b"activating", b"reloading")
 _LOOK: Final = "journalctl -u k3s (or k3s-agent) says more; run the same command again when it is mended"
 
 
@@ -165,7 +166,7 @@ def make_plan(
     """
     settings.check(wish)
     root = machine.root
-    is_running = machine.run(["systemctl", "is-active", "--quiet", wish.unit], {}, timeout=_ASK_S).code == 0
+    is_running = _is_running(machine, wish)
     last = _last(machine)
     findings = (
         *prechecks.look(root, wish.role, is_running=is_running, has_etcd=wish.has_etcd, now=now, not_before=not_before),
@@ -190,6 +191,12 @@ def make_plan(
         gone = removal.plan(root, planned, here.kept, has_cluster=wish.role is Role.SERVER)
         here = replace(here, kept=tuple(path for path in here.kept if path not in gone.files))
     return NodePlan(here, kubernetes, own, wish, findings, before, copies, after, gone, wanted)
+
+
+def _is_running(machine: Machine, wish: Wish) -> bool:
+    """Say whether K3s runs, or is about to: it has its ports by then."""
+    state = machine.run(["systemctl", "is-active", wish.unit], {}, timeout=_ASK_S)
+    return state.code == 0 or state.output.strip() in _STARTS
 
 
 def _for_role(plan: Plan, role: Role) -> Plan:

@@ -252,6 +252,22 @@ def test_a_run_that_was_killed_after_the_binary_is_finished_by_the_next(
     assert not make(whole).is_changed
 
 
+def test_ports_that_k3s_took_before_it_was_ready_are_no_reason_to_refuse_the_next_run(
+    whole: Drops, machine: DirectoryMachine, make: Maker
+) -> None:
+    (machine.root / "not-ready").touch()
+    with pytest.raises(DeployError, match="is not ready") as caught:
+        apply(make(whole), machine)
+    assert str(caught.value.hint).endswith("everything is written, the same command goes on waiting")
+    (machine.root / "run/active-k3s").rename(machine.root / "run/activating-k3s")
+    machine.take_port(6443)
+    (machine.root / "not-ready").unlink()
+
+    apply(make(whole), machine)
+
+    assert not make(whole).is_changed
+
+
 class Hurried(DirectoryMachine):
     """Lets K3s's script run for a second."""
 
