@@ -1,8 +1,8 @@
 """A machine becomes a node of K3s, or one of a later drop: planned and checked whole, then done step by step.
 
 * Nothing is changed before every check has passed: images, digests, disk, ports, clock.
-* A note at the end says what K3s was last started with. So a second run does nothing, and a run that was killed
-  anywhere is finished by the next one.
+* A note says what K3s was last started with, and whether the node was ready then. So a second run does nothing, a run
+  that was killed anywhere is finished by the next one, and one that waited in vain goes on waiting.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from airlift import canonical, fs, limits
 from airlift.canonical import JsonObject
 from airlift.errors import DeployError, StoreError
 from airlift.progress import Progress
-from airlift.site.deploy import datastore, files, k3s, kubectl, prechecks, program, removal, settings, skew
+from airlift.site.deploy import datastore, files, k3s, kubectl, prechecks, program, ready, removal, settings, skew
 from airlift.site.deploy.files import Action, PlannedFile
 from airlift.site.deploy.helmchart import MANIFESTS, PREFIX, SYSTEM
 from airlift.site.deploy.k3s import Plan
@@ -34,7 +34,7 @@ SERVER_ONLY: Final = PurePosixPath("var/lib/rancher/k3s/server")
 _INSTALL_S: Final = 600
 _COMMAND_S: Final = 300
 _ASK_S: Final = 30
-_INTERVAL_S: Final = 2.0
+_READY: Final = "ready"
 _STARTS: Final = (b"activating", b"reloading")
 _LOOK: Final = "journalctl -u k3s (or k3s-agent) says more; run the same command again when it is mended"
 
@@ -72,6 +72,7 @@ class NodePlan:
         after: commands that are run after the last file was written.
         removal: what earlier drops brought and goes when the node is ready.
         started_with: what the note will say.
+        waits: whether K3s was started with it by a run that did not see the node ready.
     """
 
     plan: Plan
@@ -84,6 +85,7 @@ class NodePlan:
     after: tuple[Step, ...]
     removal: Removal
     started_with: JsonObject
+    waits: bool = False
 
     @property
     def files(self) -> tuple[PlannedFile, ...]:
@@ -104,7 +106,8 @@ class NodePlan:
     def is_changed(self) -> bool:
         """Whether there is anything to do."""
         return bool(
-            self.before
+            self.waits
+            or self.before
             or self.after
             or self.removal.files
             or any(item.action is not Action.UNCHANGED for item in self.files)
@@ -190,7 +193,8 @@ def make_plan(
         planned = (*kubernetes.files, *here.files)
         gone = removal.plan(root, planned, here.kept, has_cluster=wish.role is Role.SERVER)
         here = replace(here, kept=tuple(path for path in here.kept if path not in gone.files))
-    return NodePlan(here, kubernetes, own, wish, findings, before, copies, after, gone, wanted)
+    waits = not starts and last.get(_READY) is False
+    return NodePlan(here, kubernetes, own, wish, findings, before, copies, after, gone, wanted, waits)
 
 
 def _is_running(machine: Machine, wish: Wish) -> bool:
@@ -316,7 +320,8 @@ def apply(
     k3s.write(Plan(root, first, (), {}, (), restart=False), progress=progress)
     for step in made.after:
         _run(machine, step, progress, timeout=_INSTALL_S)
-    _wait(machine, made.wish, timeout=timeout, clock=clock, sleep=sleep, progress=progress)
+    _note(made, root, is_ready=False)
+    ready.wait(machine, made.wish, timeout=timeout, clock=clock, sleep=sleep, progress=progress)
     # Not before: K3s would start an upgrade just when it is restarted, and an aborted one waits for a person.
     k3s.write(Plan(root, made.manifests, (), {}, (), restart=False), progress=progress)
     for path in made.removal.manifests:
@@ -325,8 +330,12 @@ def apply(
             _run(machine, step, progress, timeout=_COMMAND_S)
         removal.remove(root, (path, removal.skip_of(path)))
     removal.remove(root, made.removal.rest)
+    _note(made, root, is_ready=True)
+
+
+def _note(made: NodePlan, root: Path, *, is_ready: bool) -> None:
     files.make_directories(root, NOTE.parent)
-    fs.write(files.locate(root, NOTE), canonical.encode(made.started_with), mode=0o600)
+    fs.write(files.locate(root, NOTE), canonical.encode({**made.started_with, _READY: is_ready}), mode=0o600)
 
 
 def _copy(made: NodePlan, root: Path) -> Path:
@@ -351,44 +360,3 @@ def _run(machine: Machine, step: Step, progress: Progress, *, timeout: float) ->
             f"{step} ended with {done.code}: {said}",
             hint=_LOOK,
         )
-
-
-def _wait(
-    machine: Machine,
-    wish: Wish,
-    *,
-    timeout: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-    progress: Progress,
-) -> None:
-    place = machine.root / "proc/sys/kernel/hostname"
-    name = fs.read_bounded(place, limits.NAME).decode("utf-8", "replace").strip().lower()
-    command = kubectl.ask_for_node(name, is_agent=wish.role is Role.AGENT)
-    end = clock() + timeout
-    progress.note(f"waiting for node {name} to be ready")
-    while True:
-        try:
-            done = machine.run(command, {}, timeout=_ASK_S)
-        except LateError as error:
-            # An API server that starts may take a question and not answer it.
-            said = error.message
-        else:
-            if done.code == 0 and _is_ready(done.output):
-                progress.note(f"node {name} is ready")
-                return
-            said = " ".join(done.said.split())[-500:]
-        if clock() >= end:
-            raise DeployError(
-                f"node {name} is not ready after {timeout:.0f} s" + (f": {said}" if said else ""),
-                hint=f"journalctl -u {wish.unit} says why; everything is written, the same command goes on waiting",
-            )
-        sleep(_INTERVAL_S)
-
-
-def _is_ready(data: bytes) -> bool:
-    try:
-        status = json.loads(data)["status"]["conditions"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
-    return any(item.get("type") == "Ready" and item.get("status") == "True" for item in status)

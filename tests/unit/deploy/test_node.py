@@ -268,6 +268,24 @@ def test_ports_that_k3s_took_before_it_was_ready_are_no_reason_to_refuse_the_nex
     assert not make(whole).is_changed
 
 
+def test_a_run_that_waited_in_vain_goes_on_waiting_and_restarts_nothing(
+    whole: Drops, machine: DirectoryMachine, make: Maker
+) -> None:
+    (machine.root / "not-ready").touch()
+    for _ in range(2):
+        with pytest.raises(DeployError, match="is not ready"):
+            apply(make(whole), machine)
+        assert machine.calls == [INSTALL]
+        assert make(whole).is_changed
+    (machine.root / "not-ready").unlink()
+
+    apply(make(whole), machine)
+
+    assert machine.calls == [INSTALL]
+    assert "var/lib/rancher/k3s/server/manifests/airlift-site.yaml" in tree(machine.root)
+    assert not make(whole).is_changed
+
+
 class Hurried(DirectoryMachine):
     """Lets K3s's script run for a second."""
 

@@ -1,0 +1,72 @@
+"""Waiting until a machine is a node that is ready, whatever its API server does meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Final
+
+from airlift import fs, limits
+from airlift.errors import DeployError
+from airlift.progress import Progress
+from airlift.site.deploy import kubectl
+from airlift.site.deploy.machine import LateError, Machine
+from airlift.site.deploy.prechecks import Role
+from airlift.site.deploy.settings import Wish
+
+_ASK_S: Final = 30
+_INTERVAL_S: Final = 2.0
+
+
+def wait(
+    machine: Machine,
+    wish: Wish,
+    *,
+    timeout: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    progress: Progress,
+) -> None:
+    """Wait until the cluster says that the node is ready.
+
+    Args:
+        machine: which.
+        wish: what it is.
+        timeout: how many seconds it has.
+        clock: seconds that only grow.
+        sleep: waits.
+        progress: listener.
+
+    Raises:
+        DeployError: it does not become ready in time.
+    """
+    place = machine.root / "proc/sys/kernel/hostname"
+    name = fs.read_bounded(place, limits.NAME).decode("utf-8", "replace").strip().lower()
+    command = kubectl.ask_for_node(name, is_agent=wish.role is Role.AGENT)
+    end = clock() + timeout
+    progress.note(f"waiting for node {name} to be ready")
+    while True:
+        try:
+            done = machine.run(command, {}, timeout=_ASK_S)
+        except LateError as error:
+            # An API server that starts may take a question and not answer it.
+            said = error.message
+        else:
+            if done.code == 0 and _is_ready(done.output):
+                progress.note(f"node {name} is ready")
+                return
+            said = " ".join(done.said.split())[-500:]
+        if clock() >= end:
+            raise DeployError(
+                f"node {name} is not ready after {timeout:.0f} s" + (f": {said}" if said else ""),
+                hint=f"journalctl -u {wish.unit} says why; everything is written, the same command goes on waiting",
+            )
+        sleep(_INTERVAL_S)
+
+
+def _is_ready(data: bytes) -> bool:
+    try:
+        status = json.loads(data)["status"]["conditions"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return any(item.get("type") == "Ready" and item.get("status") == "True" for item in status)
