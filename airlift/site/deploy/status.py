@@ -120,6 +120,12 @@ def _values(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _state(cluster: Cluster, wanted: Expected, over: Mapping[str, Any] | None, shipped: Shipped) -> State:
+    state = _seen(cluster, wanted, over, shipped)
+    # Lists are read one after the other: an upgrade that began in between has pods, and no revision was there yet.
+    return _seen(cluster, wanted, over, shipped) if state.phase is Phase.DIFFERS else state
+
+
+def _seen(cluster: Cluster, wanted: Expected, over: Mapping[str, Any] | None, shipped: Shipped) -> State:
     release = wanted.release
     secrets = cluster.items("api/v1", "secrets", release.namespace, selector=f"owner=helm,name={release.name}")
     revision = revisions.newest(secrets, release=release.name, namespace=release.namespace)

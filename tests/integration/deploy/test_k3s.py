@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from airlift.site.config import Site
 from airlift.site.deploy.datastore import FOLDER as DATASTORE
@@ -325,3 +326,58 @@ def test_every_kind_of_workload_is_waited_for_and_compared(machine: Machine) -> 
     pods = {item["pod"].removeprefix(f"{SPACE}/kinds-").partition("-")[0] for item in states[name]["containers"]}
     assert pods == {"set", "daemon", "replicas", "pod", "job", "hook"}
     assert len(states[name]["containers"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [("v1.35.9+k3s1", "wrote the datastore of this machine"), ("v1.38.0+k3s1", "a server goes up one minor version")],
+)
+def test_another_minor_version_is_judged_by_what_the_server_itself_says(
+    machine: Machine, version: str, said: str
+) -> None:
+    machine.activate(machine.drop(1, "1.0.0"))
+    machine.deploy()
+    drops = machine.drop(1, "1.0.0")
+    machine.host.add_k3s(drops, version)
+    machine.activate(drops)
+
+    done = machine.host.airlift("deploy", "k3s", "--site", machine.site.root, "--platform", "linux/amd64")
+
+    assert done.returncode == 18
+    assert said in done.stderr
+    assert "v1.36.1+k3s1" in done.stderr
+
+
+def test_status_and_diff_need_no_more_than_to_list(machine: Machine) -> None:
+    machine.activate(machine.drop(1, "1.0.0"))
+    machine.deploy()
+    machine.status()
+    lists = (
+        ("", "secrets,pods"),
+        ("apps", "deployments,replicasets,statefulsets,daemonsets"),
+        ("batch", "jobs,cronjobs"),
+    )
+    rules = [
+        {"apiGroups": [group], "resources": names.split(","), "verbs": ["list"]}
+        for group, names in (*lists, ("helm.cattle.io", "helmcharts,helmchartconfigs"))
+    ]
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "lister"}}
+    machine.host.folder.joinpath("role.json").write_text(json.dumps({**role, "rules": rules}))
+    machine.kubectl("-n", SPACE, "create", "serviceaccount", "lister")
+    token = machine.kubectl("-n", SPACE, "create", "token", "lister").strip()
+    config = yaml.safe_load(machine.place("etc/rancher/k3s/k3s.yaml").read_text())
+    config["users"][0]["user"] = {"token": token}
+    own = machine.host.folder / "lister.yaml"
+    own.write_text(yaml.safe_dump(config))
+    asked = ["--site", machine.site.root, "--kubeconfig", own]
+
+    refused = machine.host.airlift("deploy", "status", *asked, "--timeout", "0")
+    machine.kubectl("apply", "-f", str(machine.host.folder / "role.json"))
+    machine.kubectl(
+        "create", "clusterrolebinding", "lister", "--clusterrole=lister", f"--serviceaccount={SPACE}:lister"
+    )
+    allowed = [machine.host.airlift("deploy", verb, *asked) for verb in ("status", "diff")]
+
+    assert refused.returncode == 18
+    assert "Error from server (Forbidden)" in refused.stderr
+    assert [item.returncode for item in allowed] == [0, 0], "".join(item.stderr for item in allowed)

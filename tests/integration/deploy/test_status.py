@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airlift.cli import deploy_running
 from airlift.cli.main import run
 from airlift.site import drops as kept
 from airlift.site.config import Site
+from airlift.site.deploy import kubectl
+from airlift.site.deploy import status as releases
+from airlift.site.deploy.cluster import Cluster
 from tests import components
 from tests.support.charts import chart
 from tests.support.cli import environment
@@ -308,6 +314,34 @@ def test_an_upgrade_that_comes_while_status_waits_is_seen(site: Site, drops: Dro
     assert process.returncode == 0, err
     assert json.loads(out)["releases"][0]["phase"] == "ready"
     assert "vision/web: outdated; revision 1, deployed, has other values: a" in said
+
+
+@dataclass
+class Moving:
+    """A cluster that changes just before its pods are listed for the first time."""
+
+    inner: Cluster
+    changes: list[Callable[[], None]]
+
+    def items(self, group: str, plural: str, namespace: str, *, selector: str = "") -> list[dict[str, Any]]:
+        if plural == "pods" and self.changes:
+            self.changes.pop()()
+        return self.inner.items(group, plural, namespace, selector=selector)
+
+
+def test_pods_of_an_upgrade_that_begins_between_two_lists_are_no_difference(site: Site, drops: Drops, api: Api) -> None:
+    deployed(api, f"docker.io/library/app@{digest_of(drops, APP)}")
+
+    def begin() -> None:
+        api.helm_release(3, "pending-upgrade", record(site_chart("1.3.0"), VALUES))
+        api.deployment("web", {"app": ("docker.io/library/app:3", f"docker.io/library/app@{STRANGE}")})
+
+    cluster = kubectl.find(os.environ, api.kubeconfig)
+    wanted, shipped = deploy_running.of_drops(site)
+    (state,) = releases.look(Moving(cluster, [begin]), wanted, shipped)
+
+    assert state.phase is releases.Phase.OUTDATED
+    assert state.waiting == ("revision 3, pending-upgrade, has another chart: version 1.3.0",)
 
 
 def test_values_that_a_helm_chart_config_puts_over_the_drops_are_expected(
