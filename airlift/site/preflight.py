@@ -109,6 +109,9 @@ class Flight:
     is_late: bool = field(default=False, init=False)
     """Whether the import would only complete an older drop (`airlift.site.kept.is_late`): then no name moves."""
 
+    is_pinned: bool = field(default=True, init=False)
+    """Whether trust.json could be compared with the pin in the journal: by another one nothing is opened."""
+
     def run(self) -> list[Finding]:
         """Look at everything, and return what was found; the gravest is the first error.
 
@@ -144,6 +147,7 @@ class Flight:
                 is_here = known is not None and known.state == READY
                 is_mendable = known is not None and is_here and not is_whole(self.site, journal, known)
         except StoreError as error:
+            self.is_pinned = False
             yield _error("journal", error)
             return
         trust = self.site.trust
@@ -205,6 +209,8 @@ class Flight:
 
     def _identity(self, reader: BundleReader) -> tuple[Opened | None, list[Finding]]:
         path = self.site.identity
+        if not self.is_pinned:
+            return None, []
         try:
             verified = Gate(_any_sequence(self.site.trust), now=None).admit(reader.envelope, reader.roots)
         except AirliftError:

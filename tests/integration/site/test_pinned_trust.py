@@ -99,7 +99,8 @@ def test_no_command_works_with_another_trust_file_where_the_pin_is_lost_with_the
     assert not any((tmp_path / name).exists() for name in ("www", "node"))
     assert (site.journal_path.read_bytes() if site.journal_path.exists() else None) == left
     if verb[0] == "preflight":
-        assert "journal" in ran.out
+        assert "\nerror    journal: " in ran.out
+        assert "identity" not in ran.out
     else:
         assert f"the journal {site.journal_path}" in ran.err
     assert "signed by" not in ran.out + ran.err
