@@ -68,7 +68,8 @@ def find(site: Site, release: str) -> Drop:
     if not found:
         raise UsageError(
             f"no drop {release!r} at {site.root}",
-            hint=f"see airlift drops list; {_SHORTEST} or more digits of the release, or CHANNEL/SEQUENCE, are enough",
+            hint=f"see airlift drops list; {_SHORTEST} or more digits of the release, or CHANNEL/SEQUENCE, are enough;"
+            " airlift site log says which were pruned",
         )
     if len(found) > 1:
         raise UsageError(f"{release!r} is the beginning of {len(found)} releases", hint="give more digits")

@@ -67,6 +67,8 @@ def test_three_months_one_taken_back_and_one_pruned_are_all_told(site: Site, tmp
     assert lines[1].endswith(f"  imported      stable/1  {releases[1]}  signed by ann")
     assert lines[-2].endswith(f"  pruned        stable/1  {releases[1]}")
     assert lines[0].endswith(f"  trust pinned  {site.trust.fingerprint}")
+    ran = airlift("drops", "show", *at, "stable/1", home=tmp_path)
+    assert (ran.code, "airlift site log says which were pruned" in ran.err) == (2, True)
     last = ok("site", "log", *at, "--json", home=tmp_path).json["entries"][-1]
     assert last["time"].startswith("20")
     assert lines[-1] == f"11 entries, digest {last['digest']}"
