@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -123,11 +124,10 @@ def push(bundle: Path, target: Reference, client: RegistryClient, progress: Prog
     with fs.guarded("reading"):
         layer = oras.oci.NewLayer(str(bundle), BUNDLE_TYPE)
     layer["annotations"] = {oci.TITLE: bundle.name}
-    progress.start("pushing", size)
     with delivering(client.registry):
         auth = client.scope(f"repository:{target.repository}:pull,push")
         library = _Oras(client, auth, str(target), progress)
-        _upload(library, bundle, layer, target)
+        _upload(library, bundle, layer, target, begin=lambda: progress.start("pushing", size))
         config = oci.describe(oci.EMPTY_CONFIG, CONFIG_TYPE)
         client.push_blob(target.repository, config.digest, config.size, lambda: (oci.EMPTY_CONFIG,))
         manifest = oras.oci.NewManifest()
@@ -142,11 +142,14 @@ def push(bundle: Path, target: Reference, client: RegistryClient, progress: Prog
     return library.manifest_digest
 
 
-def _upload(library: _Oras, bundle: Path, layer: dict[str, Any], target: Reference) -> None:
-    """Upload the file; a connection that broke spoils an upload, so it begins again."""
+def _upload(
+    library: _Oras, bundle: Path, layer: dict[str, Any], target: Reference, *, begin: Callable[[], None]
+) -> None:
+    """Upload the file; a connection that broke spoils an upload, so it begins again, and is told to."""
     retries = library._client.http.settings.retries  # noqa: SLF001 - our own subclass
     failures = 0
     while True:
+        begin()
         try:
             with fs.guarded("reading"):
                 library.upload_blob(

@@ -18,7 +18,7 @@ from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpSettings
 from airlift.transport.registry import RegistryClient
 from tests.support.folders import SharedFolder
-from tests.support.registry import Registry, cut, lie, refuse, running_front, running_registry
+from tests.support.registry import Fault, FrontHandler, Registry, cut, lie, refuse, running_front, running_registry
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "tls+login"])
@@ -105,6 +105,37 @@ def test_a_broken_piece_begins_the_upload_again(tmp_path: Path, bundle: Path) ->
         client = RegistryClient(front.host, http=HttpClient(HttpSettings(), sleep=lambda _: None))
         bundles.push(bundle, bundles.address(f"oci://{front.host}/d/v:7"), client, Silent())
         assert client_of(registry).manifest("d/v", "7").layers[0].digest == digests.of(bundle.read_bytes())
+
+
+class Counting(Silent):
+    """Counts as a bar does."""
+
+    def __init__(self) -> None:
+        self.now = self.total = 0
+
+    def start(self, label: str, total: int, *, unit: str = "B") -> None:
+        self.now, self.total = 0, total
+
+    def advance(self, amount: int) -> None:
+        self.now += amount
+
+
+def test_an_upload_that_begins_again_is_counted_from_its_beginning(tmp_path: Path, bundle: Path) -> None:
+    with running_registry(tmp_path / "r") as registry, running_front(registry) as front:
+
+        def refuse_the_second(handler: FrontHandler) -> bool:
+            if len([item for item in front.asked if item.method == "PATCH"]) != 2:
+                return False
+            handler.body()
+            handler.answer(503)
+            return True
+
+        front.faults.append(Fault(refuse_the_second, method="PATCH"))
+        client = RegistryClient(front.host, http=HttpClient(HttpSettings(), sleep=lambda _: None))
+        counted = Counting()
+        bundles.push(bundle, bundles.address(f"oci://{front.host}/d/v:7"), client, counted)
+        assert len([item for item in front.asked if item.method == "PATCH"]) == 4
+        assert counted.now == counted.total == bundle.stat().st_size
 
 
 def test_a_read_only_registry_is_refused_in_its_own_words(tmp_path: Path, bundle: Path) -> None:
