@@ -24,6 +24,9 @@ is-active)
     test -e "$ROOT/run/activating-$2" && echo activating
     test -e "$ROOT/run/active-$2" && echo active && exit 0
     exit 3 ;;
+show)
+    test -e "$ROOT/run/ends-at-once" && echo auto-restart || echo start
+    exit 0 ;;
 stop) rm -f "$ROOT/run/active-$2" ;;
 esac
 echo "systemctl $*" >> "$ROOT/calls"

@@ -200,7 +200,11 @@ def make_plan(
 def _is_running(machine: Machine, wish: Wish) -> bool:
     """Say whether K3s runs, or is about to: it has its ports by then."""
     state = machine.run(["systemctl", "is-active", wish.unit], {}, timeout=_ASK_S)
-    return state.code == 0 or state.output.strip() in _STARTS
+    if state.code == 0 or state.output.strip() not in _STARTS:
+        return state.code == 0
+    # One that ends at once is about to be started again, too, and perhaps because others have its ports.
+    inner = machine.run(["systemctl", "show", "--property=SubState", "--value", wish.unit], {}, timeout=_ASK_S)
+    return inner.output.strip() != b"auto-restart"
 
 
 def _for_role(plan: Plan, role: Role) -> Plan:

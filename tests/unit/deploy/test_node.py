@@ -262,6 +262,10 @@ def test_ports_that_k3s_took_before_it_was_ready_are_no_reason_to_refuse_the_nex
     (machine.root / "run/active-k3s").rename(machine.root / "run/activating-k3s")
     machine.take_port(6443)
     (machine.root / "not-ready").unlink()
+    (machine.root / "run/ends-at-once").touch()
+    with pytest.raises(DeployError, match=r"ports: taken: 6443/tcp \(the API server\)$"):
+        make(whole)
+    (machine.root / "run/ends-at-once").unlink()
 
     apply(make(whole), machine)
 
