@@ -47,6 +47,7 @@ class Revision:
         description: Helm's own words.
         workloads: what its manifest and hooks name.
         hooks: those of `workloads` that are hooks: nobody waits for them, they may be gone.
+        fleeting: those of `workloads` that Kubernetes removes some time after their end: Jobs with a time to live.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Revision:
     description: str
     workloads: tuple[Workload, ...]
     hooks: frozenset[Workload]
+    fleeting: frozenset[Workload]
 
 
 def newest(secrets: Iterable[Mapping[str, Any]], *, release: str, namespace: str) -> Revision | None:
@@ -72,9 +74,10 @@ def newest(secrets: Iterable[Mapping[str, Any]], *, release: str, namespace: str
     subject = f"release {release}, revision {number}"
     record = _decode(secret, subject)
     manifest, hooks = record.get("manifest"), record.get("hooks")
-    main = tuple(_workloads(manifest, namespace, subject))
+    found = dict(_workloads(manifest, namespace, subject))
+    main = tuple(found)
     hooked = [item.get("manifest") for item in hooks if isinstance(item, dict)] if isinstance(hooks, list) else []
-    extra = frozenset(found for text in hooked for found in _workloads(text, namespace, subject)) - frozenset(main)
+    extra = frozenset(item for text in hooked for item, _ in _workloads(text, namespace, subject)) - frozenset(main)
     return Revision(
         number,
         # The label and not the record: Helm changes both, and the label is what an operator sees.
@@ -84,6 +87,7 @@ def newest(secrets: Iterable[Mapping[str, Any]], *, release: str, namespace: str
         " ".join(str(at(record, "info", "description") or "").split())[:500],
         (*main, *sorted(extra)),
         extra,
+        frozenset(item for item, is_fleeting in found.items() if is_fleeting),
     )
 
 
@@ -107,7 +111,8 @@ def _decode(secret: Mapping[str, Any], subject: str) -> dict[str, Any]:
     return value
 
 
-def _workloads(manifest: object, namespace: str, subject: str) -> Iterator[Workload]:
+def _workloads(manifest: object, namespace: str, subject: str) -> Iterator[tuple[Workload, bool]]:
+    """Yield what makes pods, and whether it goes by itself."""
     if not isinstance(manifest, str):
         return
     try:
@@ -117,4 +122,5 @@ def _workloads(manifest: object, namespace: str, subject: str) -> Iterator[Workl
     for document in documents:
         kind, name = at(document, "kind"), at(document, "metadata", "name")
         if kind in WORKLOADS and isinstance(name, str):
-            yield Workload(str(kind), str(at(document, "metadata", "namespace") or namespace), name)
+            found = Workload(str(kind), str(at(document, "metadata", "namespace") or namespace), name)
+            yield found, kind == "Job" and at(document, "spec", "ttlSecondsAfterFinished") is not None

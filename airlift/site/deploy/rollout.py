@@ -64,6 +64,10 @@ class Objects:
             for item in items
         }
 
+    def __contains__(self, workload: Workload) -> bool:
+        """Whether it is there."""
+        return workload in self._found
+
     def missing_for(self, workload: Workload) -> str | None:
         """Say what a workload waits for, or None when it is there and ready."""
         item = self._found.get(workload)

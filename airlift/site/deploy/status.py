@@ -141,7 +141,8 @@ def _seen(cluster: Cluster, wanted: Expected, over: Mapping[str, Any] | None, sh
         return State(release, Phase.FAILED, revision, (revision.description or "Helm does not say why",), containers)
     if revision.status != "deployed":
         return State(release, Phase.PENDING, revision, (f"Helm says {revision.status}",), containers)
-    missing = (objects.missing_for(item) for item in revision.workloads if item not in revision.hooks)
+    gone = {item for item in revision.fleeting if item not in objects}
+    missing = (objects.missing_for(item) for item in revision.workloads if item not in revision.hooks | gone)
     waiting = [item for item in missing if item is not None]
     waiting += [f"{item.container.pod}: {item.container.name} has not started" for item in containers if _early(item)]
     if any(item.problem is not None for item in containers):

@@ -392,6 +392,26 @@ def test_a_release_that_is_not_ready_says_which_images_keep_it(
     assert drops.artifacts
 
 
+def test_a_job_that_kubernetes_removed_after_its_end_is_not_waited_for(
+    site: Site, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = "{ttlSecondsAfterFinished: 9, template: {spec: {restartPolicy: Never, containers: []}}}"
+    text = f"apiVersion: batch/v1\nkind: Job\nmetadata: {{name: j}}\nspec: {job}\n"
+    archive = site_chart("1.2.0", **{"templates/job.yaml": text})
+    drops = Drops(site.store)
+    drops.image(APP, b"app")
+    drops.chart("site", "1.2.0", [APP], archive=archive)
+    drops.release("site", namespace="vision", release="web", v=VALUES.encode())
+    activate(site, drops)
+    api.helm_release(1, "deployed", record(archive, VALUES))
+    api.deployment("web", {"app": (APP, f"docker.io/library/app@{digest_of(drops, APP)}")})
+
+    assert status(site, api) == 0
+    api.put("Job", "j", spec={}, status={"active": 1})
+    assert status(site, api) == 18
+    assert "vision/web is rolling: Job vision/j: it is not complete" in capsys.readouterr().err
+
+
 def test_drops_without_releases_ask_no_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site = make_site(tmp_path / "bare")
     drops = Drops(site.store)

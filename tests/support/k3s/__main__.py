@@ -1,8 +1,8 @@
-"""Runs a K3s put together from its parts: ``python -m tests.support.k3s HOME``, from this repository's directory.
+"""Runs a K3s put together from its parts: ``python -m tests.support.k3s HOME [PARENT]``, from this repository's directory.
 
 It prints the variables of the tests of a real node when the node is ready. SIGHUP restarts K3s, SIGUSR1 stops it, as
-``systemctl`` does; SIGTERM ends it all, and so does the end of what started it. What it does is in ``HOME/state``: ``starting``, ``ready`` or ``stopped``, with
-the count of the signals that it has followed.
+``systemctl`` does. SIGTERM ends it all, and so does the end of the process PARENT (what started it). What it does is in
+``HOME/state``: ``starting``, ``ready`` or ``stopped``, with the count of the signals that it has followed.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class _Unit:
                 self.say("ready")
 
 
-def main(home: Path) -> None:
+def main(home: Path, parent: int) -> None:
     """Run until SIGTERM."""
-    unit, parent = _Unit(home / "state"), os.getppid()
+    unit = _Unit(home / "state")
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, unit.hear)
     try:
@@ -79,4 +79,4 @@ def main(home: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else os.getppid())

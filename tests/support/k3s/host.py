@@ -35,7 +35,7 @@ done
 mkdir -p "$ROOT/usr/local/bin"
 mount --bind "$ROOT/usr/local/bin" /usr/local/bin
 echo mounted
-exec sleep 100000
+exec cat
 """
 _WAIT = """\
 count() { cut -d " " -f 2 <"$STATE"; }
@@ -138,10 +138,12 @@ def host(lent: Lent, folder: Path) -> Iterator[Host]:
     keeper = subprocess.Popen(
         [*lent.enter, str(components.require("unshare")), "--mount", "/bin/sh", "-c", _MOUNTS],
         env=_environment(lent, folder),
+        stdin=subprocess.PIPE,  # its end is the end of what keeps the mounts
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+    assert keeper.stdin is not None
     assert keeper.stdout is not None
     try:
         said = keeper.stdout.readline()
@@ -152,6 +154,6 @@ def host(lent: Lent, folder: Path) -> Iterator[Host]:
         (folder / "bin/systemctl").chmod(0o755)
         yield made
     finally:
-        keeper.kill()
+        keeper.stdin.close()
         keeper.wait()
         keeper.stdout.close()

@@ -6,6 +6,7 @@ It goes with all that is in it, so nothing is put back.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -82,7 +83,7 @@ def running_k3s(home: Path) -> Iterator[Lent]:
     _require_all()
     with (home / "log").open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.k3s", str(home)],
+            [sys.executable, "-m", "tests.support.k3s", str(home), str(os.getpid())],
             cwd=components.ROOT,
             stdin=subprocess.DEVNULL,
             stdout=stream,
