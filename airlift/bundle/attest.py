@@ -9,6 +9,9 @@ from typing import Final
 from airlift.bundle import layout
 from airlift.errors import BundleError, UsageError
 
+SBOM: Final = "sbom.cdx.json"
+"""The file with the drop's SBOM (CycloneDX, JSON)."""
+
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 

@@ -15,9 +15,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from airlift import __version__, digest, fs, limits, oci
+from airlift.bundle import attest
 from airlift.bundle.layout import Member, PayloadPlan, is_blob
 from airlift.bundle.writer import BundleWriter, MemberSink, check_request
 from airlift.connected.resolver import SOURCES
@@ -29,8 +30,6 @@ from airlift.lock import Lock, LockedBlob
 from airlift.store import BlobWriter, Store
 from airlift.trust.keys import Recipient, Signer
 from airlift.trust.signing import Release
-
-SBOM: Final = "sbom.cdx.json"
 
 _PARALLEL = 4
 
@@ -155,14 +154,14 @@ def build(
             sequence=sequence,
             issued=issued,
             expires=expires,
-            attest_files={SBOM: report},
+            attest_files={attest.SBOM: report},
             signers=signers,
             recipients=recipients,
         )
     if reports is not None:
         with fs.guarded("creating"):
             reports.mkdir(parents=True, exist_ok=True)
-        fs.write(reports / SBOM, report)
+        fs.write(reports / attest.SBOM, report)
     return Built(release, layout.content_id, output.stat().st_size, len(blobs))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from airlift.bundle import attest
 from airlift.errors import AirliftError, BundleError, IntegrityError, StoreError
 from airlift.site import contents, kept
 from airlift.site.changes import Change, changes, with_sizes
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from airlift.artifact import Artifact
     from airlift.site.config import Site
     from airlift.site.journal import Drop
-
-SBOM: Final = "sbom.cdx.json"
 
 
 def show(site: Site, release: str) -> Mapping[str, Any]:
@@ -76,7 +75,7 @@ def sbom(site: Site, release: str) -> bytes:
     drop = find(site, release)
     refuse_incomplete(drop)
     try:
-        return kept.attested(site, drop.release, SBOM)
+        return kept.attested(site, drop.release, attest.SBOM)
     except (BundleError, IntegrityError, StoreError) as error:
         error.hint = error.hint or "airlift check --site DIR --repair BUNDLE with the bundle of that drop"
         raise
