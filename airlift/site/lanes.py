@@ -102,7 +102,11 @@ class _Place:
         self.leave()
 
     def leave(self) -> None:
-        """Let another one send; safe to repeat."""
+        """Let another one send; safe to repeat.
+
+        What has to be sent once more is sent without a place: while it waited for one, those that have the places could
+        be waiting for it (`airlift.site.patience`).
+        """
         if self._is_held:
             self._is_held = False
             self._places.release()
