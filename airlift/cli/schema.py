@@ -10,7 +10,7 @@ import click
 
 from airlift.cli import console
 from airlift.manifest import Manifest
-from airlift.site.config import SiteConfig
+from airlift.site.site_yaml import SiteConfig
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

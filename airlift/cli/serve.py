@@ -12,9 +12,10 @@ import click
 from airlift.cli import console, environment, options
 from airlift.errors import UsageError
 from airlift.site import kept
-from airlift.site.config import load_site, split_listen
+from airlift.site.config import load_site
 from airlift.site.server import tls
 from airlift.site.server.app import GRACE_S, serve
+from airlift.site.site_yaml import split_listen
 
 
 @click.command()

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from airlift.cli import console, environment, options, site_log, site_recover, site_robot, site_trust
 from airlift.errors import UsageError
-from airlift.site.config import DEFAULT_LISTEN, RegistryConfig, SiteConfig, TlsConfig, init_site
+from airlift.site.config import init_site
+from airlift.site.site_yaml import DEFAULT_LISTEN, RegistryConfig, SiteConfig, TlsConfig
 from airlift.trust import keys
 from airlift.trust.roots import load_trust
 

@@ -9,7 +9,8 @@ from types import FrameType
 
 import pytest
 
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
+from airlift.site.site_yaml import RegistryConfig
 from tests.support import real_harbor
 from tests.support.harbor import ROBOT, SECRET, Harbor, running_harbor
 from tests.support.real_harbor import HarborUnderTest

@@ -15,7 +15,7 @@ import requests
 
 from airlift.artifact import Artifact
 from airlift.errors import IntegrityError
-from airlift.site.config import RegistryConfig
+from airlift.site.site_yaml import RegistryConfig
 from tests.components import require
 from tests.support import mirrors
 from tests.support.chart_servers import helm

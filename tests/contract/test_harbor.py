@@ -14,8 +14,9 @@ from airlift.digest import of as digest_of
 from airlift.errors import DeliveryError
 from airlift.progress import Silent
 from airlift.site import drops, repair
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.oci_listing import blobs_of
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.credentials import Credentials
 from airlift.transport.harbor import HarborClient
 from airlift.transport.http import HttpClient

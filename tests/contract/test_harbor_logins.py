@@ -13,7 +13,8 @@ import pytest
 from airlift import limits
 from airlift.digest import of as digest_of
 from airlift.errors import DeliveryError, PartialDeliveryError
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.harbor_login import Meaning, RefusedError
 from tests.components import ROOT
 from tests.support.cli import Ran, airlift

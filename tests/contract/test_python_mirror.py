@@ -18,7 +18,7 @@ from requests.compat import urljoin
 
 from airlift.errors import DeliveryError, IntegrityError
 from airlift.site import drops
-from airlift.site.config import IndexConfig
+from airlift.site.site_yaml import IndexConfig
 from tests.components import require
 from tests.support import mirrors
 from tests.support.devpi import PASSWORD, USER, Devpi

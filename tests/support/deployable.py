@@ -7,11 +7,12 @@ from pathlib import Path
 from airlift import digest
 from airlift.artifact import Artifact, Kind
 from airlift.oci import Descriptor
-from airlift.site.config import RegistryConfig, Site, SiteConfig, init_site
+from airlift.site.config import Site, init_site
 from airlift.site.journal import STAGING, Drop, Journal
 from airlift.site.listing import Listing
 from airlift.site.mirrors import models
 from airlift.site.oci_listing import oci_listing
+from airlift.site.site_yaml import RegistryConfig, SiteConfig
 from airlift.trust import keys
 from airlift.trust.roots import dump_trust, make_trust
 from tests.support.drops import Drops

@@ -18,8 +18,9 @@ from airlift.kinds import charts, models, wheels
 from airlift.kinds.models import ModelFile
 from airlift.oci import Descriptor
 from airlift.progress import Progress, Silent
-from airlift.site.config import IndexConfig, RegistryConfig, Site, SiteConfig, init_site
+from airlift.site.config import Site, init_site
 from airlift.site.importer import Imported, import_bundle
+from airlift.site.site_yaml import IndexConfig, RegistryConfig, SiteConfig
 from airlift.trust.keys import write_key
 from airlift.trust.roots import dump_trust
 from airlift.trust.signing import Release

@@ -14,7 +14,7 @@ from airlift.artifact import Artifact, DropConfig, Kind
 from airlift.errors import DeployError, IntegrityError, StoreError
 from airlift.oci import Platform
 from airlift.progress import Progress
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.deploy import k3s, moved, skew
 from airlift.site.deploy.blobs import BlobSource, FirstOf, StoreBlobs
 from airlift.site.deploy.k3s import Plan
@@ -25,6 +25,7 @@ from airlift.site.drops import active_drops, list_drops, load_drop
 from airlift.site.journal import READY, Drop
 from airlift.site.mirror import place_of
 from airlift.site.mirrors import images
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.settings import HttpSettings
 
 CA_FOLDER: Final = PurePosixPath("etc/rancher/k3s")
@@ -166,12 +167,13 @@ def endpoint(site: Site) -> Endpoint:
     parts = urlsplit(registry.url)
     ca = site.at(registry.ca)
     certificates = None if ca is None else fs.read_bounded(ca, limits.DOCUMENT)
+    account = None if registry.pull == "anonymous" else registry.pull or registry
     return Endpoint(
         f"{parts.scheme}://{parts.netloc}/v2",
         ca_path=None if certificates is None else _ca_path(certificates),
         ca=certificates,
-        username=registry.username,
-        password=site.password(registry) if registry.username is not None else None,
+        username=None if account is None else account.username,
+        password=None if account is None or account.username is None else site.password(account),
         place=registry.repository,
     )
 

@@ -17,11 +17,12 @@ from aiohttp import web
 
 from airlift.errors import AirliftError
 from airlift.site.catalog import Catalog
-from airlift.site.config import Site, split_listen
+from airlift.site.config import Site
 from airlift.site.server import charts, content, files, images, models, wheels
 from airlift.site.server.settled import settled
 from airlift.site.server.tls import Certificate
 from airlift.site.server.under_way import UnderWay
+from airlift.site.site_yaml import split_listen
 
 _LOG: Final = logging.getLogger("airlift.serve")
 GRACE_S: Final = 30

@@ -15,7 +15,8 @@ from airlift import oci
 from airlift.cli.main import run
 from airlift.digest import of as digest_of
 from airlift.progress import Silent
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
+from airlift.site.site_yaml import RegistryConfig
 from airlift.store import Store
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient

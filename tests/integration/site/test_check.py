@@ -17,8 +17,9 @@ from airlift.digest import of as digest_of
 from airlift.errors import DeliveryError, UsageError
 from airlift.progress import Silent
 from airlift.site import drops, repair
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.inspection import Finding, Place
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.settings import HttpSettings
 from tests.support.bundles import NOW
 from tests.support.cli import airlift

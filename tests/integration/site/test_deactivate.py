@@ -11,8 +11,9 @@ from airlift.errors import PolicyError, UsageError
 from airlift.progress import Silent
 from airlift.site import drops, repair, retention
 from airlift.site.catalog import Catalog
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.listing import Service
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings

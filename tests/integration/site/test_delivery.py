@@ -18,8 +18,9 @@ from airlift.cli.exit import code_of
 from airlift.errors import DeliveryError, IntegrityError, PartialDeliveryError
 from airlift.progress import Silent
 from airlift.site import drops, repair
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.importer import import_bundle
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.settings import HttpSettings
 from tests.components import require_root
 from tests.support.bundles import NOW, archive, craft

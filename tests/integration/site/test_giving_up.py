@@ -10,7 +10,8 @@ from airlift.digest import of as digest_of
 from airlift.errors import PartialDeliveryError, UsageError
 from airlift.progress import Silent
 from airlift.site import drops, recovery, repair, retention
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.settings import HttpSettings
 from tests.support.cli import airlift
 from tests.support.registry import refuse, running_front, running_registry

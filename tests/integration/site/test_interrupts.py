@@ -16,8 +16,9 @@ import pytest
 from airlift.errors import DeliveryError
 from airlift.progress import Silent
 from airlift.site import drops
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.importer import import_bundle
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.settings import HttpSettings
 from tests.support.bundles import NOW
 from tests.support.cli import environment

@@ -21,7 +21,7 @@ import requests
 
 from airlift import digest as digests
 from airlift import limits, oci
-from airlift.site.config import RegistryConfig
+from airlift.site.site_yaml import RegistryConfig
 from tests.support.cli import ROOT
 from tests.support.killed_imports import IMAGES
 from tests.support.registry import running_registry

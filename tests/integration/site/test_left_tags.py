@@ -11,8 +11,8 @@ import pytest
 from airlift.errors import PartialDeliveryError
 from airlift.progress import Silent
 from airlift.site import drops
-from airlift.site.config import RegistryConfig
 from airlift.site.recovery import recover
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings

@@ -10,7 +10,8 @@ import pytest
 
 from airlift.progress import Silent
 from airlift.site import drops
-from airlift.site.config import IndexConfig, Site
+from airlift.site.config import Site
+from airlift.site.site_yaml import IndexConfig
 from tests.support.cli import airlift, ok
 from tests.support.devpi import PASSWORD, USER, Devpi
 from tests.support.indexes import make_wheel, metadata_of

@@ -12,8 +12,9 @@ import pytest
 from airlift.errors import DeliveryError, PartialDeliveryError
 from airlift.progress import Silent
 from airlift.site import drops, repair
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.inspection import FROM_STORE, Finding
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.settings import HttpSettings
 from tests.support.bundles import NOW
 from tests.support.charts import chart

@@ -17,8 +17,9 @@ from airlift.digest import of as digest_of
 from airlift.errors import BundleError, PolicyError
 from airlift.progress import Silent
 from airlift.site import preflight
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.preflight import Finding, Severity
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.settings import HttpSettings
 from airlift.trust.keys import write_key
 from tests.components import require_root

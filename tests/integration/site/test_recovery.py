@@ -11,8 +11,9 @@ from airlift.digest import of as digest_of
 from airlift.errors import IntegrityError, PolicyError, StoreError, TrustError, UsageError
 from airlift.progress import Silent
 from airlift.site import drops, recovery, repair, retention
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.preflight import Flight
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings

@@ -14,7 +14,8 @@ from airlift import oci
 from airlift.digest import Digest
 from airlift.progress import Silent
 from airlift.site import repair, retention
-from airlift.site.config import RegistryConfig, Site, load_site
+from airlift.site.config import Site, load_site
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.http import HttpSettings
 from airlift.transport.registry import fallback_tag
 from tests.integration.site.test_referrers import APP, client_of, referrer

@@ -13,7 +13,8 @@ from airlift.artifact import Artifact
 from airlift.digest import Digest
 from airlift.progress import Silent
 from airlift.site import repair
-from airlift.site.config import RegistryConfig, load_site
+from airlift.site.config import load_site
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.http import HttpClient, HttpSettings
 from airlift.transport.push import delivering
 from airlift.transport.registry import RegistryClient, fallback_tag

@@ -14,7 +14,8 @@ from airlift.digest import Digest
 from airlift.errors import DeliveryError, PartialDeliveryError
 from airlift.progress import Silent
 from airlift.site import drops, repair, retention
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient, fallback_tag
 from airlift.transport.settings import HttpSettings

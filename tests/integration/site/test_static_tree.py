@@ -19,9 +19,10 @@ from airlift.errors import PolicyError, StoreError, UsageError
 from airlift.manifest import Chart, Target
 from airlift.progress import Silent
 from airlift.site import drops
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.site.mirrors import charts, models, wheels
+from airlift.site.site_yaml import RegistryConfig
 from airlift.site.static_tree import export
 from tests.components import require_root
 from tests.support.catalog import carry as carry_chart

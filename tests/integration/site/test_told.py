@@ -9,7 +9,8 @@ import pytest
 
 from airlift.digest import of as digest_of
 from airlift.progress import Silent
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings

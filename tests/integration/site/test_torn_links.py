@@ -10,8 +10,9 @@ import pytest
 from airlift.errors import DeliveryError
 from airlift.progress import Silent
 from airlift.site import repair
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.inspection import Finding
+from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.http import HttpSettings
 from airlift.transport.registry import fallback_tag
 from tests.integration.site.test_referrers import APP, client_of, shipped

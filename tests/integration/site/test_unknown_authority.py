@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from airlift.errors import StoreError
-from airlift.site.config import IndexConfig, RegistryConfig
+from airlift.site.site_yaml import IndexConfig, RegistryConfig
 from airlift.transport.settings import HttpSettings
 from tests.components import require, require_root
 from tests.support.cli import airlift, ok

@@ -13,8 +13,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from airlift.progress import Silent
 from airlift.site import retention
 from airlift.site.catalog import Catalog
-from airlift.site.config import RegistryConfig, Site
+from airlift.site.config import Site
 from airlift.site.server.app import make_app
+from airlift.site.site_yaml import RegistryConfig
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
 APP = "docker.io/library/app"

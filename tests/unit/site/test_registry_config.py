@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from airlift.site.config import RegistryConfig
+from airlift.site.site_yaml import RegistryConfig
 
 PATH = "docker.io/library/deep/redis"
 
