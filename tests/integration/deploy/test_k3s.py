@@ -23,6 +23,8 @@ from tests.support.k3s.machine import IMAGE, KINDS, SPACE, TEMPLATE, TWIN, Machi
 from tests.support.servers import free_port
 from tests.support.serving import serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def machine(k3s: Lent, shared_folder: SharedFolder) -> Iterator[Machine]:
