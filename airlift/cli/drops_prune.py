@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from airlift import canonical, fs
+from airlift import canonical, fs, limits
 from airlift.cli import console, environment, options
 from airlift.errors import UsageError
 from airlift.site import drops, retention
@@ -92,6 +92,8 @@ def _tell(done: Plan, names: Mapping[str, str], *, is_done: bool) -> None:
 
 
 def _is_plan(path: Path) -> bool:
+    if path.stat().st_size > limits.LOCK:
+        return False
     try:
         retention.read_plan(path)
     except UsageError:

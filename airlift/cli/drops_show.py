@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from airlift import fs
+from airlift import fs, limits
 from airlift.cli import console, options
 from airlift.cli.drop_lines import change_line, line
 from airlift.site import drop_facts, drops
@@ -45,6 +46,7 @@ def sbom(folder: Path, release: str, output: Path | None) -> None:
     if output is None:
         console.answer(data.decode(errors="replace"))
     else:
+        options.refuse_to_replace(output, _is_sbom, "SBOM")
         fs.write(output, data)
 
 
@@ -64,6 +66,16 @@ def diff(folder: Path, old: str, new: str, as_json: bool) -> None:
             console.answer(change_line(item))
         if not changed:
             console.say(f"clients see no difference: {console.count(len(found), 'name')}, all with the same content")
+
+
+def _is_sbom(path: Path) -> bool:
+    if path.stat().st_size > limits.INDEX_DOCUMENT:
+        return False
+    try:
+        value = json.loads(fs.read_bounded(path, limits.INDEX_DOCUMENT))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.get("bomFormat") == "CycloneDX"
 
 
 def _signed(found: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from airlift import limits
 from airlift.cli import options
 from airlift.errors import UsageError
 from tests.support.cli import airlift, ok
@@ -68,6 +69,32 @@ def test_a_plan_replaces_a_plan_and_nothing_else(tmp_path: Path) -> None:
         2,
         "airlift: error: 1.airlift is there and is no plan\nairlift: hint: choose a new name, or remove it\n",
     )
+
+
+def test_what_is_larger_than_any_plan_is_none(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    (tmp_path / "disk.img").touch()
+    os.truncate(tmp_path / "disk.img", limits.LOCK + 1)
+    words = ["drops", "prune", "--site", str(site.root), "--keep", "1", "-o", "disk.img"]
+    ran = airlift(*words, home=tmp_path, cwd=tmp_path)
+    assert (ran.code, ran.err.splitlines()[0]) == (2, "airlift: error: disk.img is there and is no plan")
+    assert (tmp_path / "disk.img").stat().st_size == limits.LOCK + 1
+
+
+def test_an_sbom_replaces_an_sbom_and_nothing_else(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    take(site, ship(Cargo(), tmp_path / "1.airlift"))
+    words = ["drops", "sbom", "--site", str(site.root), "stable/1", "-o"]
+    for _ in range(2):
+        ok(*words, "sbom.json", home=tmp_path, cwd=tmp_path)
+    for name in ("1.airlift", str(site.root / "trust.json")):
+        before = (tmp_path / name).read_bytes()
+        ran = airlift(*words, name, home=tmp_path, cwd=tmp_path)
+        assert (ran.code, ran.err) == (
+            2,
+            f"airlift: error: {name} is there and is no SBOM\nairlift: hint: choose a new name, or remove it\n",
+        )
+        assert (tmp_path / name).read_bytes() == before
 
 
 @pytest.mark.parametrize(
