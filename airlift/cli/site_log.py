@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from airlift.cli import console, options
+from airlift.site import kept
 from airlift.site.config import load_site
 
 
@@ -18,10 +19,13 @@ def log(folder: Path, as_json: bool) -> None:
 
     The last digest stands for all entries: write it down, and see later that nothing before it was changed.
     """
-    with load_site(folder).journal() as journal:
+    site = load_site(folder)
+    unknown = kept.warn_of_older_journal(site, console.progress())
+    with site.journal() as journal:
         found = journal.history.entries()
     if as_json:
-        console.result_json({"entries": [entry.to_json() for entry in found]})
+        listed = [entry.to_json() for entry in found]
+        console.result_json({"entries": listed, "unknown_to_journal": [kept.told(release) for release in unknown]})
         return
     for entry in found:
         drop = f"{entry.channel}/{entry.sequence}  {entry.release}" if entry.release else entry.channel

@@ -123,7 +123,11 @@ class History:
 def _verify(entries: Iterable[Entry], path: Path) -> None:
     before = ""
     for number, entry in enumerate(entries, 1):
-        expected = entry.chained(before)
+        try:
+            expected = entry.chained(before)
+        except ValueError:
+            # No number that was written here is so large.
+            expected = "another entry"
         if entry.number != number or entry.digest != expected:
             raise IntegrityError(
                 f"entry {number} of the history in {path}",

@@ -132,7 +132,7 @@ def attested(site: Site, release: str, name: str) -> bytes:
     folder = site.drops_dir / release
     digest = _listed(folder).get(name)
     if digest is None:
-        raise StoreError(f"the bundle of {release} brought no {name}")
+        raise StoreError(f"the bundle of {release} brought no {name}", hint="ask who signed it; airlift build adds one")
     data = fs.read_bounded(folder / name, limits.INDEX_DOCUMENT)
     if (actual := digests.of(data)) != digest:
         raise IntegrityError(f"{folder / name}", expected=str(digest), actual=actual)

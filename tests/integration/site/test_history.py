@@ -89,6 +89,8 @@ def test_what_is_said_is_appended_to_what_was_said(site: Site, tmp_path: Path) -
         ("UPDATE history SET release = 'sha256:0' WHERE number = 2", "entry 2 of the history in "),
         ("UPDATE history SET time = '2020-01-01T00:00:00Z' WHERE number = 3", "entry 3 of the history in "),
         ("DELETE FROM history WHERE number = 2", "entry 2 of the history in "),
+        ("UPDATE history SET sequence = 1 << 53 WHERE number = 3", "entry 3 of the history in "),
+        ("UPDATE history SET number = 1 << 60 WHERE number = 3", "entry 3 of the history in "),
     ],
 )
 def test_an_entry_that_was_changed_or_left_out_is_found(site: Site, tmp_path: Path, change: str, said: str) -> None:
@@ -145,6 +147,17 @@ def test_the_sbom_of_a_kept_drop_is_given_and_a_changed_one_is_not(site: Site, t
     assert "hint: airlift check --site DIR --repair BUNDLE with the bundle of that drop" in ran.err
     path.unlink()
     assert airlift("drops", "sbom", *at, home=tmp_path).code == 16
+
+
+def test_a_bundle_without_an_sbom_is_not_said_to_be_mended_by_itself(site: Site, tmp_path: Path) -> None:
+    drop = take(site, month(tmp_path, 1)).drop
+    (site.drops_dir / drop.release / kept.ATTEST).write_bytes(b"{}")
+    ran = airlift("drops", "sbom", "--site", site.root, "stable/1", home=tmp_path)
+    assert ran.code == 16
+    assert ran.err == (
+        f"airlift: error: the bundle of {drop.release} brought no sbom.cdx.json\n"
+        "airlift: hint: ask who signed it; airlift build adds one\n"
+    )
 
 
 def test_who_signed_a_drop_is_verified_before_it_is_said(site: Site, tmp_path: Path) -> None:

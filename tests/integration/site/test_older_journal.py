@@ -109,7 +109,7 @@ def test_what_only_reads_still_answers(restored: Site, tmp_path: Path) -> None:
         assert airlift(*verb, "--site", restored.root, home=tmp_path).code == 0
 
 
-@pytest.mark.parametrize("verb", [("status",), ("drops", "list")], ids=" ".join)
+@pytest.mark.parametrize("verb", [("status",), ("drops", "list"), ("site", "log")], ids=" ".join)
 def test_who_asks_what_there_is_hears_that_the_journal_is_older(
     restored: Site, tmp_path: Path, verb: tuple[str, ...]
 ) -> None:
