@@ -47,7 +47,14 @@ ask() {
 """
 _SYSTEMCTL = """\
 case "$1" in
-is-active) test "$(cut -d " " -f 1 <"$STATE")" = ready; exit $? ;;
+is-active)
+    case "$(cut -d " " -f 1 <"$STATE")" in
+    ready) echo active && exit 0 ;;
+    starting) echo activating ;;
+    *) echo inactive ;;
+    esac
+    exit 3 ;;
+show) echo start && exit 0 ;;
 stop) ask USR1 stopped ;;
 esac
 echo "systemctl $*" >>"$CALLS"
