@@ -1,8 +1,9 @@
-"""The journal's file: how it is opened, also on a disk that is mounted read-only, and SQLite's errors in our words.
+"""The journal's file: how it is opened, also by who may only read it, and SQLite's errors in our words.
 
-SQLite wants to write beside a journal that it only reads. Where it cannot, the file is read as one that nobody
-changes; that holds only while no write-ahead log has content. One with content is read by the index beside it, as the
-process has it that writes through another mount, or had it that was killed.
+SQLite wants to write beside a journal that it only reads. Where it cannot (the disk is mounted read-only, or the user
+may not), the file is read as one that nobody changes; that holds only while no write-ahead log has content, and whether
+it held is looked at afterwards. One with content is read by the index beside it, as the process has it that writes, or
+had it that was killed.
 """
 
 from __future__ import annotations
@@ -49,16 +50,41 @@ def failures(path: Path) -> Iterator[None]:
         raise StoreError(f"the journal {path}: {error}", hint=hint) from error
 
 
+class _Still(sqlite3.Connection):
+    """Reads a file that SQLite takes for one that nobody changes."""
+
+    opened: tuple[Path, _Stamp] | None = None
+
+    def close(self) -> None:
+        """Close it.
+
+        Raises:
+            StoreError: somebody did change it: what was read may be neither the old nor the new.
+        """
+        super().close()
+        if self.opened is not None:
+            path, stamp = self.opened
+            self.opened = None
+            if _look(path) != stamp:
+                raise StoreError(f"the journal {path} was changed while it was read", hint="run the same command again")
+
+
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a journal of this version; on a disk that is mounted read-only for reading alone.
+    """Open a journal of this version; for reading alone where its directory cannot be written.
 
     Raises:
         StoreError: it is missing, damaged, of another version, or cannot be read.
     """
-    return _open(path, is_reader=False, is_still=_is_still(path))
+    stamp, is_still = _look(path), _is_still(path)
+    db = _open(path, is_reader=False, is_still=is_still, factory=_Still if is_still else sqlite3.Connection)
+    if isinstance(db, _Still):
+        db.opened = path, stamp
+    return db
 
 
-def _open(path: Path, *, is_reader: bool, is_still: bool) -> sqlite3.Connection:
+def _open(
+    path: Path, *, is_reader: bool, is_still: bool, factory: type[sqlite3.Connection] = sqlite3.Connection
+) -> sqlite3.Connection:
     mode = "ro&immutable=1" if is_still else "ro" if is_reader else "rw"
     with failures(path):
         db = sqlite3.connect(
@@ -67,6 +93,7 @@ def _open(path: Path, *, is_reader: bool, is_still: bool) -> sqlite3.Connection:
             isolation_level=None,
             timeout=_TIMEOUT_S,
             check_same_thread=not is_reader,
+            factory=factory,
         )
     try:
         _check_version(db, path)
@@ -90,25 +117,33 @@ def _check_version(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _is_still(path: Path) -> bool:
-    """Say whether the file is whole by itself on a disk where nothing can be written.
+    """Say whether the file is whole by itself where nothing can be written.
 
     Raises:
-        StoreError: the disk is one, and what was written last cannot be read there.
+        StoreError: nothing can be written, and what was written last cannot be read so.
     """
     log = path.with_name(f"{path.name}-wal")
     with fs.guarded("reading"):
-        if not path.exists() or not os.statvfs(path).f_flag & os.ST_RDONLY:
+        if not path.exists() or (not os.statvfs(path).f_flag & os.ST_RDONLY and os.access(path.parent, os.W_OK)):
             return False
         if not _size(log):
             return True
     if not path.with_name(f"{path.name}-shm").exists():
         raise StoreError(
-            f"the journal {path} was not closed: its last changes are in {log.name}, and they cannot be read on a disk"
-            " that is mounted read-only",
-            hint="mount the disk writable and run airlift status, which puts them into their place; or copy the site to"
-            " a writable disk",
+            f"the journal {path} was not closed: its last changes are in {log.name}, and they cannot be read where"
+            " nothing can be written",
+            hint="run airlift status once as who may write there, on a disk that is mounted writable: it puts them into"
+            " their place; or copy the site",
         )
     return False
+
+
+def _look(path: Path) -> _Stamp:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return (0, 0, 0), 0
+    return (found.st_ino, found.st_size, found.st_mtime_ns), _size(path.with_name(f"{path.name}-wal"))
 
 
 def _size(path: Path) -> int:
@@ -185,11 +220,11 @@ class Reader:
 
     def _is_current(self) -> bool:
         if self._is_still:
-            return self._stamp == self._look()
+            return self._stamp == _look(self._path)
         return self._inode() in (0, self._stamp[0][0])
 
     def _connect(self) -> sqlite3.Connection:
-        stamp = self._look()
+        stamp = _look(self._path)
         is_still = _is_still(self._path)
         with spare(self._path.parent):
             db = _open(self._path, is_reader=True, is_still=is_still)
@@ -203,10 +238,3 @@ class Reader:
         except OSError:
             # What is open can be read all the same; `check` tells.
             return 0
-
-    def _look(self) -> _Stamp:
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            return (0, 0, 0), 0
-        return (found.st_ino, found.st_size, found.st_mtime_ns), _size(self._path.with_name(f"{self._path.name}-wal"))

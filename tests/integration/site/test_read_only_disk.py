@@ -25,11 +25,11 @@ BOUND = 'mount --bind "$1" "$2" && mount -o remount,bind,ro "$2" && shift 2 && e
 WHOLE = 'mount -t tmpfs none "$2" && cp -a "$1"/. "$2" && mount -o remount,ro "$2" && shift 2 && exec "$@"'
 
 NOT_CLOSED = (
-    "was not closed: its last changes are in state.db-wal, and they cannot be read on a disk that is mounted read-only"
+    "was not closed: its last changes are in state.db-wal, and they cannot be read where nothing can be written"
 )
 OPEN_IT = (
-    "mount the disk writable and run airlift status, which puts them into their place; or copy the site to a writable"
-    " disk"
+    "run airlift status once as who may write there, on a disk that is mounted writable: it puts them into their place;"
+    " or copy the site"
 )
 
 KILLED = """
