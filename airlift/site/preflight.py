@@ -32,7 +32,7 @@ from airlift.site.mirrors import images, wheels
 from airlift.site.server import tls
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
-from airlift.trust.gate import GAP_HINT, Gate
+from airlift.trust.gate import CLOCK_HINT, GAP_HINT, Gate, behind
 from airlift.trust.keys import Passphrase, load_identity
 from airlift.trust.roots import Channel, Trust
 from airlift.trust.signing import MAX_ENVELOPE, parse_envelope, parse_release
@@ -194,13 +194,8 @@ class Flight:
                 release = parse_release(parse_envelope(fs.read_bounded(path, MAX_ENVELOPE)).body)
                 times.append((release.issued, f"{release.channel}/{release.sequence} was issued"))
         later = max(((time, what) for time, what in times if time is not None), default=None)
-        if later is not None and self.now < later[0]:
-            yield Finding(
-                "clock",
-                Severity.WARNING,
-                f"it is {format_time(self.now)} here, but {later[1]} at {format_time(later[0])}",
-                "set this machine's clock; while it is behind, an expired bundle is not seen to be one",
-            )
+        if later is not None and (said := behind(self.now, *later)):
+            yield Finding("clock", Severity.WARNING, said, CLOCK_HINT)
         else:
             yield _ok("clock", f"it is {format_time(self.now)} here, later than everything that was signed")
         expires = reader.release.expires

@@ -18,9 +18,11 @@ from airlift.errors import BundleError, PolicyError
 from airlift.progress import Silent
 from airlift.site import preflight
 from airlift.site.config import Site
+from airlift.site.importer import import_bundle
 from airlift.site.preflight import Finding, Severity
 from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.settings import HttpSettings
+from airlift.trust.gate import CLOCK_HINT
 from airlift.trust.keys import write_key
 from tests.components import require_root
 from tests.support.bundles import ANN, NOW, OTHER_SITE, SITE
@@ -125,6 +127,14 @@ def test_a_bundle_that_too_few_persons_signed_is_refused_and_not_opened(site: Si
     assert code(found) == 14
 
 
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
 def test_a_clock_that_is_behind_what_was_signed_is_told(site: Site, tmp_path: Path) -> None:
     cargo = Cargo()
     cargo.file("tool", b"tool")
@@ -151,6 +161,11 @@ def test_a_clock_that_is_behind_what_was_signed_is_told(site: Site, tmp_path: Pa
         )
     ]
     assert code(behind) == 0
+    notes = Notes()
+    for now, said in ((NOW - timedelta(days=1), [f"{of(behind, 'clock')[0][1]}; {CLOCK_HINT}"]), (NOW, [])):
+        notes.warnings.clear()
+        import_bundle(site, path, now=now, passphrase=b"", progress=notes, dry_run=True)
+        assert [text for text in notes.warnings if "issued" in text] == said
     late = look(site, path, NOW + timedelta(days=30))
     assert code(late) == 14
     assert of(late, "expiry")[0][1].startswith("the bundle expired at 2026-12-25T12:00:00Z")
