@@ -12,7 +12,8 @@ from typing import Final, Protocol
 from airlift import fs, limits
 from airlift.errors import DeployError
 
-_SAID: Final = 8 * limits.MIB
+_SAID: Final = 64 * limits.MIB
+"""More than all nodes of a large cluster take in JSON."""
 _OF_K3S: Final = ("KUBECONFIG", "K3S_", "INSTALL_K3S_")
 """How the names of variables begin that would make K3s, its script or its kubectl do something else than is planned."""
 
@@ -64,7 +65,7 @@ class LocalMachine:
 
         Raises:
             LateError: it does not end in time.
-            DeployError: it is not there.
+            DeployError: it is not there, or prints too much.
         """
         given = {name: value for name, value in self.environment.items() if not name.startswith(_OF_K3S)}
         return run_bounded(command, {**given, **environment}, timeout=timeout)
@@ -75,7 +76,7 @@ def run_bounded(command: Sequence[str], environment: Mapping[str, str], *, timeo
 
     Raises:
         LateError: it does not end in time.
-        DeployError: it is not there.
+        DeployError: it is not there, or prints too much.
     """
     with fs.guarded("running"), tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
@@ -94,4 +95,7 @@ def run_bounded(command: Sequence[str], environment: Mapping[str, str], *, timeo
             raise LateError(f"{' '.join(command)[:500]} did not end in {timeout:.0f} s") from None
         out.seek(0)
         err.seek(0)
-        return Ran(done.returncode, out.read(_SAID), err.read(limits.ERROR_BODY).decode("utf-8", "replace"))
+        output = out.read(_SAID + 1)
+        if len(output) > _SAID:
+            raise DeployError(f"{' '.join(command)[:500]} printed more than {_SAID} bytes")
+        return Ran(done.returncode, output, err.read(limits.ERROR_BODY).decode("utf-8", "replace"))

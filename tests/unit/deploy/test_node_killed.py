@@ -9,6 +9,7 @@ import pytest
 
 from airlift import fs
 from airlift.errors import DeployError
+from airlift.site.deploy import machine as machine_module
 from airlift.site.deploy import node
 from airlift.site.deploy.machine import LocalMachine, Ran
 from airlift.site.deploy.settings import Wish
@@ -115,7 +116,7 @@ def test_an_upgrade_that_is_killed_anywhere_is_finished_by_the_next_run_and_the_
     assert at > 8
 
 
-def test_the_machine_itself_runs_programs_with_bounds() -> None:
+def test_the_machine_itself_runs_programs_with_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = LocalMachine({"PATH": "/usr/bin:/bin"})
 
     done = machine.run(["sh", "-c", 'echo "$A"; echo said >&2; exit 3'], {"A": "b"}, timeout=20)
@@ -124,6 +125,10 @@ def test_the_machine_itself_runs_programs_with_bounds() -> None:
         machine.run(["no-such-program"], {}, timeout=20)
     with pytest.raises(DeployError, match=r"sleep 20 did not end in 0 s"):
         machine.run(["sleep", "20"], {}, timeout=0.1)
+    monkeypatch.setattr(machine_module, "_SAID", 4)
+    assert machine.run(["echo", "abc"], {}, timeout=20).output == b"abc\n"
+    with pytest.raises(DeployError, match=r"^echo abcd printed more than 4 bytes$"):
+        machine.run(["echo", "abcd"], {}, timeout=20)
     assert machine.root == Path("/")
 
 
