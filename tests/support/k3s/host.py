@@ -7,6 +7,7 @@ and ``/var/lib/rancher`` are that K3s's own. What else it writes under ``/etc``,
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,7 +94,9 @@ class Host:
             "CALLS": self.folder / "calls",
             "KUBECTL": components.require("kubectl"),
         }
-        return "".join(["#!/bin/sh\n", *(f"{name}={value}\n" for name, value in values.items()), text]).encode()
+        return "".join(
+            ["#!/bin/sh\n", *(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items()), text]
+        ).encode()
 
     def add_k3s(self, drops: Drops, version: str) -> None:
         """Put K3s into a drop: a program that has its version, and the script that starts it."""
