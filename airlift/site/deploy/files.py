@@ -262,7 +262,13 @@ def make_directories(root: Path, path: PurePosixPath) -> None:
         for step in steps:
             place = root / step
             if not place.is_dir():
-                place.mkdir()
+                try:
+                    place.mkdir()
+                except FileExistsError:
+                    if place.is_dir():
+                        # Another command has made it meanwhile: the root is made before anything in it can be locked.
+                        continue
+                    raise
                 place.chmod(0o700 if str(step) in PRIVATE_DIRECTORIES else 0o755)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -12,7 +12,7 @@ from airlift.errors import DeployError, IntegrityError, StoreError
 from airlift.site.config import load_site
 from airlift.site.deploy import k3s
 from airlift.site.deploy.blobs import StoreBlobs
-from airlift.site.deploy.files import Action
+from airlift.site.deploy.files import Action, make_directories
 from tests.support.drops import Drops, drops_at
 from tests.unit.deploy.conftest import tree
 
@@ -252,3 +252,23 @@ def test_deploying_needs_no_network_and_no_connected_side() -> None:
         "assert not [n for n in sys.modules if n.startswith('airlift.connected') or n in ('requests', 'aiohttp')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_directories_that_another_command_makes_meanwhile_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_dir = Path.is_dir
+
+    def late(path: Path) -> bool:
+        found = is_dir(path)
+        if not found and not path.exists():
+            path.mkdir()
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", late)
+    make_directories(tmp_path / "root", PurePosixPath("etc/rancher"))
+    monkeypatch.undo()
+    assert (tmp_path / "root/etc/rancher").is_dir()
+    (tmp_path / "other").write_text("a file")
+    with pytest.raises(StoreError, match="File exists"):
+        make_directories(tmp_path / "other", PurePosixPath("etc"))
