@@ -21,11 +21,11 @@ from airlift import limits
 if TYPE_CHECKING:
     from urllib3._base_connection import BaseHTTPConnection, BaseHTTPSConnection
 
-_PIECE: Final = 256 * limits.KIB
+_PIECE: Final = 64 * limits.KIB
+"""What TLS is given at once: its time-out is for all of that, however slow the way is."""
 
 
 def _pieces(data: bytes | memoryview) -> Iterator[memoryview]:
-    """Yield what is sent in pieces: the time-out is for all that a socket is given at once, however slow the way is."""
     view = memoryview(data)
     for start in range(0, len(view), _PIECE):
         yield view[start : start + _PIECE]
@@ -94,8 +94,14 @@ class Connections:
                 made._refuse_late(self)
 
             def send(self, data: Any) -> None:
-                for piece in _pieces(data):
-                    super().send(piece)
+                if self.sock is None:
+                    # The first one connects, too.
+                    super().send(data)
+                    return
+                # Not `sendall`: its time-out is for all of it, however slow the way is. This one's is for what fits.
+                view = memoryview(data)
+                while view:
+                    view = view[self.sock.send(view) :]
 
         class Secure(HTTPSConnection):
             response_class: type[HTTPResponse] = _Answer
