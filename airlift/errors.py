@@ -31,6 +31,12 @@ _SHOWN: Final = 20
 """How many violations a message has."""
 
 
+def first_of(names: Sequence[str], most: int) -> str:
+    """Return the first of some names for a message: ``a, b and 3 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 class AirliftError(Exception):
     """Base of all errors that a caller is expected to show.
 

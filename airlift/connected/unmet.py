@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 
 from airlift.connected.pip_process import NoAnswerError, Unmet
 from airlift.connected.simple_index import SimpleIndex
-from airlift.errors import IntegrityError, ResolveError
+from airlift.errors import IntegrityError, ResolveError, first_of
 from airlift.kinds.simple_page import IndexFile
 from airlift.kinds.wheel_targets import WheelTarget
 from airlift.kinds.wheels import parse_filename
@@ -111,6 +111,4 @@ def runs_on(file: IndexFile, target: WheelTarget) -> bool:
 
 
 def _some(items: Iterable[str]) -> str:
-    every = list(items)
-    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return ", ".join(every[:_SHOWN]) + more
+    return first_of(list(items), _SHOWN)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from airlift.errors import DeliveryError
+from airlift.errors import DeliveryError, first_of
 from airlift.site.journal import part_of
 from airlift.site.listing import Name, Service
 
@@ -124,7 +124,7 @@ def warn_of_tags(registry: str, which: str, left: Sequence[str], progress: Progr
     if left:
         progress.warn(
             f"{registry} still shows {len(left)} tag(s) that {which}; they stay until no kept drop has their content:"
-            f" {_first(left)}"
+            f" {first_of(left, _SHOWN)}"
         )
 
 
@@ -172,11 +172,6 @@ def warn_of_wheels(
     if wheels:
         progress.warn(
             f"{site.config.python.index} still has {len(wheels)} wheel(s) that {which}, and pip finds them there;"
-            f" take them away there if nobody is to install them: {_first(wheels)}"
+            f" take them away there if nobody is to install them: {first_of(wheels, _SHOWN)}"
         )
     return tuple(wheels)
-
-
-def _first(names: Sequence[str]) -> str:
-    more = "" if len(names) <= _SHOWN else f" and {len(names) - _SHOWN} more"
-    return f"{', '.join(names[:_SHOWN])}{more}"

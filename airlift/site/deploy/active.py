@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from airlift import digest, fs, limits
 from airlift.artifact import Artifact, DropConfig, Kind
-from airlift.errors import DeployError, IntegrityError, StoreError
+from airlift.errors import DeployError, IntegrityError, StoreError, first_of
 from airlift.oci import Platform
 from airlift.progress import Progress
 from airlift.site.config import Site
@@ -85,9 +85,8 @@ def _joined(registry: RegistryConfig, drops: Sequence[DropConfig]) -> str | None
             found.append(path)
     if not found:
         return None
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return (
-        f"{', '.join(found[:_SHOWN])}{more}: `depth` in site.yaml joins parts of the name, so no node finds this "
+        f"{first_of(found, _SHOWN)}: `depth` in site.yaml joins parts of the name, so no node finds this "
         "there; raise `depth` and import again, or list the image under `k3s.preload`"
     )
 

@@ -8,6 +8,7 @@ from typing import Final
 from airlift import reference
 from airlift.artifact import DropConfig, Kind
 from airlift.digest import Digest
+from airlift.errors import first_of
 
 _SHOWN: Final = 5
 
@@ -31,8 +32,7 @@ def word(pins: Mapping[str, Digest], others: Iterable[DropConfig]) -> str | None
     )
     if not found:
         return None
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return (
-        f"{', '.join(found[:_SHOWN])}{more}: the same tag has other content in another drop of this site, and pods "
+        f"{first_of(found, _SHOWN)}: the same tag has other content in another drop of this site, and pods "
         "that were started with that keep it; `airlift deploy status` finds them and says what to type"
     )

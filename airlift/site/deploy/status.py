@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from airlift.canonical import JsonObject
-from airlift.errors import DeployError
+from airlift.errors import DeployError, first_of
 from airlift.progress import Progress
 from airlift.site.deploy import helm_values, revisions
 from airlift.site.deploy.cluster import AwayError, Cluster
@@ -154,8 +154,7 @@ def _seen(cluster: Cluster, wanted: Expected, over: Mapping[str, Any] | None, sh
 def _other(revision: Revision, what: str, paths: Sequence[str]) -> str:
     if not paths:
         return ""
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return f"revision {revision.number}, {revision.status}, has {what}: {', '.join(paths[:_SHOWN])}{more}"
+    return f"revision {revision.number}, {revision.status}, has {what}: {first_of(paths, _SHOWN)}"
 
 
 def _early(item: Compared) -> bool:
