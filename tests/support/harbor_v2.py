@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import re
+from abc import abstractmethod
 from collections.abc import Callable
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
@@ -281,8 +282,9 @@ class V2Handler(WebHandler):
         finally:
             link.close()
 
+    @abstractmethod
     def _manifests(self, reference: str) -> None:
-        raise NotImplementedError
+        """Answer what is asked of a manifest."""
 
 
 def digest_of(data: bytes) -> str:

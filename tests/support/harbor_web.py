@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import secrets
+from abc import ABC, abstractmethod
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
@@ -24,7 +25,7 @@ def nginx_page(title: str) -> bytes:
     return _PAGE.format(title).replace("\n", "\r\n").encode()
 
 
-class WebHandler(FrontHandler):
+class WebHandler(FrontHandler, ABC):
     """Reads the request, says who asks, and answers in Harbor's form."""
 
     front: Harbor  # type: ignore[mutable-override]
@@ -80,11 +81,13 @@ class WebHandler(FrontHandler):
         else:
             self.v2()
 
+    @abstractmethod
     def api(self) -> None:
-        raise NotImplementedError
+        """Answer a request below ``/api``."""
 
+    @abstractmethod
     def v2(self) -> None:
-        raise NotImplementedError
+        """Answer a request below ``/v2``."""
 
     def _who(self) -> Caller:
         kind, _, value = (self.headers.get("Authorization") or "").partition(" ")

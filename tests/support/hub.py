@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -89,7 +90,7 @@ class Hub:
     answers: dict[str, bytes] = field(default_factory=dict)
 
 
-class _Base(BaseHTTPRequestHandler):
+class _Base(BaseHTTPRequestHandler, ABC):
     protocol_version = "HTTP/1.1"
     hub: Hub
     name = ""
@@ -107,8 +108,9 @@ class _Base(BaseHTTPRequestHandler):
         )
         self.answer()
 
+    @abstractmethod
     def answer(self) -> None:
-        raise NotImplementedError
+        """Answer the request."""
 
     def send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

@@ -192,6 +192,13 @@ def ship(cargo: Cargo, path: Path, *, sequence: int = 1) -> Path:
     return path
 
 
+def month(folder: Path, number: int) -> Path:
+    """The bundle of a month's drop, which has one file, another one each month."""
+    cargo = Cargo()
+    cargo.file("tool", b"tool of month %d" % number)
+    return ship(cargo, folder / f"{number}.airlift", sequence=number)
+
+
 def make_site(
     root: Path,
     *,

@@ -12,15 +12,9 @@ from airlift.site import drops
 from airlift.site.config import Site, load_site
 from tests.components import require_root
 from tests.support.cli import airlift
-from tests.support.site_bundles import Cargo, make_site, ship, take
+from tests.support.site_bundles import make_site, month, take
 
 OWNER = 65534
-
-
-def month(folder: Path, number: int) -> Path:
-    cargo = Cargo()
-    cargo.file("tool", b"tool of month %d" % number)
-    return ship(cargo, folder / f"{number}.airlift", sequence=number)
 
 
 def owners(site: Site) -> dict[str, int]:

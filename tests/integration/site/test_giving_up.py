@@ -15,13 +15,7 @@ from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.settings import HttpSettings
 from tests.support.cli import airlift
 from tests.support.registry import refuse, running_front, running_registry
-from tests.support.site_bundles import Cargo, make_site, ship, take
-
-
-def month(folder: Path, number: int) -> Path:
-    cargo = Cargo()
-    cargo.file("tool", b"tool of month %d" % number)
-    return ship(cargo, folder / f"{number}.airlift", sequence=number)
+from tests.support.site_bundles import Cargo, make_site, month, ship, take
 
 
 @pytest.fixture

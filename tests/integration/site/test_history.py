@@ -14,13 +14,7 @@ from airlift.site.config import Site, load_site
 from airlift.trust.roots import dump_trust
 from tests.support.bundles import trust
 from tests.support.cli import airlift, ok
-from tests.support.site_bundles import SBOM, Cargo, make_site, ship, take
-
-
-def month(folder: Path, number: int) -> Path:
-    cargo = Cargo()
-    cargo.file("tool", b"tool of month %d" % number)
-    return ship(cargo, folder / f"{number}.airlift", sequence=number)
+from tests.support.site_bundles import SBOM, make_site, month, take
 
 
 @pytest.fixture

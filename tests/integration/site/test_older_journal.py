@@ -11,13 +11,7 @@ from airlift.site import drops, kept
 from airlift.site.config import Site
 from tests.support.cli import airlift
 from tests.support.serving import serving
-from tests.support.site_bundles import Cargo, make_site, ship, take
-
-
-def month(folder: Path, number: int) -> Path:
-    cargo = Cargo()
-    cargo.file("tool", b"tool of month %d" % number)
-    return ship(cargo, folder / f"{number}.airlift", sequence=number)
+from tests.support.site_bundles import make_site, month, take
 
 
 def content(site: Site) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ from airlift.transport.settings import HttpSettings
 from airlift.trust.roots import dump_trust, load_trust
 from tests.support.bundles import trust
 from tests.support.cli import airlift
-from tests.support.site_bundles import Cargo, make_site, ship, take
+from tests.support.site_bundles import make_site, month, take
 
 VERBS = [
     ("status",),
@@ -40,12 +40,6 @@ VERBS = [
     ("deploy", "status"),
     ("site", "robot", "--admin", "admin", "--admin-password-file", "1.airlift"),
 ]
-
-
-def month(folder: Path, number: int) -> Path:
-    cargo = Cargo()
-    cargo.file("tool", b"tool of month %d" % number)
-    return ship(cargo, folder / f"{number}.airlift", sequence=number)
 
 
 @pytest.fixture

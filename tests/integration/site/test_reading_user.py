@@ -18,15 +18,9 @@ from airlift.site.config import Site
 from airlift.site.journal import Journal
 from tests import components
 from tests.support.cli import Ran, airlift
-from tests.support.site_bundles import Cargo, make_site, ship, take
+from tests.support.site_bundles import make_site, month, take
 
 NOBODY = ["runuser", "-u", "nobody", "--"]
-
-
-def month(number: int) -> Cargo:
-    cargo = Cargo()
-    cargo.file("tool", b"tool of month %d" % number)
-    return cargo
 
 
 @pytest.fixture
@@ -39,7 +33,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         folder.chmod(0o755)
         made = make_site(folder / "site")
         for number in (1, 2):
-            take(made, ship(month(number), tmp_path / f"{number}.airlift", sequence=number))
+            take(made, month(tmp_path, number))
         probe = [*NOBODY, "sh", "-c", f"test -r '{made.root}/site.yaml' && '{shutil.which('python3')}' -c ''"]
         if subprocess.run(probe, check=False, capture_output=True).returncode:
             pytest.skip("what is needed here is closed to the user nobody")
