@@ -67,8 +67,9 @@ def pin(root: Path, trust_file: Path, fingerprint: str, progress: Progress, *, n
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-            # From here until the file has its name no other command works.
-            journal.pin(trust.fingerprint)
+            if before != trust.fingerprint:
+                # From here until the file has its name no other command works.
+                journal.pin(trust.fingerprint)
         drops = [drop for drop in journal.drops() if drop.state == READY]
     unproven = tuple(drop for drop in drops if not kept.is_proven(site, drop.release))
     return Pinned(before, trust.fingerprint, unproven)

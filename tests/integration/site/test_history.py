@@ -111,7 +111,9 @@ def test_another_trust_file_is_told(site: Site, tmp_path: Path) -> None:
     made = trust("ann", "bob", allow_plain=True)
     (tmp_path / "other.json").write_bytes(dump_trust(made))
     wanted = ("--trust", tmp_path / "other.json", "--fingerprint", made.fingerprint)
-    ok("site", "trust", "--site", site.root, *wanted, home=tmp_path)
+    for _ in range(2):
+        # The second time, as after a run that was killed, nothing more is pinned.
+        ok("site", "trust", "--site", site.root, *wanted, home=tmp_path)
     told = ok("site", "log", "--site", site.root, "--json", home=tmp_path).json["entries"]
     assert [(entry["what"], entry["detail"]) for entry in told] == [
         ("trust pinned", site.trust.fingerprint),
