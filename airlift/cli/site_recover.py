@@ -19,7 +19,8 @@ from airlift.site.config import load_site
     "given",
     multiple=True,
     metavar="CHANNEL=N",
-    help="The lowest sequence that is accepted from now on; give it twice for every channel.",
+    help="The lowest sequence that is accepted from now on; give it twice for every channel, also for one that the"
+    " trust file does not list any more.",
 )
 @options.as_json
 def recover(folder: Path, fingerprint: str, given: tuple[str, ...], as_json: bool) -> None:
@@ -31,10 +32,10 @@ def recover(folder: Path, fingerprint: str, given: tuple[str, ...], as_json: boo
     site = load_site(folder)
     site.trust.check_fingerprint(fingerprint)
     done = recovery.recover(
-        site, recovery.minimums(given, site.trust.channels), console.progress(), now=environment.now()
+        site, recovery.minimums(given, recovery.channels(site)), console.progress(), now=environment.now()
     )
     for release, reason in done.left_out.items():
-        console.warn(f"{release} is left out: {reason}; import its bundle again")
+        console.warn(f"{release} is left out: {reason}")
     if as_json:
         console.result_json(done.to_json())
         return

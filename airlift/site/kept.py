@@ -71,16 +71,40 @@ def signed(site: Site, release: str) -> tuple[Release, tuple[str, ...]]:
     Raises:
         StoreError, BundleError, TrustError, NotAcceptedError, IntegrityError: see `verified`.
     """
-    envelope = fs.read_bounded(site.drops_dir / release / ENVELOPE, MAX_ENVELOPE)
+    found, gate = proven(site, release)
+    gate.acceptance()
+    return found, gate.signers
+
+
+def proven(site: Site, release: str) -> tuple[Release, Gate]:
+    """Return what was signed by enough persons, in whatever channel, and the gate before its step of acceptance.
+
+    The site had it whole: its sequence counts also after the channel has left the trust file.
+
+    Raises:
+        StoreError, BundleError, TrustError, NotAcceptedError, IntegrityError: see `verified`.
+    """
+    envelope, found = claimed(site, release)
     gate = Gate(site.trust, now=None)
     gate.envelope(envelope)
+    gate.roots(b"[]")
+    gate.signatures()
+    return found, gate
+
+
+def claimed(site: Site, release: str) -> tuple[bytes, Release]:
+    """Return a kept envelope and what it says, by whomever it is signed.
+
+    Raises:
+        StoreError: it is missing or cannot be read.
+        BundleError: it is damaged.
+        IntegrityError: it is that of another release.
+    """
+    envelope = fs.read_bounded(site.drops_dir / release / ENVELOPE, MAX_ENVELOPE)
     found = parse_release(parse_envelope(envelope).body)
     if found.digest != release:
         raise IntegrityError(f"{release}/{ENVELOPE}", expected=release, actual=found.digest)
-    gate.roots(b"[]")
-    gate.signatures()
-    gate.acceptance()
-    return found, gate.signers
+    return envelope, found
 
 
 def problems(site: Site, drop: Drop) -> dict[str, str]:
@@ -194,7 +218,8 @@ def newer(site: Site, journal: Journal) -> list[Release]:
         if name in known:
             continue
         with contextlib.suppress(BundleError, IntegrityError, TrustError):
-            release = verified(site, name)
+            # Also of a channel that has left the trust file: its sequence counts when the channel comes back.
+            release, _ = proven(site, name)
             if release.sequence > seen.get(release.channel, (0, ""))[0]:
                 found.append(release)
     return found
