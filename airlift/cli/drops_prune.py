@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import click
 
 from airlift import canonical, fs, limits
 from airlift.cli import console, environment, options
-from airlift.errors import UsageError
-from airlift.site import drops, retention
+from airlift.errors import UsageError, first_of
+from airlift.site import drops, prune_plan, retention
 from airlift.site.config import load_site
-from airlift.site.retention import Plan
+from airlift.site.prune_plan import Plan
+
+_SHOWN: Final = 10
 
 
 @click.command()
@@ -49,7 +52,7 @@ def prune(
     site = load_site(folder)
     names = {drop.release: f"{drop.channel}/{drop.sequence}" for drop in drops.list_drops(site)}
     if planned is not None:
-        wanted, http = retention.read_plan(planned), environment.http_settings()
+        wanted, http = prune_plan.read_plan(planned), environment.http_settings()
         done = retention.execute(site, wanted, console.progress(), http, now=environment.now())
     else:
         done = retention.plan(site, keep or 1, [drops.find(site, release) for release in given_up])
@@ -61,6 +64,11 @@ def prune(
             f"nothing is deleted in the registry while the import of {', '.join(done.waits_for)} is not complete:"
             f" import its bundle again, or, where that is lost, make and execute a plan with --give-up RELEASE; then"
             f" execute this same plan{' once more' if planned is not None else ''}"
+        )
+    for mirror, left in done.mirrors_left:
+        console.warn(
+            f"{mirror} got these drops, and site.yaml does not name it any more: nothing is deleted there, and once"
+            f" they are pruned nobody here knows what it has; it may still show {first_of(left, _SHOWN)}"
         )
     if done.unsure_of:
         which = ", ".join(names.get(release, release) for release in done.unsure_of)
@@ -95,7 +103,7 @@ def _is_plan(path: Path) -> bool:
     if path.stat().st_size > limits.LOCK:
         return False
     try:
-        retention.read_plan(path)
+        prune_plan.read_plan(path)
     except UsageError:
         return False
     return True

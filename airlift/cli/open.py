@@ -24,6 +24,7 @@ from airlift.trust.roots import load_trust
 @options.passphrase
 def command(bundle: Path, trust_file: Path, identity: Path | None, output: Path, passphrase_file: Path | None) -> None:
     """Verify and decrypt BUNDLE into an OCI archive or layout that skopeo reads."""
+    options.refuse_torn(output)
     trust = load_trust(trust_file)
     key = keys.load_identity(identity, environment.passphrase(passphrase_file)) if identity else None
     progress = console.progress()

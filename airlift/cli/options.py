@@ -30,6 +30,7 @@ def existing(given: str | os.PathLike[str], name: str) -> Path:
         UsageError: there is no such file, or it is a directory.
         StoreError: the disk does not tell.
     """
+    _refuse_home(given, name)
     path = Path(given)
     try:
         is_folder = path.is_dir() if path.exists() else None
@@ -38,12 +39,42 @@ def existing(given: str | os.PathLike[str], name: str) -> Path:
     if is_folder:
         raise UsageError(f"{name} {path}: a directory, expected a file", hint=f"choose one of those in {path}")
     if is_folder is None:
+        _refuse_torn(path, f"{name} {path}")
         folder = path.absolute().parent
         is_away = f"there is no directory {folder} either; is the medium mounted?"
         raise UsageError(
             f"{name} {path}: no such file", hint=f"see what is in {folder}" if folder.is_dir() else is_away
         )
     return path
+
+
+def _refuse_home(given: str | os.PathLike[str], name: str) -> None:
+    """Refuse ``~``, which only a shell expands, and only where a word begins: not in ``--identity=~/site.key``."""
+    if os.fspath(given).startswith("~"):
+        raise UsageError(
+            f"{name} {given}: ~ stands for no directory here",
+            hint="write the whole path, or a space in place of =, so that the shell expands it; ./~ begins the name of"
+            " a file that begins with ~",
+        )
+
+
+def _refuse_torn(path: Path, said: str) -> None:
+    with fs.guarded("looking at"):
+        if path.is_symlink() and not path.exists():
+            raise UsageError(
+                f"{said}: a link to {path.readlink()}, which is not there",
+                hint="is its disk mounted? else remove the link, or make what it leads to",
+            )
+
+
+def refuse_torn(output: Path) -> None:
+    """Refuse an output that is a link to nothing: what it leads to may lie on a disk that is not mounted.
+
+    Raises:
+        UsageError: it is one.
+        StoreError: the disk does not tell.
+    """
+    _refuse_torn(output, str(output))
 
 
 def refuse_to_replace(path: Path, is_own: Callable[[Path], bool], what: str) -> None:
@@ -58,6 +89,7 @@ def refuse_to_replace(path: Path, is_own: Callable[[Path], bool], what: str) -> 
         UsageError: something else is there.
         StoreError: the disk does not tell.
     """
+    refuse_torn(path)
     with fs.guarded("looking at"):
         if not path.exists() or (path.is_file() and (path.stat().st_size == 0 or is_own(path))):
             return
@@ -80,6 +112,7 @@ class _Named(click.Path):
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
         if not os.fspath(value):
             raise UsageError(f"{_name(param)}: the path is empty", hint="is a variable of the shell not set?")
+        _refuse_home(value, _name(param))
         try:
             os.lstat(value)
         except (FileNotFoundError, NotADirectoryError):

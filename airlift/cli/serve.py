@@ -43,7 +43,7 @@ def command(
     passed = environment.passed_socket()
     if passed is not None and listen is not None:
         raise UsageError("systemd passed a socket, and --listen names another address", hint="leave out --listen")
-    address = passed or listen or site.config.listen
+    address = passed or (site.config.listen if listen is None else listen)
     try:
         if isinstance(address, str):
             split_listen(address)

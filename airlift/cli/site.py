@@ -74,7 +74,7 @@ def init(
     try:
         config = SiteConfig(
             url=url,
-            listen=listen or _listen_for(url),
+            listen=_listen_for(url) if listen is None else listen,
             identity=_absolute(identity),
             passphrase_file=_absolute(passphrase_file),
             tls=TlsConfig(certificate=str(tls_cert.absolute()), key=str(tls_key.absolute()))

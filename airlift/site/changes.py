@@ -9,8 +9,7 @@ from airlift.artifact import DropConfig, Kind
 from airlift.digest import Digest
 from airlift.errors import IntegrityError, StoreError
 from airlift.site import contents, oci_listing
-from airlift.site.journal import part_of
-from airlift.site.listing import Name
+from airlift.site.listing import Name, part_of
 from airlift.store import Store
 
 

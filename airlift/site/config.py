@@ -23,6 +23,7 @@ from airlift import fs, limits, yamldoc
 from airlift.errors import StoreError, TrustError, UsageError
 from airlift.progress import Progress
 from airlift.site.journal import Journal
+from airlift.site.listing import Service
 from airlift.site.reserve import spare
 from airlift.site.site_yaml import IndexConfig, PullAccount, RegistryConfig, SiteConfig
 from airlift.store import Store
@@ -76,6 +77,15 @@ class Site:
     def at(self, path: str | None) -> Path | None:
         """Return a path of site.yaml."""
         return None if path is None else self.root / path
+
+    @property
+    def mirrors(self) -> tuple[tuple[Service, str], ...]:
+        """The external mirrors that site.yaml names: what each is for, and its address."""
+        python, registry = self.config.python, self.config.registry
+        return (
+            *([] if python is None else [(Service.SIMPLE, python.upload)]),
+            *([] if registry is None else [(Service.OCI, registry.url)]),
+        )
 
     def password(self, config: RegistryConfig | IndexConfig | PullAccount) -> str:
         """Return the password of an account at an external mirror, or nothing.

@@ -13,8 +13,7 @@ from airlift.errors import BundleError, PolicyError
 from airlift.kinds.images import is_foreign
 from airlift.oci import Descriptor
 from airlift.site import oci_listing
-from airlift.site.journal import part_of
-from airlift.site.listing import Held, Listing, Name, Service
+from airlift.site.listing import Held, Listing, Name, Service, part_of
 from airlift.site.mirrors import charts, files, images, models, wheels
 from airlift.store import Store
 

@@ -10,14 +10,15 @@ from typing import Any, Final
 
 from airlift import limits
 from airlift.artifact import DropConfig, decode_drop_config
-from airlift.errors import StoreError, UsageError
+from airlift.errors import BundleError, IntegrityError, StoreError, UsageError
 from airlift.progress import Progress, Silent
 from airlift.site import kept, static_places
 from airlift.site.clashes import refuse_clashes
+from airlift.site.completeness import is_shown, serves_all
 from airlift.site.config import Site
 from airlift.site.importer import activate as switch
 from airlift.site.importer import target_of
-from airlift.site.journal import READY, Drop
+from airlift.site.journal import READY, Drop, Journal
 from airlift.site.left_behind import Left, names_left, warn_of_tags, wheels_after_move, with_older
 from airlift.transport.settings import HttpSettings
 
@@ -144,8 +145,9 @@ def _activate(
     with kept.changing(site, "activating", progress, is_written=True, now=now) as journal:
         drop = choose()
         refuse_incomplete(drop)
+        _refuse_unserved(site, journal, drop)
         left = Left()
-        if not journal.is_settled(drop):
+        if not is_shown(site, journal, drop):
             names = journal.names_of(drop.release)
             refuse_clashes(journal, drop.channel, names)
             target = target_of(site, http, progress)
@@ -154,6 +156,26 @@ def _activate(
                 target.check_names(names)
             left = switch(site, journal, drop, target, progress)
         return Activated(journal.drop(drop.release) or drop, left)
+
+
+def _refuse_unserved(site: Site, journal: Journal, drop: Drop) -> None:
+    """Refuse a drop whose images a registry served that site.yaml names no more: clients would not find them.
+
+    Raises:
+        StoreError: it is one.
+    """
+    try:
+        config = decode_drop_config(site.store.read(drop.config, limit=limits.INDEX_DOCUMENT))
+    except (BundleError, IntegrityError, StoreError):
+        # Names move all the same, as they do to a drop of which another blob is damaged.
+        return
+    if not serves_all(site, {digest for digest, _ in journal.held_blobs(drop.release)}, config):
+        raise StoreError(
+            f"{drop.channel}/{drop.sequence} was imported while a registry served its images, and site.yaml names none"
+            " now: this site does not serve them yet",
+            hint="airlift check --site DIR --repair lets it serve them; where the store lacks some of them, give it the"
+            " bundle of that drop too: --repair BUNDLE",
+        )
 
 
 def deactivate(

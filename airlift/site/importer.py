@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from airlift import artifact, fs, limits
+from airlift import artifact
 from airlift.bundle.reader import BundleReader
 from airlift.digest import Digest
 from airlift.errors import (
@@ -21,14 +21,14 @@ from airlift.errors import (
     IntegrityError,
     ManifestError,
     PolicyError,
-    StoreError,
     TrustError,
     UsageError,
 )
 from airlift.progress import Progress
-from airlift.site import contents, kept
+from airlift.site import kept
 from airlift.site.changes import Change, changes
 from airlift.site.clashes import listing_of, refuse_clashes
+from airlift.site.completeness import is_shown, is_whole
 from airlift.site.config import Site
 from airlift.site.contents import Contents
 from airlift.site.intake import Damaged, Intake
@@ -178,7 +178,7 @@ class _Import:
         return verified
 
     def _again(self, journal: Journal, drop: Drop, summary: Mapping[str, Any], *, is_dry: bool) -> Imported:
-        is_settled = journal.is_settled(drop)
+        is_settled = is_shown(self.site, journal, drop)
         left = Left()
         if not is_settled:
             # Another channel may have taken one of its names since it was active.
@@ -283,6 +283,8 @@ class _Import:
 
     def _publish(self, journal: Journal, drop: Drop, listing: Listing, target: Target | None, said: str) -> Left:
         known = journal.drop(drop.release)
+        with journal.transaction():
+            journal.elsewhere.give([drop.release], self.site.mirrors)
         if self._is_quiet(known):
             if target is not None:
                 target.publish(self.site.store, self.progress)
@@ -302,30 +304,6 @@ class _Import:
         with journal.transaction():
             journal.publish(drop, listing.names, listing.held, detail=said)
         return activate(self.site, journal, drop, target, self.progress)
-
-
-def is_whole(site: Site, journal: Journal, drop: Drop) -> bool:
-    """Say whether the site still has what a drop shows and is kept of it; where it does not, the bundle mends it.
-
-    Raises:
-        StoreError: the journal cannot be read.
-    """
-    store = site.store
-    if kept.problems(site, drop):
-        return False
-    try:
-        found = contents.read(fs.read_bounded(site.index_path(drop.release), limits.INDEX_DOCUMENT), store)
-    except (BundleError, IntegrityError, StoreError):
-        return False
-    said = [*(value.digest for value in found.values), *(item.root.digest for item in found.config.artifacts)]
-    held = dict(journal.held_blobs(drop.release))
-    served = {item.root.digest for item in found.config.artifacts if item.kind in contents.REGISTRY_KINDS}
-    if site.config.registry is None and not served <= held.keys():
-        # It was imported while a registry served its images.
-        return False
-    return all(map(store.has, said)) and all(
-        store.has(digest) and store.size(digest) == size for digest, size in held.items()
-    )
 
 
 def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, progress: Progress) -> Left:
@@ -357,6 +335,7 @@ def activate(site: Site, journal: Journal, drop: Drop, target: Target | None, pr
         stay = Left(tags, wheels_after_move(site, target, journal, drop.channel, drop=drop, progress=progress))
     with journal.transaction():
         journal.activate(drop)
+        journal.elsewhere.give([drop.release], site.mirrors, whole=True)
     return stay
 
 

@@ -22,8 +22,8 @@ from airlift.progress import Progress
 from airlift.site import contents, kept, oci_listing
 from airlift.site.config import Site
 from airlift.site.contents import shown
-from airlift.site.journal import READY, Drop, Journal, part_of
-from airlift.site.listing import Listing, Name
+from airlift.site.journal import READY, Drop, Journal
+from airlift.site.listing import Listing, Name, part_of
 from airlift.store import Store
 
 WORKERS: Final = 4

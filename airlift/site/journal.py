@@ -18,9 +18,10 @@ from typing import Any, Final, Self
 
 from airlift.digest import Digest
 from airlift.site import history
+from airlift.site.elsewhere import TABLES, Elsewhere
 from airlift.site.history import History
 from airlift.site.journal_file import VERSION, connect, failures
-from airlift.site.listing import Held, Name, Service
+from airlift.site.listing import Held, Name, Service, part_of
 
 STAGING: Final = "staging"
 VERIFIED: Final = "verified"
@@ -104,16 +105,8 @@ class Clash:
     channel: str
 
 
-def part_of(name: Name) -> str:
-    """Return what tells names of one key apart: a project's files, a chart's versions, a model's branches."""
-    field = _PARTS.get(name.service)
-    return "" if field is None else str(name.value[field])
-
-
 _ON_PURPOSE: Final = ""
 """In place of an active release: none is wanted. NULL is where none was chosen yet."""
-
-_PARTS: Final[Mapping[Service, str]] = {Service.SIMPLE: "filename", Service.CHARTS: "version", Service.HUB: "branch"}
 
 
 class Journal:
@@ -123,6 +116,7 @@ class Journal:
 
     Attributes:
         history: what was done, in order.
+        elsewhere: what external mirrors have.
     """
 
     def __init__(self, path: Path) -> None:
@@ -134,6 +128,7 @@ class Journal:
         self.path = path
         self._db = connect(path)
         self.history = History(self._db, path)
+        self.elsewhere = Elsewhere(self._db, path)
         try:
             with failures(path):
                 self._db.execute("PRAGMA synchronous=FULL")
@@ -151,7 +146,7 @@ class Journal:
         with failures(path), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
+            db.executescript(f"BEGIN; {_SCHEMA} {'; '.join(TABLES)}; PRAGMA user_version={VERSION}; COMMIT;")
 
     def __enter__(self) -> Self:
         return self

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from airlift.errors import DeliveryError, first_of
-from airlift.site.journal import part_of
-from airlift.site.listing import Name, Service
+from airlift.site.listing import Name, Service, part_of
 
 if TYPE_CHECKING:
     from airlift.progress import Progress

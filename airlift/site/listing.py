@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from airlift.digest import Digest
 
@@ -34,6 +34,15 @@ class Name:
     service: Service
     key: str
     value: Mapping[str, Any]
+
+
+_PARTS: Final[Mapping[Service, str]] = {Service.SIMPLE: "filename", Service.CHARTS: "version", Service.HUB: "branch"}
+
+
+def part_of(name: Name) -> str:
+    """Return what tells names of one key apart: a project's files, a chart's versions, a model's branches."""
+    part = _PARTS.get(name.service)
+    return "" if part is None else str(name.value[part])
 
 
 @dataclass(frozen=True, slots=True)

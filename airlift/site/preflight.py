@@ -23,9 +23,9 @@ from airlift.errors import AirliftError, BundleError, DeliveryError, StoreError,
 from airlift.progress import Progress
 from airlift.site import contents, kept, pace
 from airlift.site.clashes import listing_of
+from airlift.site.completeness import is_whole
 from airlift.site.config import Site
 from airlift.site.contents import Contents, Payload
-from airlift.site.importer import is_whole
 from airlift.site.journal import READY
 from airlift.site.kept import ENVELOPE
 from airlift.site.mirrors import images, wheels

@@ -137,6 +137,9 @@ def recover(site: Site, wanted: Mapping[str, int], progress: Progress, *, now: d
             journal.pin(site.trust.fingerprint)
             drops, left_out = _take_all(site, journal, progress)
             lowest = _bound(journal, wanted)
+            with journal.transaction():
+                # Nothing here tells of others that site.yaml named before.
+                journal.elsewhere.give((drop.release for drop in drops), site.mirrors)
         if (site.root / "state.db.part-wal").exists():
             raise StoreError(f"{part}: its write-ahead log could not be closed", hint="run the same command again")
         with fs.guarded("renaming"):

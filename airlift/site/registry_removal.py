@@ -18,7 +18,7 @@ from airlift.digest import Digest
 from airlift.errors import DeliveryError, IntegrityError
 from airlift.oci import Descriptor
 from airlift.progress import Progress
-from airlift.site.registry_retention import Doomed
+from airlift.site.elsewhere import Doomed
 from airlift.transport.harbor import HarborClient
 from airlift.transport.harbor_login import Meaning, RefusedError
 from airlift.transport.http import HttpStatusError

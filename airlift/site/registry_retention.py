@@ -4,57 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from airlift.canonical import JsonObject
 from airlift.digest import Digest
-from airlift.digest import parse as parse_digest
 from airlift.errors import AirliftError
 from airlift.oci import Manifest
 from airlift.site import contents, mirror, oci_listing
 from airlift.site.config import Site
+from airlift.site.elsewhere import Doomed
 from airlift.site.inspection import take_inventory
 from airlift.site.journal import Journal
 from airlift.site.registry_inspection import items_of
-
-
-@dataclass(frozen=True, slots=True)
-class Doomed:
-    """A manifest in the registry that goes.
-
-    Attributes:
-        repository: where.
-        digest: which.
-        tags: those that the pruned drops gave it; they go with it.
-        subject: what it refers to, or None.
-    """
-
-    repository: str
-    digest: Digest
-    tags: tuple[str, ...] = ()
-    subject: Digest | None = None
-
-    def to_json(self) -> JsonObject:
-        """Return it as part of a plan."""
-        value: JsonObject = {"repository": self.repository, "digest": self.digest, "tags": list(self.tags)}
-        return value if self.subject is None else {**value, "subject": self.subject}
-
-
-def read_doomed(value: Mapping[str, Any]) -> Doomed:
-    """Read what `Doomed.to_json` made.
-
-    Raises:
-        KeyError, TypeError, IntegrityError: it is something else.
-    """
-    subject = value.get("subject")
-    return Doomed(
-        str(value["repository"]),
-        parse_digest(value["digest"]),
-        tuple(str(tag) for tag in value["tags"]),
-        None if subject is None else parse_digest(subject),
-    )
 
 
 def doomed(site: Site, journal: Journal, going: Iterable[str]) -> tuple[Doomed, ...]:

@@ -27,6 +27,7 @@ from airlift.site.config import Site
 from airlift.site.importer import import_bundle
 from airlift.site.inspection import Finding, Inventory, Place
 from airlift.site.journal import READY, Journal
+from airlift.site.listing import Service
 from airlift.site.mirrors import images, wheels
 from airlift.site.registry_inspection import NOT_GIVEN, Item, items_of, problem_of
 from airlift.transport.harbor import HarborClient
@@ -170,6 +171,9 @@ def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
     if registry is None:
         return
     lists = ReferrerLists(client)
+    mirrors = [(Service.OCI, registry.url)]
+    with journal.transaction():
+        journal.elsewhere.give((drop.release for drop in inventory.drops), mirrors)
     target = images.RegistryTarget(client, registry.repository, lists)
     artifacts = {(a.name, a.root.digest): a for _, config in inventory.configs for a in config.artifacts}
     unfilled = set()
@@ -188,6 +192,9 @@ def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
         if drop.active and drop.state == READY and not drop.pending:
             names = [name for name in journal.names_of(drop.release) if name.value["digest"] not in unfilled]
             target.activate(names, site.store, progress)
+            if not unfilled & {Digest(name.value["digest"]) for name in journal.names_of(drop.release)}:
+                with journal.transaction():
+                    journal.elsewhere.give([drop.release], mirrors, whole=True)
 
 
 def _list_again(site: Site, journal: Journal, progress: Progress) -> None:
@@ -223,6 +230,10 @@ def _fill_index(site: Site, journal: Journal, index: PackageIndex, progress: Pro
                 and site.store.has(name.value["digest"])
             ]
             wheels.IndexTarget(index).activate(names, site.store, progress)
+            with journal.transaction():
+                journal.elsewhere.give(
+                    [drop.release], [one for one in site.mirrors if one[0] == Service.SIMPLE], whole=True
+                )
 
 
 def _export_again(site: Site, progress: Progress) -> None:

@@ -12,97 +12,29 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
-from airlift import artifact, canonical, fs, limits
+from airlift import artifact, fs, limits
 from airlift import digest as digests
-from airlift.canonical import JsonObject
 from airlift.digest import Digest
 from airlift.digest import parse as parse_digest
 from airlift.errors import BundleError, DeliveryError, IntegrityError, StoreError, UsageError
 from airlift.progress import Progress
 from airlift.site import kept, oci_listing, registry_removal, registry_retention
 from airlift.site.config import Site
+from airlift.site.elsewhere import Doomed, merged
 from airlift.site.journal import READY, Drop, Journal
 from airlift.site.left_behind import names_beyond, warn_of_wheels
-from airlift.site.listing import Name, Service
+from airlift.site.listing import Name, Service, part_of
 from airlift.site.mirrors import images, wheels
-from airlift.site.registry_retention import Doomed, read_doomed
+from airlift.site.prune_plan import Plan
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
 
-PLAN: Final = "airlift.prune/v1"
 _UNREADABLE: Final = (StoreError, BundleError, IntegrityError)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a prune will do.
-
-    Attributes:
-        releases: complete drops that are forgotten, by channel and sequence.
-        given_up: drops that are forgotten although their import is not complete, as named.
-        blobs: digest and size of what is deleted, sorted.
-        manifests: what is deleted in the external registry.
-        waits_for: releases whose import is not complete, where `manifests` has to wait for that: what they need there
-            is not known yet. Executing the same plan afterwards deletes it.
-        unsure_of: releases that stay and whose index in ``drops/`` is missing or damaged: beside it nothing tells which
-            blob is the drop's own manifest, so `blobs` has nothing but what the pruned drops served.
-        wheels_left: file names of wheels that no kept drop has any more and that stay in the external package index;
-            in a plan those that may be there.
-    """
-
-    releases: tuple[str, ...]
-    blobs: tuple[tuple[Digest, int], ...]
-    manifests: tuple[Doomed, ...] = ()
-    waits_for: tuple[str, ...] = ()
-    given_up: tuple[str, ...] = ()
-    unsure_of: tuple[str, ...] = ()
-    wheels_left: tuple[str, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """Bytes that become free."""
-        return sum(size for _, size in self.blobs)
-
-    def to_json(self) -> JsonObject:
-        """Return the plan as a document."""
-        return {
-            "format": PLAN,
-            "releases": list(self.releases),
-            "given_up": list(self.given_up),
-            "blobs": [{"digest": digest, "size": size} for digest, size in self.blobs],
-            "registry": [item.to_json() for item in self.manifests],
-            "registry_waits_for": list(self.waits_for),
-            "unsure_of": list(self.unsure_of),
-            "wheels_left": list(self.wheels_left),
-            "size": self.size,
-        }
-
-
-def read_plan(path: Path) -> Plan:
-    """Read a plan that `to_json` made, in canonical JSON.
-
-    Raises:
-        UsageError: it is no plan.
-        StoreError: it cannot be read.
-    """
-    try:
-        value = canonical.decode(fs.read_bounded(path, limits.LOCK), limit=limits.LOCK, subject=str(path))
-        if value["format"] != PLAN:
-            raise UsageError(f"{path}: plan of format {value['format']!r}, expected {PLAN!r}")
-        blobs = tuple((parse_digest(item["digest"]), int(item["size"])) for item in value["blobs"])
-        manifests = tuple(read_doomed(item) for item in value.get("registry", []))
-        given_up = tuple(str(release) for release in value.get("given_up", []))
-        return Plan(tuple(str(release) for release in value["releases"]), blobs, manifests, given_up=given_up)
-    except (BundleError, IntegrityError) as error:
-        raise UsageError(error.message, hint="make a plan with airlift drops prune -o PLAN") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path}: not a plan: {error!r}") from None
 
 
 def plan(site: Site, keep: int, give_up: Iterable[Drop] = ()) -> Plan:
@@ -150,9 +82,18 @@ def plan(site: Site, keep: int, give_up: Iterable[Drop] = ()) -> Plan:
             freed = _freed(site, journal, (drop for drop in drops if drop.release in going))
             candidates = [digest for digest in candidates if digest in freed]
         blobs = [(digest, site.store.size(digest)) for digest in candidates if digest not in needed]
-        manifests = registry_retention.doomed(site, journal, going)
+        manifests = merged(_unfinished(site, journal), registry_retention.doomed(site, journal, going))
         left = tuple(name.value["filename"] for name in _only_here(site, journal, drops, going))
-        return Plan(going, tuple(blobs), manifests, waits_for if manifests else (), given_up, unsure, left)
+        return Plan(
+            going,
+            tuple(blobs),
+            manifests,
+            waits_for if manifests else (),
+            given_up,
+            unsure,
+            left,
+            _mirrors_left(site, journal, going),
+        )
 
 
 def execute(
@@ -181,6 +122,7 @@ def execute(
         needed, unsure = _needed(site, journal, (d for d in drops.values() if d.release not in wanted.releases))
         served = _served(journal, wanted.releases)
         has_registry = site.config.registry is not None and bool(wanted.manifests)
+        host = "" if site.config.registry is None else site.config.registry.host
         waits_for = _incomplete(drops.values(), wanted.given_up) if has_registry else ()
         client = None
         if site.config.registry is not None and wanted.manifests and not waits_for:
@@ -188,11 +130,14 @@ def execute(
             # Once the journal has forgotten the drops, only this plan knows what is left in the registry.
             images.RegistryTarget(client, site.config.registry.repository).check()
         left = _say_wheels(site, _only_here(site, journal, drops.values(), wanted.releases), progress, http)
+        mirrors_left = _mirrors_left(site, journal, wanted.releases)
         # First, since what is kept of a release that the journal does not know says that the journal is an older one.
         _forget_reports(site, wanted.given_up)
         with journal.transaction():
             for release in (*wanted.releases, *wanted.given_up):
                 journal.withdraw(release)
+            # A plan that is made later has to know what this one leaves undone.
+            journal.elsewhere.forget(wanted.releases, host, wanted.manifests if has_registry else ())
         gone = [
             (digest, size)
             for digest, size in wanted.blobs
@@ -203,10 +148,28 @@ def execute(
             site.store.delete(digest)
             progress.advance(1)
         progress.finish()
-        _forget_reports(site, wanted.releases)
+        _forget_left(site, journal)
         manifests = () if client is None else _prune_registry(site, journal, client, wanted.manifests, progress)
     done, given_up = (tuple(one for one in some if one in drops) for some in (wanted.releases, wanted.given_up))
-    return Plan(done, tuple(gone), manifests, waits_for, given_up, unsure, left)
+    return Plan(done, tuple(gone), manifests, waits_for, given_up, unsure, left, mirrors_left)
+
+
+def _unfinished(site: Site, journal: Journal) -> tuple[Doomed, ...]:
+    """Return what earlier prunes have left undone in the registry, but for what a drop needs again."""
+    if site.config.registry is None or not (found := journal.elsewhere.doomed(site.config.registry.host)):
+        return ()
+    needed = registry_retention.needed(site, journal)
+    return tuple(item for item in found if item.digest not in needed.get(item.repository, {}))
+
+
+def _mirrors_left(site: Site, journal: Journal, going: Iterable[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return what mirrors that site.yaml does not name any more may still show of drops that go."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for release in going:
+        for service, address in journal.elsewhere.given(release).keys() - set(site.mirrors):
+            names = [name for name in journal.names_of(release) if name.service == service]
+            found[address].update(part_of(name) or name.key for name in names)
+    return tuple((address, tuple(sorted(names))) for address, names in sorted(found.items()) if names)
 
 
 def _only_here(site: Site, journal: Journal, drops: Iterable[Drop], going: Iterable[str]) -> list[Name]:
@@ -257,8 +220,9 @@ def _incomplete(drops: Iterable[Drop], given_up: Iterable[str]) -> tuple[str, ..
 def _prune_registry(
     site: Site, journal: Journal, client: RegistryClient, wanted: tuple[Doomed, ...], progress: Progress
 ) -> tuple[Doomed, ...]:
+    needed = registry_retention.needed(site, journal)
     try:
-        return registry_removal.remove(client, wanted, registry_retention.needed(site, journal), progress)
+        gone = registry_removal.remove(client, wanted, needed, progress)
     except DeliveryError as error:
         first = "" if error.hint is None else f"{error.hint}; "
         raise DeliveryError(
@@ -266,8 +230,12 @@ def _prune_registry(
             mirror=error.mirror,
             temporary=error.temporary,
             status=error.status,
-            hint=f"{first}keep the plan and execute it again, since a new one does not know what is left there",
+            hint=f"{first}execute the plan again; a new one has what is left there too",
         ) from None
+    settled = {item.place for item in gone} | {(place, digest) for place, known in needed.items() for digest in known}
+    with journal.transaction():
+        journal.elsewhere.settle(client.registry, settled & {item.place for item in wanted})
+    return gone
 
 
 def _needed(site: Site, journal: Journal, drops: Iterable[Drop]) -> tuple[set[Digest], tuple[str, ...]]:
@@ -338,6 +306,15 @@ def _blobs_of(site: Site, journal: Journal, drop: Drop) -> Iterator[Digest]:
 def _values(entry: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     values = entry.get("values", [])
     return values if isinstance(values, list) else []
+
+
+def _forget_left(site: Site, journal: Journal) -> None:
+    """Take away what is kept of pruned drops, also of those of a prune that was cut short before it did."""
+    leaving = journal.elsewhere.leaving()
+    known = {drop.release for drop in journal.drops()}
+    _forget_reports(site, (release for release in leaving if release not in known))
+    with journal.transaction():
+        journal.elsewhere.left(leaving)
 
 
 def _forget_reports(site: Site, releases: Iterable[str]) -> None:

@@ -25,11 +25,21 @@ def _address(value: str) -> str:
         _ = parts.port
     except ValueError:
         raise ValueError(f"expected a port below 65536 in {value[:100]!r}") from None
-    return value
+    # Case says nothing in these two, but names of images and files of nodes are made of them.
+    return parts._replace(scheme=parts.scheme.lower(), netloc=parts.netloc.lower()).geturl()
 
 
 def _url(value: str) -> str:
     return _address(value).rstrip("/")
+
+
+def _before_repositories(value: str) -> str:
+    path = urlsplit(value).path.strip("/")
+    if path and not re.fullmatch(r"(?:[a-z0-9]+(?:[._-]+[a-z0-9]+)*/)+", f"{path}/"):
+        raise ValueError(
+            f"expected lower-case letters, digits and . _ - in the path, as repositories have: {path[:100]!r}"
+        )
+    return value
 
 
 def _listen(value: str) -> str:
@@ -54,6 +64,15 @@ def split_listen(value: str) -> tuple[str, int]:
 Text = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
+def _place(value: str) -> str:
+    if value.startswith("~"):
+        raise ValueError(
+            f"~ stands for no directory here: write the whole path in place of {value[:100]!r}; ./~ begins the name of"
+            " a file that begins with ~"
+        )
+    return value
+
+
 def _mapping(value: str) -> str:
     rest = value.replace("{registry}", "r", 1).removesuffix("{repository}")
     if not value.endswith("{repository}") or not re.fullmatch(r"(?:[a-z0-9]+(?:[._-]+[a-z0-9]+)*/)*", rest):
@@ -61,8 +80,12 @@ def _mapping(value: str) -> str:
     return value
 
 
+Place = Annotated[Text, AfterValidator(_place)]
+"""A path; one that is relative is relative to the site's directory."""
+
 Mapping = Annotated[Text, AfterValidator(_mapping), Field(examples=[MAPPING])]
 Url = Annotated[Text, AfterValidator(_url), Field(examples=["http://mirror.example:8080"])]
+RegistryUrl = Annotated[Url, AfterValidator(_before_repositories)]
 Address = Annotated[Text, AfterValidator(_address)]
 """A URL as it is written: some indexes tell ``/legacy`` and ``/legacy/`` apart."""
 
@@ -77,16 +100,16 @@ class PullAccount(_Strict):
     """An account that may only pull."""
 
     username: Text
-    password_file: Text = Field(description="file whose first line is the password")
+    password_file: Place = Field(description="file whose first line is the password")
 
 
 class RegistryConfig(_Strict):
     """A registry that takes the images and charts in place of the embedded one."""
 
-    url: Url = Field(description="its address; a path behind it is put before every repository")
-    ca: Text | None = Field(default=None, description=_CA)
+    url: RegistryUrl = Field(description="its address; a path behind it is put before every repository")
+    ca: Place | None = Field(default=None, description=_CA)
     username: Text | None = None
-    password_file: Text | None = Field(default=None, description="file whose first line is the password")
+    password_file: Place | None = Field(default=None, description="file whose first line is the password")
 
     kind: Literal["oci", "harbor"] = Field(default="oci", description="harbor: its projects, quotas and rules are used")
     mapping: Mapping = Field(default=MAPPING, description="the repository of an image")
@@ -134,16 +157,16 @@ class IndexConfig(_Strict):
 
     upload: Address = Field(description="where twine would upload to", examples=["https://devpi.example/ops/site/"])
     index: Address = Field(description="what pip reads", examples=["https://devpi.example/ops/site/+simple/"])
-    ca: Text | None = Field(default=None, description=_CA)
+    ca: Place | None = Field(default=None, description=_CA)
     username: Text | None = None
-    password_file: Text | None = Field(default=None, description="file whose first line is the password")
+    password_file: Place | None = Field(default=None, description="file whose first line is the password")
 
 
 class TlsConfig(_Strict):
     """The certificate that `airlift serve` answers with."""
 
-    certificate: Text = Field(description="file with the PEM chain, the site's own certificate first")
-    key: Text = Field(description="file with its PEM key, without a passphrase")
+    certificate: Place = Field(description="file with the PEM chain, the site's own certificate first")
+    key: Place = Field(description="file with its PEM key, without a passphrase")
 
 
 class SiteConfig(_Strict):
@@ -151,8 +174,8 @@ class SiteConfig(_Strict):
 
     url: Url = Field(description="where clients reach the site")
     listen: Listen = Field(default=DEFAULT_LISTEN, description="where `airlift serve` listens")
-    identity: Text | None = Field(default=None, description="the site's private key, which opens its bundles")
-    passphrase_file: Text | None = Field(default=None, description="file whose first line opens the identity")
+    identity: Place | None = Field(default=None, description="the site's private key, which opens its bundles")
+    passphrase_file: Place | None = Field(default=None, description="file whose first line opens the identity")
     registry: RegistryConfig | None = None
     python: IndexConfig | None = None
     tls: TlsConfig | None = None

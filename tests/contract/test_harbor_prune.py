@@ -17,7 +17,7 @@ from tests.support.listener import Listener
 from tests.support.registry import refuse
 from tests.support.site_bundles import Cargo, ship, take
 
-KEEP = "keep the plan and execute it again, since a new one does not know what is left there"
+KEEP = "execute the plan again; a new one has what is left there too"
 
 
 @pytest.fixture

@@ -26,9 +26,11 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
+BUILD = ("drop.lock.json", "--sequence", "1", "--signer", "ann.key", "--plain")
+
+
 def build(work: Path, output: str, *more: str) -> tuple[int, str]:
-    words = ["--sequence", "1", "--signer", "ann.key", "--plain", *more]
-    ran = airlift("build", "drop.lock.json", "-o", output, *words, home=work, cwd=work)
+    ran = airlift("build", *BUILD, "-o", output, *more, home=work, cwd=work)
     return ran.code, ran.err
 
 
@@ -116,3 +118,61 @@ def test_an_empty_path_is_none_and_one_that_is_too_long_is_said_so(words: list[s
     long = "x" * 300
     ran = airlift(*[word.replace("@", long) for word in words], home=work, cwd=work)
     assert (ran.code, ran.err.splitlines()[0]) == (16, f"airlift: error: looking for {long}: File name too long")
+
+
+HOME = (
+    "airlift: hint: write the whole path, or a space in place of =, so that the shell expands it; ./~ begins the name of"
+    " a file that begins with ~\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["resolve", "drop.yaml", "--output=~/x"], "--output"),
+        (["site", "init", "x", "--trust=~/x", "--url", "http://h"], "--trust"),
+        (["check", "--site=~/x"], "--site"),
+        (["trust", "init", "-o", "t", "--channel", "a", "--signer", "ann=~/x"], "--signer"),
+    ],
+)
+def test_a_tilde_that_no_shell_has_expanded_is_no_directory(words: list[str], name: str, work: Path) -> None:
+    ran = airlift(*words, home=work, cwd=work)
+    assert (ran.code, ran.err) == (2, f"airlift: error: {name} ~/x: ~ stands for no directory here\n{HOME}")
+    assert not (work / "~").exists()
+
+
+def test_a_link_that_leads_nowhere_is_no_output_and_no_input(work: Path) -> None:
+    for name in ("a.airlift", "a.tar", "layout"):
+        (work / name).symlink_to("away/disk")
+    said = "a link to away/disk, which is not there\nairlift: hint: is its disk mounted? else remove the link,"
+    code, err = build(work, "a.airlift")
+    assert (code, f"airlift: error: a.airlift: {said}" in err) == (2, True), err
+    ok("build", *BUILD, "-o", "b.airlift", home=work, cwd=work)
+    ok(
+        "trust",
+        "init",
+        "-o",
+        "t.json",
+        "--channel",
+        "stable",
+        "--signer",
+        "ann=ann.pub",
+        "--allow-plain",
+        home=work,
+        cwd=work,
+    )
+    for name in ("a.tar", "layout"):
+        ran = airlift("open", "b.airlift", "--trust", "t.json", "-o", name, home=work, cwd=work)
+        assert (ran.code, f"airlift: error: {name}: {said}" in ran.err) == (2, True), ran.err
+        assert (work / name).is_symlink()
+    ran = airlift("inspect", "a.airlift", home=work, cwd=work)
+    assert (ran.code, f"airlift: error: BUNDLE a.airlift: {said}" in ran.err) == (2, True), ran.err
+
+
+@pytest.mark.parametrize("words", [["serve"], ["site", "init", "new", "--trust", "t.json", "--url", "http://h"]])
+def test_an_empty_address_to_listen_on_is_none(words: list[str], work: Path) -> None:
+    ok("trust", "init", "-o", "t.json", "--channel", "stable", "--signer", "ann=ann.pub", home=work, cwd=work)
+    ok("site", "init", "site", "--trust", "t.json", "--url", "http://h", home=work, cwd=work)
+    more = ["--site", "site"] if words == ["serve"] else []
+    ran = airlift(*words, *more, "--listen", "", home=work, cwd=work)
+    assert (ran.code, "--listen: " in ran.err, "Traceback" in ran.err) == (2, True, False), ran.err

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airlift.errors import DeliveryError, PartialDeliveryError
+from airlift.errors import DeliveryError, PartialDeliveryError, StoreError
 from airlift.progress import Silent
 from airlift.site import drops, repair
 from airlift.site.config import Site
@@ -18,6 +18,7 @@ from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.settings import HttpSettings
 from tests.support.bundles import NOW
 from tests.support.charts import chart
+from tests.support.listener import Listener
 from tests.support.registry import Registry, running_registry
 from tests.support.serving import serving
 from tests.support.site_bundles import Cargo, make_site, ship, take
@@ -88,6 +89,40 @@ def test_what_a_registry_served_is_found_and_served_from_the_store_once_the_regi
         assert read(f"{url}/v2/{APP}/manifests/1") == read(f"{url}/v2/{APP}/manifests/{roots[0]}")
         assert read(f"{url}/v2/{APP}/manifests/{roots[1]}")
         assert b"web" in read(f"{url}/charts/index.yaml")
+
+
+def test_no_drop_is_shown_that_is_not_served_yet_where_a_registry_was_taken_out(
+    own: Site, filling: Site, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        take(filling, month(number, tmp_path)[1])
+    for again in (lambda: drops.rollback(own, None), lambda: drops.activate(own, "stable/2")):
+        with pytest.raises(StoreError) as caught:
+            again()
+        assert caught.value.message.endswith(
+            "was imported while a registry served its images, and site.yaml names none now: this site does not serve"
+            " them yet"
+        )
+        assert str(caught.value.hint).startswith("airlift check --site DIR --repair lets it serve them")
+    assert [drop.active for drop in drops.list_drops(own)] == [False, True]
+    mend(own)
+    drops.rollback(own, None)
+    assert [drop.active for drop in drops.list_drops(own)] == [True, False]
+
+
+def test_no_drop_counts_as_shown_in_a_registry_that_was_added_and_does_not_have_it(
+    own: Site, filling: Site, tmp_path: Path
+) -> None:
+    bundle = month(1, tmp_path)[1]
+    take(own, bundle)
+    for again in (lambda: drops.activate(filling, "stable/1"), lambda: take(filling, bundle)):
+        with pytest.raises(DeliveryError, match="does not have 2 of 2 manifests that tags are to point at"):
+            again()
+    assert mend(filling) == []
+    asked = Listener()
+    drops.activate(filling, "stable/1", progress=asked)
+    assert take(filling, bundle).was_here
+    assert asked.warnings == []
 
 
 def test_the_bundle_of_a_drop_whose_registry_is_gone_completes_it(own: Site, filling: Site, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from airlift.artifact import Kind
 from airlift.digest import Digest
 from airlift.errors import DeliveryError, PartialDeliveryError
 from airlift.progress import Silent
-from airlift.site import drops, repair, retention
+from airlift.site import drops, prune_plan, repair, retention
 from airlift.site.config import Site
 from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.http import HttpClient
@@ -74,7 +74,7 @@ def test_manifests_that_only_pruned_drops_need_are_gone_and_all_others_answer(
     # Through the file, as people do it.
     (tmp_path / "plan.json").write_bytes(canonical_of(plan))
     listener = Listener()
-    done = retention.execute(site, retention.read_plan(tmp_path / "plan.json"), listener)
+    done = retention.execute(site, prune_plan.read_plan(tmp_path / "plan.json"), listener)
     assert len(done.manifests) == 6
     assert listener.warnings == []
     for number, of in digests.items():
@@ -87,7 +87,7 @@ def test_manifests_that_only_pruned_drops_need_are_gone_and_all_others_answer(
     assert repair.check(site, progress=Silent(), http=ONCE, is_deep=True) == []
 
 
-def canonical_of(plan: retention.Plan) -> bytes:
+def canonical_of(plan: prune_plan.Plan) -> bytes:
     return canonical.encode(plan.to_json())
 
 
@@ -120,6 +120,80 @@ def test_a_registry_that_goes_away_is_pruned_by_executing_the_plan_again(tmp_pat
         assert retention.execute(site, plan, Silent(), ONCE).manifests == done.manifests
     assert not is_there(registry, "app", digests[1]["index"])
     assert is_there(registry, "app", digests[2]["index"])
+
+
+def test_a_new_plan_has_what_a_prune_that_was_cut_short_left_and_nothing_is_orphaned(
+    tmp_path: Path, registry: Registry
+) -> None:
+    with running_front(registry) as front:
+        site, digests = filled(tmp_path, front.url, months=3)
+        first = drops.find(site, "stable/1").release
+        at = ("--site", site.root)
+        prune = ("drops", "prune", "--keep", "1", "-o", tmp_path / "plan", "--json")
+        planned = airlift(*prune, *at, home=tmp_path).json
+        assert len(planned["registry"]) == 6
+        front.faults.append(refuse(503, b"", method="DELETE", match="/tool/"))
+        ran = airlift("drops", "prune", "--execute", tmp_path / "plan", *at, home=tmp_path)
+        assert (ran.code, "execute the plan again; a new one has what is left there too" in ran.err) == (17, True)
+        # What a kill in between leaves of a pruned drop goes with the next one.
+        (site.drops_dir / first).mkdir()
+        with site.journal() as journal, journal.transaction():
+            journal.elsewhere.forget([first], front.host, ())
+        front.faults.clear()
+        take(site, ship(month(4)[0], tmp_path / "4.airlift", sequence=4))
+        again = airlift(*prune, *at, home=tmp_path).json
+        assert {item["digest"] for item in again["registry"]} >= {digests[n]["tool"] for n in (1, 2, 3)}
+        done = airlift("drops", "prune", "--execute", tmp_path / "plan", "--json", *at, home=tmp_path)
+        assert (done.code, len(done.json["releases"])) == (0, 1), done.err
+        assert [path.name for path in site.drops_dir.iterdir()] == [drops.find(site, "stable/4").release]
+        assert airlift(*prune, *at, home=tmp_path).json["registry"] == []
+    for number in (1, 2, 3):
+        assert not is_there(registry, "app", digests[number]["index"])
+        assert not is_there(registry, "tool", digests[number]["tool"])
+
+
+def test_a_plan_has_nothing_of_a_prune_that_was_cut_short_and_is_needed_again(
+    tmp_path: Path, registry: Registry
+) -> None:
+    with running_front(registry) as front:
+        site, digests = filled(tmp_path, front.url, months=2)
+        front.faults.append(refuse(503, b"", method="DELETE"))
+        with pytest.raises(DeliveryError, match="503"):
+            retention.execute(site, retention.plan(site, 1), Silent(), ONCE)
+        front.faults.clear()
+        take(site, ship(month(1)[0], tmp_path / "again.airlift", sequence=3))
+        plan = retention.plan(site, 2)
+        assert plan.manifests == ()
+        retention.execute(site, plan, Silent(), ONCE)
+        # Now the later drop goes, and what of the first one nobody needs.
+        take(site, ship(month(4)[0], tmp_path / "4.airlift", sequence=4))
+        retention.execute(site, retention.plan(site, 1), Silent(), ONCE)
+    assert not is_there(registry, "app", digests[1]["index"])
+    assert not is_there(registry, "tool", digests[1]["tool"])
+
+
+def test_what_a_registry_keeps_that_was_taken_out_of_site_yaml_is_told_by_the_prune(
+    tmp_path: Path, registry: Registry
+) -> None:
+    site, digests = filled(tmp_path, registry.url, months=2)
+    document = site.root / "site.yaml"
+    text = document.read_text()
+    document.write_text(text.partition("registry:")[0])
+    at = ("--site", site.root)
+    assert airlift("check", "--repair", *at, home=tmp_path).code == 0
+    said = (
+        f"airlift: warning: {registry.url} got these drops, and site.yaml does not name it any more: nothing is deleted"
+        " there, and once they are pruned nobody here knows what it has; it may still show docker.io/library/app:1,"
+        " docker.io/library/tool:1\n"
+    )
+    planned = airlift("drops", "prune", "--keep", "1", "-o", tmp_path / "plan", *at, "--json", home=tmp_path)
+    assert planned.err == said
+    assert planned.json["mirrors_left"] == {registry.url: ["docker.io/library/app:1", "docker.io/library/tool:1"]}
+    assert airlift("drops", "prune", "--execute", tmp_path / "plan", *at, home=tmp_path).err.endswith(said)
+    assert is_there(registry, "tool", digests[1]["tool"])
+    # A registry that is still there says nothing, nor does one of which nothing goes.
+    document.write_text(text)
+    assert airlift("drops", "prune", "--keep", "1", "-o", tmp_path / "plan", *at, home=tmp_path).err == ""
 
 
 def test_while_an_import_is_not_complete_the_registry_waits_and_it_is_said_how_to_go_on(

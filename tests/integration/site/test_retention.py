@@ -17,7 +17,7 @@ from airlift.digest import Digest
 from airlift.digest import of as digest_of
 from airlift.errors import UsageError
 from airlift.progress import Silent
-from airlift.site import drops, retention
+from airlift.site import drops, prune_plan, retention
 from airlift.site.catalog import Catalog
 from airlift.site.config import Site
 from airlift.site.listing import Service
@@ -105,7 +105,7 @@ def test_pruning_forgets_old_drops_and_keeps_what_the_kept_ones_need(site: Site)
     assert not any(site.store.has(digest) for digest, _ in plan.blobs)
     assert all(site.store.verify(digest) for digest in site.store.digests())
     assert sorted(path.name for path in site.drops_dir.iterdir()) == [drops.list_drops(site)[0].release]
-    assert retention.plan(site, 1) == retention.Plan((), ())
+    assert retention.plan(site, 1) == prune_plan.Plan((), ())
 
 
 def test_a_rolled_back_drop_is_active_and_stays_whatever_is_kept(site: Site) -> None:

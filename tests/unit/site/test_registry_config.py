@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from airlift.site.site_yaml import RegistryConfig
+from airlift.site.site_yaml import IndexConfig, RegistryConfig, SiteConfig
 
 PATH = "docker.io/library/deep/redis"
 
@@ -39,8 +39,23 @@ def test_mapping_project_and_depth_say_where_an_image_goes(
         ({"depth": 0}, "greater than or equal to 1"),
         ({"project": "Upper"}, "should match pattern"),
         ({"kind": "harbor"}, "kind: harbor needs username and password_file"),
+        ({"url": "http://h/Mirror"}, "expected lower-case letters, digits and . _ - in the path"),
+        ({"ca": "~/ca.pem"}, "~ stands for no directory here: write the whole path in place of '~/ca.pem'"),
+        ({"password_file": "~ops/password"}, "~ stands for no directory here"),
     ],
 )
 def test_a_registry_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         RegistryConfig(**{"url": "http://h", **options})
+
+
+def test_capital_letters_in_a_host_are_the_small_ones_and_a_path_keeps_its_own() -> None:
+    config = RegistryConfig(url="HTTPS://Registry.Example:5000/mirror/")
+    assert (config.url, config.host) == ("https://registry.example:5000/mirror", "registry.example:5000")
+    index = IndexConfig(upload="HTTP://Devpi.Example/Ops/site/", index="http://devpi.example/Ops/site/+simple/")
+    assert index.upload == "http://devpi.example/Ops/site/"
+    assert SiteConfig(url="HTTP://[FD00::1]:8080").url == "http://[fd00::1]:8080"
+
+
+def test_a_name_that_begins_with_a_tilde_can_be_written() -> None:
+    assert SiteConfig(url="http://h", identity="./~key").identity == "./~key"
