@@ -7,6 +7,7 @@ transaction. Whatever ends it earlier leaves at most unnamed blobs, and the same
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,10 +18,12 @@ from airlift import artifact
 from airlift.bundle.reader import BundleReader
 from airlift.digest import Digest
 from airlift.errors import (
+    AirliftError,
     BundleError,
     IntegrityError,
     ManifestError,
     PolicyError,
+    StoreError,
     TrustError,
     UsageError,
 )
@@ -128,9 +131,26 @@ def import_bundle(
     site.refuse_foreign_root()
     with kept.changing(site, f"importing {bundle}", progress, is_written=True, now=now) as journal:
         site.store.create().clear_ingest()
-        done = importing.run(journal, is_dry=False)
+        try:
+            done = importing.run(journal, is_dry=False)
+        except (BundleError, IntegrityError, PolicyError, TrustError) as error:
+            _note_refusal(journal, error, importing.gate)
+            raise
     keep_reserve(site.root)
     return done
+
+
+def _note_refusal(journal: Journal, error: AirliftError, gate: Gate | None) -> None:
+    """Note a refusal, with nothing of what nobody signed; where that cannot be written, the refusal is all the same."""
+    kind = type(error).__name__
+    signed = None if gate is None else gate.signed
+    with contextlib.suppress(StoreError), journal.transaction():
+        if signed is None:
+            journal.history.refuse(kind)
+        else:
+            journal.history.refuse(
+                kind, error.message, channel=signed.channel, sequence=signed.sequence, release=signed.digest
+            )
 
 
 @dataclass(slots=True)
@@ -143,6 +163,7 @@ class _Import:
     http: HttpSettings
     mend: frozenset[Digest] | None = None
     target: Target | None = field(default=None, init=False)
+    gate: Gate | None = field(default=None, init=False)
     is_late: bool = field(default=False, init=False)
     """Whether the release comes back after a later one (`airlift.site.kept.is_late`): it is not activated then."""
 
@@ -165,9 +186,11 @@ class _Import:
         """Let the gate decide; a release that was accepted before is not too old to mend or complete itself with."""
         self.is_late = self.mend is None and kept.is_late(self.site, journal, reader.release)
         if self.mend is None and not self.is_late:
-            return Gate(self.site.trust, now=self.now, seen=journal.seen()).admit(reader.envelope, reader.roots)
-        verified = Gate(self.site.trust, now=None).admit(reader.envelope, reader.roots)
-        if self.is_late:
+            self.gate = Gate(self.site.trust, now=self.now, seen=journal.seen())
+        else:
+            self.gate = Gate(self.site.trust, now=None)
+        verified = self.gate.admit(reader.envelope, reader.roots)
+        if self.mend is None:
             return verified
         known = journal.drop(verified.release.digest)
         if known is None or known.state != READY:

@@ -295,8 +295,11 @@ class Journal:
 
     def activate(self, drop: Drop) -> None:
         """Show a ready release's names in place of its channel's present one. Inside `transaction`."""
-        if not self._all("SELECT 1 FROM channels WHERE active = ?", drop.release):
+        before = next((one for one in self.drops() if one.channel == drop.channel and one.active), None)
+        if before is None or before.sequence < drop.sequence:
             self._note(history.ACTIVATED, drop)
+        elif before.release != drop.release:
+            self._note(history.ROLLED_BACK, drop, f"from {before.channel}/{before.sequence}")
         self._run("UPDATE channels SET active = ?, pending = NULL WHERE channel = ?", drop.release, drop.channel)
 
     def deactivate(self, channel: str) -> None:

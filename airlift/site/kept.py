@@ -283,6 +283,19 @@ def changing(
         yield journal
 
 
+@contextlib.contextmanager
+def noting(journal: Journal, progress: Progress) -> Iterator[None]:
+    """Write down what was done elsewhere: where that is not possible it was done all the same, and is a warning.
+
+    A site on a disk that is mounted read-only can mend what it fills.
+    """
+    try:
+        with journal.transaction():
+            yield
+    except StoreError as error:
+        progress.warn(f"what was done is not noted: {error.message}")
+
+
 def told(release: Release) -> dict[str, Any]:
     """Return what ``--json`` says of a release of `newer`."""
     return {"channel": release.channel, "sequence": release.sequence, "release": release.digest}

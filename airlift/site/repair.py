@@ -14,6 +14,7 @@ from airlift.errors import AirliftError, DeliveryError, FetchError, IntegrityErr
 from airlift.progress import Progress
 from airlift.site import (
     contents,
+    history,
     index_inspection,
     inspection,
     kept,
@@ -42,6 +43,10 @@ from airlift.trust.keys import Passphrase
 _GONE: Final = (202, 204, 404, 405)
 _WITNESSES: Final = 3
 """How many other objects of a repository are asked for before a failing one counts as damaged."""
+_CHANGED: Final = (
+    "something else than airlift changed state.db, or it is damaged: tell the auditor; put a state.db from before back,"
+    " or move it away with its -wal and -shm files and run airlift site recover, whose log begins anew"
+)
 _UNREACHED: Final = "could not be compared"
 
 
@@ -85,7 +90,15 @@ def _check(site: Site, journal: Journal, progress: Progress, http: HttpSettings,
             remedy = error.hint or "mend python in site.yaml, then check again"
             unreached.append(Finding(Place.INDEX, site.config.python.index, f"{_UNREACHED}: {error.message}", remedy))
     findings += static_inspection.inspect_trees(site, journal, inventory, progress)
-    return findings + unreached
+    return findings + _history(journal) + unreached
+
+
+def _history(journal: Journal) -> list[Finding]:
+    try:
+        journal.history.entries()
+    except IntegrityError as error:
+        return [Finding(Place.JOURNAL, "site log", error.message, _CHANGED)]
+    return []
 
 
 def repair(
@@ -162,7 +175,11 @@ def repair(
             _fill_index(site, journal, wheels.connect(site, http, progress), progress)
     _export_again(site, progress)
     with site.journal() as journal:
-        return [_explained(item, brought) for item in _check(site, journal, progress, http, is_deep=is_deep)]
+        left = _check(site, journal, progress, http, is_deep=is_deep)
+    with kept.changing(site, "mending", progress, now=now) as journal, kept.noting(journal, progress):
+        said = f"{len(findings)} found, {len(left)} left" + (f"; with the bundle of {brought}" if brought else "")
+        journal.history.note(history.REPAIRED, detail=said)
+    return [_explained(item, brought) for item in left]
 
 
 def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryClient, progress: Progress) -> None:
@@ -172,7 +189,7 @@ def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
         return
     lists = ReferrerLists(client)
     mirrors = [(Service.OCI, registry.url)]
-    with journal.transaction():
+    with kept.noting(journal, progress):
         journal.elsewhere.give((drop.release for drop in inventory.drops), mirrors)
     target = images.RegistryTarget(client, registry.repository, lists)
     artifacts = {(a.name, a.root.digest): a for _, config in inventory.configs for a in config.artifacts}
@@ -193,7 +210,7 @@ def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
             names = [name for name in journal.names_of(drop.release) if name.value["digest"] not in unfilled]
             target.activate(names, site.store, progress)
             if not unfilled & {Digest(name.value["digest"]) for name in journal.names_of(drop.release)}:
-                with journal.transaction():
+                with kept.noting(journal, progress):
                     journal.elsewhere.give([drop.release], mirrors, whole=True)
 
 
@@ -230,7 +247,7 @@ def _fill_index(site: Site, journal: Journal, index: PackageIndex, progress: Pro
                 and site.store.has(name.value["digest"])
             ]
             wheels.IndexTarget(index).activate(names, site.store, progress)
-            with journal.transaction():
+            with kept.noting(journal, progress):
                 journal.elsewhere.give(
                     [drop.release], [one for one in site.mirrors if one[0] == Service.SIMPLE], whole=True
                 )

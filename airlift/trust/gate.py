@@ -109,6 +109,7 @@ class Gate:
         self._envelope: Envelope | None = None
         self._release: Release | None = None
         self._signers: tuple[str, ...] = ()
+        self._is_signed = False
         self._unknown: tuple[str, ...] = ()
         self._skipped = range(0)
 
@@ -182,6 +183,7 @@ class Gate:
             self._signers = tuple(sorted(persons))
             self._unknown = tuple(unknown)
             self._count(len(envelope.signatures))
+            self._is_signed = True
 
     def _refuse_alias(self, key_id: str, signature: bytes, pae: bytes) -> None:
         """Refuse a pinned key's signature under another id: it would count as somebody unknown, or twice."""
@@ -204,6 +206,11 @@ class Gate:
                 f" {', '.join(self._signers)}{strangers}",
                 hint=f"build it with a --signer KEY of each that has to sign; the trust file also lists {others}",
             )
+
+    @property
+    def signed(self) -> Release | None:
+        """What enough persons signed, also when a later step refused it; None before `signatures` was passed."""
+        return self._release if self._is_signed else None
 
     @property
     def signers(self) -> tuple[str, ...]:

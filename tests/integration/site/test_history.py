@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from airlift.site import drops, kept
+from airlift.digest import of as digest_of
+from airlift.errors import TrustError
+from airlift.progress import Silent
+from airlift.site import drops, history, kept
 from airlift.site.config import Site, load_site
+from airlift.site.journal import Journal
+from airlift.site.pin import pin
+from airlift.trust.gate import Gate
 from airlift.trust.roots import dump_trust
 from tests.support.bundles import trust
 from tests.support.cli import airlift, ok
@@ -51,7 +57,8 @@ def test_three_months_one_taken_back_and_one_pruned_are_all_told(site: Site, tmp
         ("activated", "stable/2"),
         ("imported", "stable/3"),
         ("activated", "stable/3"),
-        ("activated", "stable/2"),
+        ("refused", "stable/1"),
+        ("rolled back", "stable/2"),
         ("deactivated", "stable/0"),
         ("activated", "stable/2"),
         ("pruned", "stable/1"),
@@ -65,7 +72,10 @@ def test_three_months_one_taken_back_and_one_pruned_are_all_told(site: Site, tmp
     assert (ran.code, "airlift site log says which were pruned" in ran.err) == (2, True)
     last = ok("site", "log", *at, "--json", home=tmp_path).json["entries"][-1]
     assert last["time"].startswith("20")
-    assert lines[-1] == f"11 entries, digest {last['digest']}"
+    assert f"  refused       stable/1  {releases[1]}  TrustError: " in lines[7]
+    assert lines[7].endswith("1.airlift: sequence 1 of channel stable is too old: 3 was accepted before")
+    assert lines[8].endswith(f"  rolled back   stable/2  {releases[2]}  from stable/3")
+    assert lines[-1] == f"12 entries, digest {last['digest']}"
 
 
 def test_what_is_said_is_appended_to_what_was_said(site: Site, tmp_path: Path) -> None:
@@ -94,6 +104,12 @@ def test_an_entry_that_was_changed_or_left_out_is_found(site: Site, tmp_path: Pa
         db.commit()
     ran = airlift("site", "log", "--site", site.root, home=tmp_path)
     assert (ran.code, ran.out, said in ran.err) == (12, "", True), ran.err
+    ran = airlift("check", "--site", site.root, home=tmp_path)
+    lines = ran.out.splitlines()
+    assert (ran.code, lines[0].startswith(f"journal  site log: {said}"), lines[-1]) == (12, True, "1 finding"), ran.out
+    assert "do: something else than airlift changed state.db" in lines[1]
+    ran = airlift("check", "--repair", "--site", site.root, home=tmp_path)
+    assert (ran.code, ran.out.splitlines()[:2]) == (12, lines[:2]), ran.err
 
 
 def test_a_recovered_site_says_so_and_what_it_found(site: Site, tmp_path: Path) -> None:
@@ -105,6 +121,87 @@ def test_a_recovered_site_says_so_and_what_it_found(site: Site, tmp_path: Path) 
     ok("site", "recover", "--site", site.root, *paper, home=tmp_path)
     assert logged(site)[:2] == [("recovered", "/0"), ("trust pinned", "/0")]
     assert sorted(logged(site)[2:]) == [("found again", "stable/1"), ("found again", "stable/2")]
+
+
+def test_of_what_nobody_signed_only_the_kind_of_the_refusal_is_told(site: Site, tmp_path: Path) -> None:
+    at = ("--site", site.root)
+    bundle = month(tmp_path, 1)
+    stranger = make_site(tmp_path / "stranger")
+    other = trust("bob")
+    (tmp_path / "other.json").write_bytes(dump_trust(other))
+    pin(stranger.root, tmp_path / "other.json", other.fingerprint, Silent())
+    (tmp_path / "none.airlift").write_bytes(b"SECRET" * 1000)
+    torn = bytearray(bundle.read_bytes())
+    torn[-9000] ^= 1
+    (tmp_path / "torn.airlift").write_bytes(torn)
+    for _ in range(2):
+        assert airlift("import", tmp_path / "none.airlift", *at, home=tmp_path).code == 13
+        assert airlift("import", tmp_path / "torn.airlift", *at, home=tmp_path).code == 12
+        assert airlift("import", bundle, "--site", stranger.root, home=tmp_path).code == 14
+    told = ok("site", "log", *at, "--json", home=tmp_path).json["entries"][1:]
+    assert [(one["what"], f"{one['channel']}/{one['sequence']}") for one in told] == [
+        ("refused", "/0"),
+        ("refused", "stable/1"),
+    ]
+    assert told[0]["detail"] == "BundleError"
+    assert told[1]["detail"].startswith("IntegrityError: frame ")
+    told = ok("site", "log", "--site", stranger.root, "--json", home=tmp_path).json["entries"][2:]
+    assert [(one["what"], one["channel"], one["release"], one["detail"]) for one in told] == [
+        ("refused", "", "", "NotAcceptedError")
+    ]
+
+
+def test_refusals_have_a_bound_until_something_is_done(site: Site, tmp_path: Path) -> None:
+    with site.journal() as journal:
+        for number in range(3 * history.MOST_REFUSALS):
+            with journal.transaction():
+                journal.history.refuse("TrustError", f"number {number}\n{'x' * 1000}\udcff", channel="stable")
+        assert len(journal.history.entries()) == 1 + history.MOST_REFUSALS
+        assert {len(one.detail) for one in journal.history.entries()[1:]} == {300}
+    take(site, month(tmp_path, 1))
+    with site.journal() as journal, journal.transaction():
+        journal.history.refuse("TrustError", "number 0")
+    assert logged(site)[-3:] == [("imported", "stable/1"), ("activated", "stable/1"), ("refused", "/0")]
+
+
+def test_a_refusal_that_cannot_be_noted_is_the_same_refusal(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        take(site, month(tmp_path, number))
+    verify = Gate.sequence
+
+    def then_read_only(gate: Gate) -> None:
+        for journal in opened:
+            journal._db.execute("PRAGMA query_only=1")
+        verify(gate)
+
+    opened: list[Journal] = []
+    made = Journal.__init__
+
+    def remember(journal: Journal, path: Path) -> None:
+        made(journal, path)
+        opened[:] = [journal]
+
+    monkeypatch.setattr(Journal, "__init__", remember)
+    monkeypatch.setattr(Gate, "sequence", then_read_only)
+    with pytest.raises(TrustError, match="is too old: 2 was accepted before"):
+        take(site, tmp_path / "1.airlift")
+    assert logged(site)[-1] == ("activated", "stable/2")
+
+
+def test_a_repair_is_told_with_what_it_mended(site: Site, tmp_path: Path) -> None:
+    take(site, month(tmp_path, 1))
+    site.store.path(digest_of(b"tool of month 1")).unlink()
+    at = ("--site", site.root)
+    assert airlift("check", "--repair", *at, home=tmp_path).code == 12
+    ok("check", "--repair", tmp_path / "1.airlift", *at, home=tmp_path)
+    ok("check", "--repair", *at, home=tmp_path)
+    told = ok("site", "log", *at, "--json", home=tmp_path).json["entries"][-2:]
+    assert [(one["what"], one["detail"]) for one in told] == [
+        ("repaired", "1 found, 1 left"),
+        ("repaired", "1 found, 0 left; with the bundle of stable/1"),
+    ]
 
 
 def test_another_trust_file_is_told(site: Site, tmp_path: Path) -> None:
