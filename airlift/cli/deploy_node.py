@@ -84,6 +84,7 @@ def make(site: Site, wanted: Wish, platform: Platform, *, prune: bool, dry_run: 
             wanted,
             now=environment.now(),
             not_before=_imported(site),
+            kept=active.programs(site, platform),
             prune=prune,
         )
         if not dry_run:
@@ -115,6 +116,8 @@ def node_lines(made: NodePlan, *, dry_run: bool) -> list[str]:
     for path in made.removal.manifests:
         lines += [*(f"{verb} {step} ({step.why})" for step in node.uninstall(path)), f"{gone} /{path}"]
     lines += [f"{gone} /{path}" for path in made.removal.rest]
+    lines += [f"{verb} {step} ({step.why})" for step in made.forgets]
+    lines += [f"{gone} /{path} (an earlier copy of the datastore)" for path in made.surplus if made.copies]
     lines += rest_lines(made.plan)
     if not made.is_changed:
         lines.append("nothing to change")
@@ -126,7 +129,9 @@ def file_lines(planned: Iterable[PlannedFile], *, dry_run: bool) -> list[str]:
     lines = []
     for item in planned:
         what = item.action.value if dry_run else _DONE[item.action]
-        lines.append(f"{what} /{item.path} ({console.size(item.size)}, mode {item.mode:04o}, {item.digest})")
+        lines.append(
+            f"{what} /{item.path} ({console.size(item.size)}, mode {item.mode:04o}, {item.shown_digest or 'secret'})"
+        )
         if dry_run and item.text is not None and item.action is not Action.UNCHANGED:
             lines += [f"    {line}" for line in item.text.splitlines()]
     return lines

@@ -10,7 +10,7 @@ import click
 from airlift.canonical import JsonObject
 from airlift.cli import console, deploy_running, environment, options
 from airlift.site.config import load_site
-from airlift.site.deploy import differences, kubectl, record
+from airlift.site.deploy import active, differences, kubectl, record
 from airlift.site.deploy import status as releases
 from airlift.site.deploy.status import State
 
@@ -49,7 +49,7 @@ def status(folder: Path, kubeconfig: Path | None, timeout: float, as_json: bool)
     else:
         for item in states:
             console.answer(line(item))
-    releases.refuse(states)
+    releases.refuse(states, active.asked(site))
 
 
 def _json(states: tuple[State, ...]) -> JsonObject:

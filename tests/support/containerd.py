@@ -7,6 +7,7 @@ it is told of CNI, so that nothing is left behind.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -79,17 +80,60 @@ state = "{home}/state"
 
 @dataclass
 class Containerd:
-    """A running containerd."""
+    """A running containerd.
+
+    Attributes:
+        config: what it is told, logins apart.
+        command: what starts it.
+        environment: of it.
+    """
 
     home: Path
     socket: Path
     ctr_program: Path
     version: str
     log: Path
+    config: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def certs(self) -> Path:
         return self.home / "certs.d"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with self.log.open("ab") as stream:
+            self.process = subprocess.Popen(self.command, stdout=stream, stderr=stream, env=self.environment)
+        _wait(self.process, self.socket, self.ctr_program, self.log)
+
+    def stop(self) -> None:
+        """Stop it; pods go on running."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(20)
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+    def log_in(self, accounts: Mapping[str, Mapping[str, str]]) -> None:
+        """Tell it who asks which host, by `username` and `password`; it reads that when it starts."""
+        plugin = "io.containerd.cri.v1.images" if self.version.startswith("2") else "io.containerd.grpc.v1.cri"
+        parts = [self.config]
+        for host, account in accounts.items():
+            parts.append(f'[plugins."{plugin}".registry.configs."{host}".auth]')
+            # A string of TOML's between double quotes is one of JSON's.
+            parts += [f"  {name} = {json.dumps(value)}" for name, value in account.items()]
+        text, place = "\n".join([*parts, ""]), self.home / "config.toml"
+        if not place.exists() or place.read_text() != text:
+            place.touch(0o600)
+            place.write_text(text)
+            if self.process is not None:
+                self.stop()
+                self.start()
 
     def ctr(self, *arguments: str) -> str:
         """Run ctr in the namespace that K3s uses, and return what it says."""
@@ -98,14 +142,15 @@ class Containerd:
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}\n{self.log.read_text()[-3000:]}"
         return done.stdout
 
-    def hosts(self, registry: str, endpoint: str, *, override_path: bool = False) -> None:
+    def hosts(self, registry: str, endpoint: str, *, override_path: bool = False, ca: Path | None = None) -> None:
         """Send pulls of a registry to an endpoint and nowhere else, as K3s writes it."""
         folder = self.certs / registry
         folder.mkdir(parents=True, exist_ok=True)
-        path = f"override_path = {str(override_path).lower()}"
-        (folder / "hosts.toml").write_text(
-            f'server = "{endpoint}"\n{path}\n[host."{endpoint}"]\n  capabilities = ["pull", "resolve"]\n  {path}\n'
-        )
+        told = [f"override_path = {str(override_path).lower()}"]
+        if ca is not None:
+            told.append(f'ca = ["{ca}"]')
+        host = [f'[host."{endpoint}"]', '  capabilities = ["pull", "resolve"]', *(f"  {line}" for line in told)]
+        (folder / "hosts.toml").write_text("\n".join([f'server = "{endpoint}"', *told, *host, ""]))
 
     def forget_hosts(self) -> None:
         """Send every pull to its own registry again."""
@@ -272,26 +317,16 @@ def containerd(
         "cni": "\n    ".join(cni),
     }
     (home / "certs.d").mkdir()
-    (home / "config.toml").write_text((_V3 if version.startswith("2") else _V2).format(**fill))
-    log = home / "log"
     environment = {**os.environ, "PATH": f"{daemon.parent}{os.pathsep}{components.search_path()}"}
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [*prefix, str(daemon), "-c", str(home / "config.toml"), "-l", "info"],
-            stdout=stream,
-            stderr=stream,
-            env=environment,
-        )
+    command = [*prefix, str(daemon), "-c", str(home / "config.toml"), "-l", "info"]
+    config = (_V3 if version.startswith("2") else _V2).format(**fill)
+    made = Containerd(home, socket, ctr, version, home / "log", config, command, environment)
+    made.log_in({})
     try:
-        _wait(process, socket, ctr, log)
-        yield Containerd(home, socket, ctr, version, log)
+        made.start()
+        yield made
     finally:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        made.stop()
         unmount_below(home)
         for group in Path("/sys/fs/cgroup").glob(f"**/{home.name}"):
             with contextlib.suppress(OSError):

@@ -34,7 +34,7 @@ class Registry:
     """A running docker-registry.
 
     Attributes:
-        host: ``127.0.0.1:PORT``.
+        host: ``ADDRESS:PORT``.
         root: its directory: ``data``, ``log``.
         ca: certificate of its authority, None when it is plain.
         username, password: its login, empty without one.
@@ -81,8 +81,9 @@ def running_registry(
     foreign_urls: bool = False,
     deletes: bool = True,
     program: Path | None = None,
+    address: str = "127.0.0.1",
 ) -> Iterator[Registry]:
-    """Run docker-registry until the block ends; `root` may hold the data of an earlier one.
+    """Run docker-registry until the block ends, listening at an address; `root` may hold the data of an earlier one.
 
     Another `program` is a later version of it.
     """
@@ -101,7 +102,7 @@ def running_registry(
     ca = None
     if secure:
         authority = trustme.CA()
-        issued = authority.issue_cert("127.0.0.1", "localhost")
+        issued = authority.issue_cert(address, "localhost")
         (root / "certs").mkdir(exist_ok=True)
         ca = root / "certs" / "ca.crt"
         authority.cert_pem.write_to_path(str(ca))
@@ -110,11 +111,11 @@ def running_registry(
         (root / "htpasswd").write_text("alice:" + bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4)).decode() + "\n")
         config.append(f"auth: {{htpasswd: {{realm: airlift, path: {root}/htpasswd}}}}")
         tls = f", tls: {{certificate: {root}/cert.pem, key: {root}/key.pem}}"
-    config.append(f'http: {{addr: "127.0.0.1:{port}"{tls}}}')
+    config.append(f'http: {{addr: "{address}:{port}"{tls}}}')
     (root / "config.yml").write_text("\n".join(config) + "\n")
-    with listening([program, "serve", root / "config.yml"], port, root / "log"):
+    with listening([program, "serve", root / "config.yml"], port, root / "log", address=address):
         login = ("alice", "s3cret") if secure else ("", "")
-        yield Registry(f"127.0.0.1:{port}", root, ca, *login)
+        yield Registry(f"{address}:{port}", root, ca, *login)
 
 
 @contextlib.contextmanager

@@ -49,12 +49,14 @@ def _choices() -> list[int]:
 
 
 @contextlib.contextmanager
-def listening(command: Sequence[str | os.PathLike[str]], port: int, log: Path) -> Iterator[None]:
-    """Run a server until the block ends, from when it takes connections on 127.0.0.1; what it says is added to `log`."""
+def listening(
+    command: Sequence[str | os.PathLike[str]], port: int, log: Path, *, address: str = "127.0.0.1"
+) -> Iterator[None]:
+    """Run a server until the block ends, from when it takes connections; what it says is added to `log`."""
     with log.open("ab") as stream:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
     try:
-        _wait(port, process, log)
+        _wait((address, port), process, log)
         yield
     finally:
         process.terminate()
@@ -89,10 +91,10 @@ def wait_until_closed(address: tuple[str, int]) -> None:
     raise AssertionError("it still listens")
 
 
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait(address: tuple[str, int], process: subprocess.Popen[bytes], log: Path) -> None:
     ends = time.monotonic() + _PATIENCE_S
     while time.monotonic() < ends:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection(address, 1):
             return
         assert process.poll() is None, f"it ended at once: {log.read_text(errors='replace')}"
         time.sleep(0.02)

@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 
 from airlift import digest, fs, limits
 from airlift.artifact import Artifact, DropConfig, Kind
+from airlift.digest import Digest
 from airlift.errors import DeployError, IntegrityError, StoreError, first_of
 from airlift.oci import Platform
 from airlift.progress import Progress
 from airlift.site.config import Site
-from airlift.site.deploy import k3s, moved, skew
+from airlift.site.deploy import k3s, moved, program, pulling, skew
 from airlift.site.deploy.blobs import BlobSource, FirstOf, StoreBlobs
 from airlift.site.deploy.k3s import Plan
 from airlift.site.deploy.registries import Endpoint, site_endpoint
@@ -56,23 +57,26 @@ def plan_for_site(
         drops: what is to be deployed; None is what is active.
 
     Raises:
-        DeployError: no drop is active, or see `k3s.make_plan`.
+        DeployError: no drop is active, nodes may not pull, or see `k3s.make_plan`.
         IntegrityError, StoreError, DeliveryError: as there.
     """
     drops = drops or required_drops(site)
     source = blobs(site, http, progress)
-    with helm_at_site(drops, site.store, environment or {}, architecture or platform.architecture) as program:
+    registry = endpoint(site)
+    with helm_at_site(drops, site.store, environment or {}, architecture or platform.architecture) as helm:
         plan = k3s.make_plan(
             drops,
             root=root,
-            endpoint=endpoint(site),
+            endpoint=registry,
             platform=platform,
             blobs=source,
             values=site.store.read,
-            shown=None if program is None else Renderer(program, source, site.store.read),
+            shown=None if helm is None else Renderer(helm, source, site.store.read),
         )
+    # After it: what the site itself cannot read is said in its own words.
+    unasked = pulling.check(site, registry, drops, http, progress)
     joined = None if site.config.registry is None else _joined(site.config.registry, drops)
-    return plan if joined is None else replace(plan, notes=(*plan.notes, joined))
+    return replace(plan, notes=(*plan.notes, *filter(None, (joined, unasked))))
 
 
 def _joined(registry: RegistryConfig, drops: Sequence[DropConfig]) -> str | None:
@@ -102,13 +106,26 @@ def with_words(plan: Plan, site: Site, platform: Platform, drops: Sequence[DropC
     return replace(plan, notes=(*plan.notes, *filter(None, words)))
 
 
+def programs(site: Site, platform: Platform) -> frozenset[Digest]:
+    """Return the K3s of every drop that the site can go back to, and of those that are active.
+
+    Raises:
+        DeployError: there is no K3s for this processor.
+        StoreError: the journal cannot be read.
+    """
+    found = [program.find_binary([drop], platform, site.store) for drop in _ready(site)]
+    return frozenset(item.digest for item in found if item is not None)
+
+
 def _others(site: Site, deployed: Sequence[DropConfig]) -> Iterator[DropConfig]:
+    return (drop for drop in _ready(site) if drop not in deployed)
+
+
+def _ready(site: Site) -> Iterator[DropConfig]:
     for drop in list_drops(site):
         if drop.state == READY:
             with contextlib.suppress(StoreError, IntegrityError):  # one that nobody deploys is for `airlift check`
-                found = load_drop(site, drop.release)
-                if found not in deployed:
-                    yield found
+                yield load_drop(site, drop.release)
 
 
 def required_drops(site: Site) -> list[DropConfig]:
@@ -160,19 +177,30 @@ def endpoint(site: Site) -> Endpoint:
     Raises:
         StoreError: the certificates or the password cannot be read.
     """
+    registry, place = site.config.registry, asked(site)
+    if registry is None:
+        return place
+    ca = site.at(registry.ca)
+    certificates = None if ca is None else fs.read_bounded(ca, limits.DOCUMENT)
+    account = registry if registry.pull is None else registry.pull
+    return replace(
+        place,
+        ca_path=None if certificates is None else _ca_path(certificates),
+        ca=certificates,
+        password=None if place.username is None or account == "anonymous" else site.password(account),
+    )
+
+
+def asked(site: Site) -> Endpoint:
+    """Return the same without certificates and password, which not everybody may read."""
     registry = site.config.registry
     if registry is None:
         return site_endpoint(site.config.url)
     parts = urlsplit(registry.url)
-    ca = site.at(registry.ca)
-    certificates = None if ca is None else fs.read_bounded(ca, limits.DOCUMENT)
     account = None if registry.pull == "anonymous" else registry.pull or registry
     return Endpoint(
         f"{parts.scheme}://{parts.netloc}/v2",
-        ca_path=None if certificates is None else _ca_path(certificates),
-        ca=certificates,
         username=None if account is None else account.username,
-        password=None if account is None or account.username is None else site.password(account),
         place=registry.repository,
     )
 

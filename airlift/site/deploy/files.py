@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
@@ -77,6 +77,7 @@ class PlannedFile:
         action: what has to be done for it.
         write: writes the content into a sink, the same bytes each time.
         text: the content as it may be shown, without secrets, or None when it is not text.
+        is_secret: whether there is a secret in it that could be guessed from its digest, which is then not shown.
     """
 
     path: PurePosixPath
@@ -86,16 +87,25 @@ class PlannedFile:
     action: Action
     write: Callable[[Sink], None]
     text: str | None = None
+    is_secret: bool = False
+
+    @property
+    def shown_digest(self) -> Digest | None:
+        """The digest, unless it would tell a secret to whoever tries words until one has it."""
+        return None if self.is_secret else self.digest
 
 
-def plan_bytes(root: Path, path: PurePosixPath, data: bytes, *, mode: int, text: str | None = None) -> PlannedFile:
+def plan_bytes(
+    root: Path, path: PurePosixPath, data: bytes, *, mode: int, text: str | None = None, is_secret: bool = False
+) -> PlannedFile:
     """Return the plan for a file of these bytes.
 
     Raises:
         DeployError: its place is taken by something that is no file, or lies outside the root.
         StoreError: the disk cannot be read.
     """
-    return plan_stream(root, path, lambda sink: sink.write(data), mode=mode, text=text)
+    planned = plan_stream(root, path, lambda sink: sink.write(data), mode=mode, text=text)
+    return replace(planned, is_secret=is_secret)
 
 
 def plan_stream(

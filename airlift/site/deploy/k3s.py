@@ -82,7 +82,7 @@ class Plan:
                     "path": f"/{item.path}",
                     "action": item.action.value,
                     "size": item.size,
-                    "digest": item.digest,
+                    "digest": item.shown_digest,
                     "mode": f"{item.mode:04o}",
                     "text": item.text,
                 }

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -16,9 +16,22 @@ from typing import Final
 
 from airlift import canonical, fs, limits
 from airlift.canonical import JsonObject
+from airlift.digest import Digest
 from airlift.errors import DeployError, StoreError
 from airlift.progress import Progress
-from airlift.site.deploy import datastore, files, k3s, kubectl, prechecks, program, ready, removal, settings, skew
+from airlift.site.deploy import (
+    datastore,
+    files,
+    k3s,
+    kubectl,
+    node_name,
+    prechecks,
+    program,
+    ready,
+    removal,
+    settings,
+    skew,
+)
 from airlift.site.deploy.files import Action, PlannedFile
 from airlift.site.deploy.helmchart import MANIFESTS, PREFIX, SYSTEM
 from airlift.site.deploy.k3s import Plan
@@ -36,6 +49,7 @@ _COMMAND_S: Final = 300
 _ASK_S: Final = 30
 _READY: Final = "ready"
 _STARTS: Final = (b"activating", b"reloading")
+_SURPLUS: Final = "newer ones are there, and no drop of the site needs it"
 _LOOK: Final = "journalctl -u k3s (or k3s-agent) says more; run the same command again when it is mended"
 
 
@@ -71,6 +85,7 @@ class NodePlan:
         copies: whether the SQLite datastore is copied after `before`.
         after: commands that are run after the last file was written.
         removal: what earlier drops brought and goes when the node is ready.
+        surplus: copies of the datastore that go then, because newer ones are there.
         started_with: what the note will say.
         waits: whether K3s was started with it by a run that did not see the node ready.
     """
@@ -85,6 +100,7 @@ class NodePlan:
     after: tuple[Step, ...]
     removal: Removal
     started_with: JsonObject
+    surplus: tuple[PurePosixPath, ...] = ()
     waits: bool = False
 
     @property
@@ -101,6 +117,12 @@ class NodePlan:
     def uninstalls(self) -> tuple[Step, ...]:
         """The commands that take releases of earlier drops out of the cluster."""
         return tuple(step for path in self.removal.manifests for step in uninstall(path))
+
+    @property
+    def forgets(self) -> tuple[Step, ...]:
+        """The commands that remove snapshots of etcd: K3s keeps a list of them."""
+        command = (f"/{program.BINARY}", "etcd-snapshot", "delete")
+        return () if self.copies else tuple(Step((*command, item.name), _SURPLUS, {}) for item in self.surplus)
 
     @property
     def is_changed(self) -> bool:
@@ -126,8 +148,8 @@ class NodePlan:
             "checks": [item.to_json() for item in self.findings],
             "before": [str(step) for step in self.before],
             "copies_datastore": self.copies,
-            "after": [str(step) for step in (*self.after, *self.uninstalls)],
-            "removed": [f"/{path}" for path in self.removal.files],
+            "after": [str(step) for step in (*self.after, *self.uninstalls, *self.forgets)],
+            "removed": [f"/{path}" for path in (*self.removal.files, *self.surplus)],
         }
 
 
@@ -149,6 +171,7 @@ def make_plan(
     *,
     now: datetime,
     not_before: datetime | None,
+    kept: Iterable[Digest] = (),
     prune: bool = False,
 ) -> NodePlan:
     """Check the machine and say what would be done; nothing is.
@@ -160,6 +183,7 @@ def make_plan(
         wish: what it is to be.
         now: the machine's time.
         not_before: a time that has passed for certain, or None.
+        kept: the K3s of every drop that the site can go back to.
         prune: whether what earlier drops brought goes.
 
     Raises:
@@ -173,6 +197,7 @@ def make_plan(
     last = _last(machine)
     findings = (
         *prechecks.look(root, wish.role, is_running=is_running, has_etcd=wish.has_etcd, now=now, not_before=not_before),
+        node_name.look(root),
         *skew.look(machine, wish.role, kubernetes, last.get("version"), is_running=is_running),
     )
     prechecks.refuse(findings)
@@ -194,7 +219,8 @@ def make_plan(
         gone = removal.plan(root, planned, here.kept, has_cluster=wish.role is Role.SERVER)
         here = replace(here, kept=tuple(path for path in here.kept if path not in gone.files))
     waits = not starts and last.get(_READY) is False
-    return NodePlan(here, kubernetes, own, wish, findings, before, copies, after, gone, wanted, waits)
+    surplus = datastore.surplus(root, kept) if before else ()
+    return NodePlan(here, kubernetes, own, wish, findings, before, copies, after, gone, wanted, surplus, waits)
 
 
 def _is_running(machine: Machine, wish: Wish) -> bool:
@@ -335,6 +361,10 @@ def apply(
         removal.remove(root, (path, removal.skip_of(path)))
     removal.remove(root, made.removal.rest)
     _note(made, root, is_ready=True)
+    if made.copies:
+        datastore.remove(root, made.surplus)
+    for step in made.forgets:
+        _run(machine, step, progress, timeout=_COMMAND_S)
 
 
 def _note(made: NodePlan, root: Path, *, is_ready: bool) -> None:

@@ -85,8 +85,18 @@ def plan_binary(
         IntegrityError: it is not what was shipped.
         StoreError: something cannot be read.
     """
-    file = carried.find(drops, _binary_names(platform), store)
+    file = find_binary(drops, platform, store)
     return None if file is None else _binary(root, file, store)
+
+
+def find_binary(drops: Sequence[DropConfig], platform: Platform, store: Store) -> NamedFile | None:
+    """Return what drops have as K3s's binary; None when they carry none.
+
+    Raises:
+        DeployError: there is no K3s for this processor, or the drops carry different ones.
+        IntegrityError, StoreError: what lists it is damaged, or cannot be read.
+    """
+    return carried.find(drops, _binary_names(platform), store)
 
 
 def _suffix(platform: Platform) -> str:

@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Final
 
-from airlift import fs, limits
 from airlift.errors import DeployError
 from airlift.progress import Progress
-from airlift.site.deploy import kubectl
+from airlift.site.deploy import kubectl, node_name
 from airlift.site.deploy.machine import LateError, Machine
 from airlift.site.deploy.prechecks import Role
 from airlift.site.deploy.settings import Wish
@@ -38,30 +37,36 @@ def wait(
         progress: listener.
 
     Raises:
-        DeployError: it does not become ready in time.
+        DeployError: it does not become ready in time, or a settings file is not YAML.
+        StoreError: a file cannot be read.
     """
-    place = machine.root / "proc/sys/kernel/hostname"
-    name = fs.read_bounded(place, limits.NAME).decode("utf-8", "replace").strip().lower()
-    command = kubectl.ask_for_node(name, is_agent=wish.role is Role.AGENT)
     end = clock() + timeout
-    progress.note(f"waiting for node {name} to be ready")
+    told = ""
     while True:
-        try:
-            done = machine.run(command, {}, timeout=_ASK_S)
-        except LateError as error:
-            # An API server that starts may take a question and not answer it.
-            said = error.message
-        else:
-            if done.code == 0 and _is_ready(done.output):
-                progress.note(f"node {name} is ready")
-                return
-            said = " ".join(done.said.split())[-500:]
+        # Not before: K3s draws a part of it when it is started for the first time, where it is told to.
+        name = node_name.find(machine.root)
+        if name != told:
+            told = name or told
+            progress.note(f"waiting for node {name or '(K3s gives it a name)'} to be ready")
+        is_ready, said = (False, "") if name is None else _ask(machine, wish, name)
+        if is_ready:
+            progress.note(f"node {name} is ready")
+            return
         if clock() >= end:
             raise DeployError(
-                f"node {name} is not ready after {timeout:.0f} s" + (f": {said}" if said else ""),
+                f"node {name or 'without a name'} is not ready after {timeout:.0f} s" + (f": {said}" if said else ""),
                 hint=f"journalctl -u {wish.unit} says why; everything is written, the same command goes on waiting",
             )
         sleep(_INTERVAL_S)
+
+
+def _ask(machine: Machine, wish: Wish, name: str) -> tuple[bool, str]:
+    try:
+        done = machine.run(kubectl.ask_for_node(name, is_agent=wish.role is Role.AGENT), {}, timeout=_ASK_S)
+    except LateError as error:
+        # An API server that starts may take a question and not answer it.
+        return False, error.message
+    return done.code == 0 and _is_ready(done.output), " ".join(done.said.split())[-500:]
 
 
 def _is_ready(data: bytes) -> bool:

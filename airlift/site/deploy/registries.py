@@ -139,7 +139,8 @@ def plan_registries(root: Path, registries: Sequence[str], endpoint: Endpoint) -
     content = _build(hosts, endpoint).model_dump(exclude_none=True, exclude_defaults=True)
     comment = "K3s reads this file when it starts: restart it after a change."
     shown = documents.dump(_hide(content), comment=comment).decode()
-    own = plan_bytes(root, PATH, documents.dump(content, comment=comment), mode=_MODE, text=shown)
+    data = documents.dump(content, comment=comment)
+    own = plan_bytes(root, PATH, data, mode=_MODE, text=shown, is_secret=endpoint.password is not None)
     if endpoint.ca_path is None or endpoint.ca is None:
         return (own,)
     return plan_bytes(root, endpoint.ca_path, endpoint.ca, mode=_CA_MODE, text=endpoint.ca.decode("latin-1")), own

@@ -40,6 +40,7 @@ class Container:
         name: its own.
         image: as the pod asks for it.
         image_id: as the node reports it; empty while it has not started.
+        waits: why it has not started, in the node's words; empty where it has, or nothing is wrong.
         is_unreported: whether it runs and the node does not say from what: a volume, which few nodes report.
         is_held: whether its maker leaves its pods as they are when it is restarted (`OnDelete`, a partition, a pause).
     """
@@ -49,6 +50,7 @@ class Container:
     name: str
     image: str
     image_id: str
+    waits: str = ""
     is_unreported: bool = False
     is_held: bool = False
 
@@ -217,6 +219,8 @@ _PARTS: Final = (
     ("ephemeralContainers", "ephemeralContainerStatuses"),
 )
 _STARTED: Final = frozenset({"Running", *_ENDED})
+_ON_ITS_WAY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
+_WORDS: Final = 1000
 
 
 def _containers(maker: Workload, key: Workload, pod: Object) -> list[Container]:
@@ -225,19 +229,27 @@ def _containers(maker: Workload, key: Workload, pod: Object) -> list[Container]:
     mounted: dict[str, object] = {}
     for part, statuses in _PARTS:
         seen = listed(pod, "status", statuses)
-        reported = {str(at(item, "name")): str(at(item, "imageID") or "") for item in seen}
+        reported = {str(at(item, "name")): (str(at(item, "imageID") or ""), _waits(item)) for item in seen}
         mounts = [mount for item in seen for mount in listed(item, "volumeMounts")]
         mounted |= {str(at(mount, "name")): at(mount, "volumeStatus", "image", "imageRef") for mount in mounts}
         for item in listed(pod, "spec", part):
             name = str(at(item, "name"))
-            found.append(Container(maker, where, name, str(at(item, "image") or ""), reported.get(name, "")))
+            found.append(Container(maker, where, name, str(at(item, "image") or ""), *reported.get(name, ("",))))
     has_started = str(at(pod, "status", "phase")) in _STARTED
     for item in listed(pod, "spec", "volumes"):
         if (image := at(item, "image", "reference")) is not None:
             name = str(at(item, "name"))
-            reported_as = _volume(str(image), mounted.get(name), has_started=has_started)
-            found.append(Container(maker, where, f"volume {name}", str(image), *reported_as))
+            digest, is_unreported = _volume(str(image), mounted.get(name), has_started=has_started)
+            named = f"volume {name}"
+            found.append(Container(maker, where, named, str(image), digest, is_unreported=is_unreported))
     return found
+
+
+def _waits(status: object) -> str:
+    reason, message = (str(at(status, "state", "waiting", key) or "") for key in ("reason", "message"))
+    if reason in _ON_ITS_WAY:
+        return ""
+    return f"{reason}: {' '.join(message.split())}"[:_WORDS].removesuffix(": ")
 
 
 def _volume(image: str, reported: object, *, has_started: bool) -> tuple[str, bool]:

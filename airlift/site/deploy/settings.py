@@ -122,8 +122,8 @@ def plan(root: Path, wish: Wish, *, route: bool) -> tuple[PlannedFile, ...]:
     data = documents.dump(content(wish), comment=f"Settings of your own belong into /{CONFIG}.d/*.yaml.")
     files = [plan_bytes(root, CONFIG, data, mode=_SECRET_MODE, text=data.decode())]
     if wish.token is not None:
-        shown = "(not shown)\n"
-        files.insert(0, plan_bytes(root, TOKEN, f"{wish.token}\n".encode(), mode=_SECRET_MODE, text=shown))
+        token, shown = f"{wish.token}\n".encode(), "(not shown)\n"
+        files.insert(0, plan_bytes(root, TOKEN, token, mode=_SECRET_MODE, text=shown, is_secret=True))
     if route:
         files.insert(0, plan_bytes(root, ROUTE_UNIT, _ROUTE.encode(), mode=_UNIT_MODE, text=_ROUTE))
     return tuple(files)

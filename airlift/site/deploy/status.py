@@ -6,22 +6,25 @@ and every container reports a digest that was shipped. Jobs and HelmCharts of K3
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from airlift import reference
 from airlift.canonical import JsonObject
-from airlift.errors import DeployError, first_of
+from airlift.errors import DeployError, ManifestError, first_of
 from airlift.progress import Progress
 from airlift.site.deploy import helm_values, revisions
 from airlift.site.deploy.cluster import AwayError, Cluster
 from airlift.site.deploy.expected import Expected
 from airlift.site.deploy.helmchart import GROUP, SYSTEM, Release
 from airlift.site.deploy.objects import at
+from airlift.site.deploy.registries import Endpoint
 from airlift.site.deploy.restarts import commands as restarts_of
 from airlift.site.deploy.revisions import Revision
-from airlift.site.deploy.rollout import SOURCES, Objects
+from airlift.site.deploy.rollout import SOURCES, Container, Objects
 from airlift.site.deploy.running import Compared, Shipped
 
 INTERVAL_S: Final = 2.0
@@ -31,6 +34,11 @@ _STRANGE: Final = (
     "(airlift check)"
 )
 _ON_NODES: Final = "to run what was shipped, on every node:"
+_NOT_PULLED: Final = ("ErrImagePull", "ImagePullBackOff")
+_PULLING: Final = (
+    "a node knows account and certificates from registries.yaml as K3s read it when it started: mend registry in "
+    "site.yaml, then airlift deploy k3s on every node; airlift check looks into the registry"
+)
 _THEN: Final = "then, where kubectl reaches the cluster:"
 
 
@@ -144,7 +152,7 @@ def _seen(cluster: Cluster, wanted: Expected, over: Mapping[str, Any] | None, sh
     gone = {item for item in revision.fleeting if item not in objects}
     missing = (objects.missing_for(item) for item in revision.workloads if item not in revision.hooks | gone)
     waiting = [item for item in missing if item is not None]
-    waiting += [f"{item.container.pod}: {item.container.name} has not started" for item in containers if _early(item)]
+    waiting += [_unstarted(item.container) for item in containers if _early(item)]
     if any(item.problem is not None for item in containers):
         # Pods of the revision before may still run: that counts only when nothing is on its way any more.
         return State(release, Phase.ROLLING if waiting else Phase.DIFFERS, revision, tuple(waiting), containers)
@@ -155,6 +163,10 @@ def _other(revision: Revision, what: str, paths: Sequence[str]) -> str:
     if not paths:
         return ""
     return f"revision {revision.number}, {revision.status}, has {what}: {first_of(paths, _SHOWN)}"
+
+
+def _unstarted(container: Container) -> str:
+    return f"{container.pod}: {container.name} has not started" + (f": {container.waits}" if container.waits else "")
 
 
 def _early(item: Compared) -> bool:
@@ -224,8 +236,12 @@ def watch(
         sleep(INTERVAL_S)
 
 
-def refuse(states: Sequence[State]) -> None:
+def refuse(states: Sequence[State], endpoint: Endpoint) -> None:
     """Accept releases that are all ready and run what was shipped.
+
+    Args:
+        states: what was seen of them.
+        endpoint: where nodes ask for images.
 
     Raises:
         DeployError: with the list of what is not.
@@ -238,13 +254,27 @@ def refuse(states: Sequence[State]) -> None:
         for line in (
             f"  {item.release.namespace}/{item.release.name} is {item.phase}: {'; '.join(item.waiting)}",
             *(f"    {problem}" for problem in item.problems),
+            *(f"    {asked}" for asked in _asked(item, endpoint)),
         )
     ]
     if late:
-        raise DeployError(
-            "\n".join(["releases of the active drops are not ready", *late]),
-            hint="look with kubectl describe and helm history; docs/deploy-k3s.md says what to do after an abort",
-        )
+        hint = ["look with kubectl describe and helm history; docs/deploy-k3s.md says what to do after an abort"]
+        if any(_asked(item, endpoint) for item in states):
+            hint.append(_PULLING)
+        raise DeployError("\n".join(["releases of the active drops are not ready", *late]), hint="\n".join(hint))
+
+
+def _asked(state: State, endpoint: Endpoint) -> tuple[str, ...]:
+    """Say where a node asks for images that it could not pull, and as whom."""
+    waiting = [item.container for item in state.containers if _early(item)]
+    images = dict.fromkeys(item.image for item in waiting if item.waits.startswith(_NOT_PULLED))
+    account = "without an account" if endpoint.username is None else f"as {endpoint.username}"
+    found = []
+    for image in images:
+        with contextlib.suppress(ManifestError):
+            registry = reference.parse(image).registry
+            found.append(f"{image} is asked for at {endpoint.url(registry)} {account}")
+    return tuple(found)
 
 
 def refuse_others(states: Sequence[State]) -> None:

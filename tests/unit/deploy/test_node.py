@@ -107,7 +107,10 @@ def test_an_agent_joins_with_its_token_and_has_no_releases(
 ) -> None:
     wish = Wish(Role.AGENT, "https://10.0.0.2:6443", "K10secret::server:x")
     made = make(whole, wish)
-    assert "K10secret" not in "\n".join(node_lines(made, dry_run=True)) + str(made.to_json()) + repr(wish)
+    shown = "\n".join(node_lines(made, dry_run=True)) + str(made.to_json()) + repr(wish)
+    assert "K10secret" not in shown
+    assert digest_of(b"K10secret::server:x\n") not in shown
+    assert "create /etc/rancher/k3s/airlift-token (20 B, mode 0600, secret)" in shown
     apply(made, machine)
 
     found = tree(machine.root)

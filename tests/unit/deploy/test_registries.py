@@ -5,6 +5,8 @@ from pathlib import PurePosixPath
 import pytest
 import yaml
 
+from airlift import digest as digests
+from airlift.cli.deploy_node import plan_lines
 from airlift.errors import DeployError
 from airlift.site.deploy.registries import PATH, Endpoint
 from tests.support.drops import Drops, drops_at
@@ -54,6 +56,9 @@ def test_configs_name_the_endpoint_only_and_the_password_is_not_shown(drops: Dro
     assert (root / CA).read_bytes() == b"a certificate"
     assert "s3cret" not in str(item.text)
     assert "s3cret" not in repr(endpoint)
+    shown = str(made.to_json()) + "\n".join(plan_lines(made, dry_run=True))
+    assert digests.of((root / PATH).read_bytes()) not in shown  # who knows the rest of it could try passwords
+    assert f"create /{PATH} ({item.size} B, mode 0600, secret)" in shown
 
 
 def test_a_change_asks_for_a_restart_and_no_change_does_not(drops: Drops, deploy) -> None:
