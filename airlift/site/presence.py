@@ -9,7 +9,7 @@ from typing import Final
 from airlift.digest import Digest
 from airlift.errors import DeliveryError, IntegrityError
 from airlift.transport.http import HttpStatusError
-from airlift.transport.push import delivering
+from airlift.transport.refusals import delivering
 from airlift.transport.registry import RegistryClient
 
 _WORKERS: Final = 4

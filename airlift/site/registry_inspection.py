@@ -18,7 +18,7 @@ from airlift.site.journal import Drop, Journal
 from airlift.transport.harbor import HarborClient
 from airlift.transport.harbor_login import Meaning, RefusedError
 from airlift.transport.http import HttpStatusError
-from airlift.transport.push import delivering
+from airlift.transport.refusals import delivering
 from airlift.transport.registry import RegistryClient
 
 _SHOWN: Final = 3

@@ -22,8 +22,8 @@ from airlift.site.elsewhere import Doomed
 from airlift.transport.harbor import HarborClient
 from airlift.transport.harbor_login import Meaning, RefusedError
 from airlift.transport.http import HttpStatusError
-from airlift.transport.push import delivering
 from airlift.transport.referrers import ReferrerLists
+from airlift.transport.refusals import delivering
 from airlift.transport.registry import RegistryClient
 
 _FALLBACK: Final = re.compile(r"sha256-[0-9a-f]{64}")

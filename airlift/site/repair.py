@@ -34,8 +34,8 @@ from airlift.site.registry_inspection import NOT_GIVEN, Item, items_of, problem_
 from airlift.transport.harbor import HarborClient
 from airlift.transport.http import HttpStatusError
 from airlift.transport.package_index import PackageIndex
-from airlift.transport.push import delivering
 from airlift.transport.referrers import ReferrerLists
+from airlift.transport.refusals import delivering
 from airlift.transport.registry import RegistryClient
 from airlift.transport.settings import HttpSettings
 from airlift.trust.keys import Passphrase

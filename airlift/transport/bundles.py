@@ -24,7 +24,7 @@ from airlift.errors import DeliveryError, FetchError, ManifestError, UsageError
 from airlift.progress import Progress
 from airlift.reference import Reference, parse
 from airlift.transport.http import Auth
-from airlift.transport.push import delivering
+from airlift.transport.refusals import delivering
 from airlift.transport.registry import RegistryClient
 
 BUNDLE_TYPE: Final = "application/vnd.airlift.bundle.v1"

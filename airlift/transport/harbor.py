@@ -17,7 +17,7 @@ from airlift.transport.harbor_api import HarborApi
 from airlift.transport.harbor_quota import Piece, Wanted, sides
 from airlift.transport.harbor_rules import covers
 from airlift.transport.http import HttpClient, HttpStatusError
-from airlift.transport.push import FULL, delivering
+from airlift.transport.refusals import FULL, delivering
 from airlift.transport.upload import Body, Whole
 
 _PROJECT: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")

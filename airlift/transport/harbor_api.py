@@ -18,7 +18,7 @@ from airlift.transport import urls
 from airlift.transport.credentials import Credentials
 from airlift.transport.harbor_login import HarborLogin, Meaning, Refusals, RefusedError
 from airlift.transport.http import HttpClient, HttpStatusError, Response
-from airlift.transport.push import POLICY, delivering
+from airlift.transport.refusals import POLICY, delivering
 from airlift.transport.registry import RegistryClient
 from airlift.transport.tokens import Login, Scope
 

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from airlift.errors import FetchError
 from airlift.transport.harbor import HarborClient
 from airlift.transport.http import HttpStatusError
-from airlift.transport.push import delivering
+from airlift.transport.refusals import delivering
 
 _IN_PROJECTS: Final = (
     ("repository", "pull"),

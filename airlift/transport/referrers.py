@@ -17,7 +17,7 @@ from airlift.digest import Digest
 from airlift.errors import IntegrityError
 from airlift.oci import Manifest
 from airlift.transport.http import HttpStatusError
-from airlift.transport.push import delivering
+from airlift.transport.refusals import delivering
 from airlift.transport.registry import RegistryClient, fallback_tag
 
 _ROUNDS: Final = 5

@@ -22,7 +22,8 @@ from airlift.reference import DEFAULT_REGISTRY
 from airlift.transport import urls
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpStatusError, Response, Sink
-from airlift.transport.push import PushHalf, delivering
+from airlift.transport.push import PushHalf
+from airlift.transport.refusals import delivering
 from airlift.transport.tokens import Scope
 
 _HOSTS: Final = {DEFAULT_REGISTRY: "registry-1.docker.io"}

@@ -8,7 +8,7 @@ from airlift import oci
 from airlift.artifact import Artifact
 from airlift.oci import Descriptor
 from airlift.site.deploy.files import Sink
-from airlift.transport.push import delivering
+from airlift.transport.refusals import delivering
 from airlift.transport.registry import RegistryClient
 
 

@@ -24,8 +24,8 @@ from airlift.transport.credentials import Credentials
 from airlift.transport.harbor import HarborClient
 from airlift.transport.harbor_quota import Piece, Wanted
 from airlift.transport.http import HttpClient
-from airlift.transport.push import delivering
 from airlift.transport.referrers import ReferrerLists
+from airlift.transport.refusals import delivering
 from airlift.transport.registry import RegistryClient
 
 if TYPE_CHECKING:

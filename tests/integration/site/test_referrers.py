@@ -16,7 +16,7 @@ from airlift.site import repair
 from airlift.site.config import load_site
 from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.http import HttpClient, HttpSettings
-from airlift.transport.push import delivering
+from airlift.transport.refusals import delivering
 from airlift.transport.registry import RegistryClient, fallback_tag
 from tests.support.bundles import NOW
 from tests.support.registry import Registry, refuse, running_front, running_registry

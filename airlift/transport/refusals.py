@@ -1,0 +1,67 @@
+"""What a registry's refusal of a write means, and what to do about it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+from airlift.errors import DeliveryError, FetchError
+from airlift.transport.http import HttpStatusError
+
+_UNAUTHORIZED: Final = 401
+_INTERNAL: Final = 500
+
+_HINTS: Final = {
+    401: "give the registry's username and password_file in site.yaml, or mend them: a password may have changed",
+    403: "the account may not write here, the registry is read-only, or its quota is used up",
+    405: "the registry is read-only, or does not take uploads at this address",
+    412: "the tag is immutable and holds other content; take it away at the registry, or use another tag",
+    413: "a proxy in front of the registry limits the size of requests",
+}
+
+FULL: Final = "the project's quota is used up; raise it, or prune and collect garbage"
+_BROKEN: Final = "see the registry's log: its disk may be full, or its storage away; then run the same command again"
+
+POLICY: Final = (
+    "a policy of the project hides unsigned or unscanned images; switch it on after the import, or sign them"
+)
+
+_SAYINGS: Final = (
+    (403, "read only mode", "the registry is read-only; let its administrator end that"),
+    (403, "exceed the configured upper limit", FULL),
+    (403, "proxy project", "a proxy-cache project takes no push; give project or mapping in site.yaml"),
+    (401, "project ", "the project is missing at the registry, or was removed meanwhile"),
+    (401, "un-recognized request", "the registry does not allow this name; give project or mapping in site.yaml"),
+    (401, "unauthorized to access repository", "the account lacks the right to push there; or a robot has expired"),
+    (401, "unauthorized: unauthorized", "mend the password; a robot may be disabled or expired, or a database be down"),
+    (
+        500,
+        "UNKNOWN internal server error",
+        "Harbor's database or Redis is away, or it cannot read a config; see its log",
+    ),
+    (400, "MANIFEST_BLOB_UNKNOWN", "the registry takes an index only with all its platforms; ship it with all of them"),
+)
+"""What Harbor says with a status that has several meanings, and what to do."""
+
+
+def _hint(error: HttpStatusError) -> str | None:
+    for status, words, hint in _SAYINGS:
+        if error.status == status and words in error.said:
+            return hint
+    challenge = error.headers.get("WWW-Authenticate")
+    if error.status == _UNAUTHORIZED and challenge is not None and not challenge.strip():
+        return "the project is missing at the registry, or it does not allow the name"
+    return error.hint or _BROKEN if error.status == _INTERNAL else _HINTS.get(error.status, error.hint)
+
+
+@contextlib.contextmanager
+def delivering(registry: str) -> Iterator[None]:
+    """Let `FetchError` out as `DeliveryError`: what fails here fails towards a mirror."""
+    try:
+        yield
+    except FetchError as error:
+        hint, status = (_hint(error), error.status) if isinstance(error, HttpStatusError) else (error.hint, None)
+        raise DeliveryError(
+            error.message, mirror=registry, temporary=error.temporary, status=status, hint=hint
+        ) from None
