@@ -162,7 +162,7 @@ class Inventory:
         """Note that something needs a blob, wherever that is."""
         known = self.owners.setdefault(digest, [])
         # All that one owner needs is noted in one go, so that a second time follows the first.
-        if not known or known[-1] is not owner:
+        if not known or known[-1] != owner:
             known.append(owner)
 
     def owners_of(self, digest: str, *drops: Drop) -> tuple[Owner, ...]:

@@ -146,7 +146,7 @@ def _upload(
     library: _Oras, bundle: Path, layer: dict[str, Any], target: Reference, *, begin: Callable[[], None]
 ) -> None:
     """Upload the file; a connection that broke spoils an upload, so it begins again, and is told to."""
-    retries = library._client.http.settings.retries  # noqa: SLF001 - our own subclass
+    client = library._client  # noqa: SLF001 - our own subclass
     failures = 0
     while True:
         begin()
@@ -157,9 +157,9 @@ def _upload(
                 )
         except FetchError as error:
             failures += 1
-            if not error.temporary or failures > retries:
+            if not error.temporary or failures > client.http.settings.retries:
                 raise
-            library._client.http.pause(failures)  # noqa: SLF001 - our own subclass
+            client.http.pause(failures, client.base)
         except ValueError as error:
             raise FetchError(f"{target}: {error}") from None
         else:

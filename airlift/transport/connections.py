@@ -7,9 +7,8 @@ import io
 import socket
 import ssl
 import threading
-import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,20 +36,21 @@ class _Incoming(io.RawIOBase):
     Each byte that comes begins the socket's own time-out anew; how long a step has gone on is looked at before each.
     """
 
-    def __init__(self, raw: io.RawIOBase, timeout_s: float | None) -> None:
+    def __init__(self, raw: io.RawIOBase, timeout_s: float | None, clock: Callable[[], float]) -> None:
         super().__init__()
         self._raw = raw
         self._timeout_s = timeout_s
+        self._clock = clock
         self.begin_step()
 
     def begin_step(self) -> None:
-        self._begun = time.monotonic()
+        self._begun = self._clock()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if self._timeout_s is not None and time.monotonic() - self._begun > self._timeout_s:
+        if self._timeout_s is not None and self._clock() - self._begun > self._timeout_s:
             raise TimeoutError("timed out")
         return self._raw.readinto(buffer)
 
@@ -62,9 +62,11 @@ class _Incoming(io.RawIOBase):
 class _Answer(HTTPResponse):
     """An answer whose headers are one step, and each read of its body with all that frames it."""
 
+    clock: Callable[[], float]
+
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
-        self._incoming = _Incoming(self.fp.detach(), sock.gettimeout())
+        self._incoming = _Incoming(self.fp.detach(), sock.gettimeout(), self.clock)
         self.fp = io.BufferedReader(self._incoming)
 
     def read1(self, n: int = -1) -> bytes:
@@ -73,9 +75,14 @@ class _Answer(HTTPResponse):
 
 
 class Connections:
-    """All connections of one client. Safe to use from many threads."""
+    """All connections of one client. Safe to use from many threads.
 
-    def __init__(self) -> None:
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._known: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
         self._handshakes: dict[HTTPConnection, socket.socket] = {}
@@ -85,8 +92,11 @@ class Connections:
         """Return the pools, by scheme, whose connections are of these."""
         made = self
 
+        class Answer(_Answer):
+            clock = staticmethod(self._clock)
+
         class Plain(HTTPConnection):
-            response_class: type[HTTPResponse] = _Answer
+            response_class: type[HTTPResponse] = Answer
 
             def connect(self) -> None:
                 made._begin(self)
@@ -104,7 +114,7 @@ class Connections:
                     view = view[self.sock.send(view) :]
 
         class Secure(HTTPSConnection):
-            response_class: type[HTTPResponse] = _Answer
+            response_class: type[HTTPResponse] = Answer
 
             def _new_conn(self) -> socket.socket:
                 plain = super()._new_conn()

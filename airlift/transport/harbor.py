@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -17,6 +18,7 @@ from airlift.transport.harbor_api import HarborApi
 from airlift.transport.harbor_quota import Piece, Wanted, sides
 from airlift.transport.harbor_rules import covers
 from airlift.transport.http import HttpClient, HttpStatusError
+from airlift.transport.push import with_digest
 from airlift.transport.refusals import FULL, delivering
 from airlift.transport.upload import Body, Whole
 
@@ -27,6 +29,10 @@ _PAGE: Final = 100
 """Rules on a page, the most that Harbor gives."""
 
 _MAX_PAGES: Final = 100
+_WORKERS: Final = 4
+_AT_ONCE: Final = 32
+"""How many pieces are asked for before it is seen whether the rest has room."""
+
 _MOST_QUESTIONS: Final = 1000
 """How often repositories of earlier drops are asked for what a quota seems to have no room for."""
 
@@ -67,6 +73,8 @@ class HarborClient(HarborApi):
         self._filled = filled
         self._made = threading.Lock()
         self._absent: set[str] = set()
+        self._hidden: set[str] = set()
+        self._doubtful: set[Digest] = set()
 
     def admit(self, wanted: Mapping[str, Wanted]) -> None:
         """Refuse what can be seen to fail: names, proxy projects, quota, immutable tags. Nothing is changed.
@@ -80,12 +88,15 @@ class HarborClient(HarborApi):
         with delivering(self.registry):
             for project, item in wanted.items():
                 self._check_names(project, item)
-                if not self._exists(project):
+                status = self._presence(project)
+                if status == _NOT_FOUND:
                     self._absent.add(project)
                     # 0 is whatever this Harbor gives to a project by itself.
                     self._check_limit(project, item, self._storage_limit or -1, 0)
-                    continue
-                self._check_project(project, item)
+                elif status == _FORBIDDEN:
+                    self._hidden.add(project)
+                else:
+                    self._check_project(project, item)
 
     def admit_tags(self, tags: Mapping[tuple[str, str], Digest]) -> None:
         """Refuse tags that a rule keeps from moving where they are to point.
@@ -104,15 +115,16 @@ class HarborClient(HarborApi):
                 self._check_rules(project, own)
 
     def prepare(self) -> None:
-        """Make the projects that `admit` missed.
+        """Make the projects that `admit` missed, or could not see.
 
         Raises:
             DeliveryError: the account may not.
         """
         with self._made, delivering(self.registry):
-            for project in sorted(self._absent):
-                self._create(project)
+            for project in sorted(self._absent | self._hidden):
+                self._create(project, is_hidden=project in self._hidden)
             self._absent.clear()
+            self._hidden.clear()
 
     def _check_names(self, project: str, item: Wanted) -> None:
         if len(project) > _MAX_PROJECT or _PROJECT.fullmatch(project) is None:
@@ -141,18 +153,28 @@ class HarborClient(HarborApi):
                 f"{self.registry}: {project} is a proxy-cache project, which takes no push",
                 hint="give project or mapping in site.yaml, so that another project is filled",
             )
-        hard, used = self._quota(found.get("project_id"))
+        hard, used = self._quota(project, found.get("project_id"))
         self._check_limit(project, item, hard, used)
         self._check_rules(project, item.tags)
 
-    def _quota(self, number: object) -> tuple[int, int]:
+    def _quota(self, project: str, number: object, *, retries: int | None = None) -> tuple[int, int]:
         """Return limit (-1: none is known) and use of a project."""
         query = urlencode({"reference": "project", "reference_id": str(number)})
-        answer = self.api("GET", f"/quotas?{query}", accept=(_FORBIDDEN,))
-        found = self.document(answer, "quotas") if answer.status == _OK else None
-        return sides(found[0]) if isinstance(found, list) and found else (-1, 0)
+        answer = self.api("GET", f"/quotas?{query}", accept=(_FORBIDDEN,), retries=retries)
+        if answer.status == _OK:
+            found = self.document(answer, "quotas")
+            return sides(found[0]) if isinstance(found, list) and found else (-1, 0)
+        # Who may not list quotas, such as a robot of one project, may see that project's in its summary.
+        answer = self.api(
+            "GET", f"/projects/{quote(project)}/summary", accept=(_FORBIDDEN, _NOT_FOUND), retries=retries
+        )
+        summary = self.document(answer, project) if answer.status == _OK else None
+        return sides(summary.get("quota")) if isinstance(summary, dict) else (-1, 0)
 
     def _put(self, repository: str, digest: Digest, size: int, place: str, body: Body | Whole) -> None:
+        if digest in self._doubtful:
+            self._put_after_patch(repository, digest, size, place, body)
+            return
         try:
             super()._put(repository, digest, size, place, body)
         except FetchError as error:
@@ -161,19 +183,23 @@ class HarborClient(HarborApi):
                 self._refuse_full(repository, digest, size, error)
             raise
 
+    def _put_after_patch(self, repository: str, digest: Digest, size: int, place: str, body: Body | Whole) -> None:
+        """Send the bytes first, which no quota refuses, and what counts them without any: its refusal gets through."""
+        answer = self.send_blob("PATCH", repository, digest, place, body, size=size)
+        end = with_digest(self.place_in(answer, repository, digest), digest)
+        self.send_blob("PUT", repository, digest, end, b"", size=size)
+
     def _refuse_full(self, repository: str, digest: Digest, size: int, error: FetchError) -> None:
         project, (hard, used) = repository.partition("/")[0], (-1, 0)
         with contextlib.suppress(FetchError):
             if self._has_blob(repository, digest):
                 # Only the answer was lost.
                 return
-            path = f"/projects/{quote(project)}"
-            found = self.document(self.api("GET", path, accept=(_FORBIDDEN,), retries=0), project)
-            hard, used = self._quota(found.get("project_id") if isinstance(found, dict) else None)
-            if hard < 0:
-                # Who may not list quotas may see this one here.
-                summary = self.document(self.api("GET", f"{path}/summary", retries=0), project)
-                hard, used = sides(summary.get("quota") if isinstance(summary, dict) else None)
+            self._doubtful.add(digest)
+            answer = self.api("GET", f"/projects/{quote(project)}", accept=(_FORBIDDEN,), retries=0)
+            found = self.document(answer, project)
+            number = found.get("project_id") if isinstance(found, dict) else None
+            hard, used = self._quota(project, number, retries=0)
         if 0 <= hard < used + size:
             raise FetchError(
                 f"{error.message}: the quota of {project} has {max(0, hard - used)} bytes left, {size} are needed",
@@ -181,23 +207,39 @@ class HarborClient(HarborApi):
             ) from None
 
     def _check_limit(self, project: str, item: Wanted, hard: int, used: int) -> None:
-        room = hard - used
-        if hard < 0 or sum(piece.size for piece in item.pieces.values()) <= room:
+        room, needed = hard - used, sum(piece.size for piece in item.pieces.values())
+        if hard < 0 or needed <= room:
             return
-        # What is there already counts once, and has been counted.
-        missing = {
-            digest: piece
-            for digest, piece in item.pieces.items()
-            if project in self._absent or not any(self._is_in(name, digest, piece) for name in piece.repositories)
-        }
-        needed = sum(piece.size for piece in missing.values())
-        if needed > room and project not in self._absent:
-            needed -= self._counted_elsewhere(project, missing, needed - room)
+        if project not in self._absent:
+            # What is there already counts once, and has been counted.
+            needed, missing = self._missing(item, needed, room)
+            if needed > room:
+                needed -= self._counted_elsewhere(project, missing, needed - room)
         if needed > room:
             raise FetchError(
                 f"{self.registry}: the quota of {project} has {max(0, room)} bytes left, {needed} are needed",
                 hint="raise the project's quota, or prune drops and let Harbor collect its garbage",
             )
+
+    def _missing(self, item: Wanted, needed: int, room: int) -> tuple[int, dict[Digest, Piece]]:
+        """Return what its repositories do not have, and the bytes of that; once they have room no more is asked."""
+        missing: dict[Digest, Piece] = {}
+        by_size = sorted(item.pieces.items(), key=lambda one: one[1].size, reverse=True)
+
+        def is_there(one: tuple[Digest, Piece]) -> bool:
+            return any(self._is_in(name, *one) for name in one[1].repositories)
+
+        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="quota") as pool:
+            for start in range(0, len(by_size), _AT_ONCE):
+                asked = by_size[start : start + _AT_ONCE]
+                for one, found in zip(asked, pool.map(is_there, asked), strict=True):
+                    if found:
+                        needed -= one[1].size
+                    else:
+                        missing[one[0]] = one[1]
+                if needed <= room:
+                    break
+        return needed, missing
 
     def _is_in(self, repository: str, digest: Digest, piece: Piece) -> bool:
         if piece.is_manifest:
@@ -247,11 +289,12 @@ class HarborClient(HarborApi):
                 break
         return rules
 
-    def _exists(self, project: str) -> bool:
-        answer = self.api("HEAD", f"/projects?{urlencode({'project_name': project})}", accept=(_NOT_FOUND,))
-        return answer.status != _NOT_FOUND
+    def _presence(self, project: str) -> int:
+        """Ask whether a project is there. Versions after 2.15 say 403 of one that the account may not look at."""
+        query = urlencode({"project_name": project})
+        return self.api("HEAD", f"/projects?{query}", accept=(_FORBIDDEN, _NOT_FOUND)).status
 
-    def _create(self, project: str) -> None:
+    def _create(self, project: str, *, is_hidden: bool) -> None:
         body = {
             "project_name": project,
             "metadata": {"public": "true" if self._is_public else "false"},
@@ -261,6 +304,9 @@ class HarborClient(HarborApi):
             self.api("POST", "/projects", json.dumps(body).encode(), accept=(_CONFLICT,))
         except HttpStatusError as error:
             if error.status == _FORBIDDEN and "read only" not in error.said:
+                if is_hidden:
+                    # It may be there; if not, the first upload says so.
+                    return
                 raise FetchError(
                     f"{error.message}; {self._user} may not make the project {project}",
                     hint=f"make the project {project}, or give the account the right project:create",

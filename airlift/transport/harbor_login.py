@@ -20,6 +20,7 @@ from airlift.transport.tokens import Login, Scope
 _OK: Final = 200
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _SERVER_ERROR: Final = 500
 _ANY: Final = range(200, 600)
@@ -118,7 +119,8 @@ class Refusals:
         there = self._project(project)
         if there >= _SERVER_ERROR:
             return self._database()
-        if there == _NOT_FOUND:
+        # Versions after 2.15 say 403 of a project that the account may not look at, also where there is none.
+        if there in (_FORBIDDEN, _NOT_FOUND):
             return RefusedError(
                 Meaning.PROJECT,
                 f"{self._registry}: the project {project} is missing",

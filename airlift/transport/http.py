@@ -293,10 +293,10 @@ class HttpClient:
     def _rest(self, seconds: float) -> None:
         self._is_given_up.wait(seconds)
 
-    def pause(self, failures: int) -> None:
-        """Wait as long as is due after so many failures; not for a server that is not asked any more."""
+    def pause(self, failures: int, url: str) -> None:
+        """Wait as long as is due after so many failures of a server; not for one that is not asked any more."""
         with self._lock:
-            is_over = bool(self._silent)
+            is_over = urls.origin(url) in self._silent
         if not is_over:
             self._sleep(_backoff(failures))
 

@@ -131,7 +131,7 @@ class PackageIndex:
                 failures += 1
                 if not error.temporary or failures > self._http.settings.retries:
                     raise
-                self._http.pause(failures)
+                self._http.pause(failures, self._upload)
             else:
                 return
 

@@ -37,7 +37,8 @@ _SLOWEST: Final = 10 * limits.MIB
 PROBE: Final = b"airlift asks whether digests are compared here"
 
 
-def _with_digest(place: str, digest: Digest) -> str:
+def with_digest(place: str, digest: Digest) -> str:
+    """Return where an upload is closed."""
     return f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': digest})}"
 
 
@@ -112,7 +113,12 @@ class PushHalf(ABC):
         """
         with delivering(self.registry):
             answer = self._post(repository, digest, {"mount": digest, "from": source}, f"repository:{source}:pull")
-        return answer.status == _CREATED
+        if answer.status == _CREATED:
+            return True
+        with contextlib.suppress(FetchError):
+            # An upload was begun instead.
+            self._ask_once("DELETE", self.place_in(answer, repository, digest), repository, digest)
+        return False
 
     def _post(
         self, repository: str, digest: Digest, query: dict[str, str], *more: str, retries: int | None = None
@@ -157,7 +163,7 @@ class PushHalf(ABC):
                 failures += 1
                 if not error.temporary or failures > self.http.settings.retries:
                     raise
-                self.http.pause(failures)
+                self.http.pause(failures, self.base)
             else:
                 return True
         return False
@@ -182,22 +188,9 @@ class PushHalf(ABC):
         except FetchError:
             return False
 
-        def ask(method: str, url: str) -> None:
-            # At once or not at all: all lanes wait for this.
-            self.http.exchange(
-                method,
-                url,
-                limit=limits.ERROR_BODY,
-                body=b"",
-                auth=self._push_scope(repository),
-                plain_http=self.plain_http,
-                subject=self.name(repository, digest),
-                retries=0,
-            )
-
         try:
             # Nothing instead of the probe: with bytes in it, docker-registry does not let an upload be ended.
-            ask("PUT", _with_digest(place, digest))
+            self._ask_once("PUT", with_digest(place, digest), repository, digest)
         except HttpStatusError as error:
             if error.status != _BAD_REQUEST or "DIGEST_INVALID" not in error.said:
                 return False
@@ -206,12 +199,33 @@ class PushHalf(ABC):
         else:
             return False
         with contextlib.suppress(FetchError):
-            ask("DELETE", place)
+            self._ask_once("DELETE", place, repository, digest)
         return True
+
+    def _ask_once(self, method: str, url: str, repository: str, digest: Digest) -> None:
+        """Ask something of an upload, at once or not at all: others wait for this."""
+        self.http.exchange(
+            method,
+            url,
+            limit=limits.ERROR_BODY,
+            body=b"",
+            auth=self._push_scope(repository),
+            plain_http=self.plain_http,
+            subject=self.name(repository, digest),
+            retries=0,
+        )
 
     def _place(self, repository: str, digest: Digest, *, retries: int | None = None) -> str:
         """Begin an upload and return where the bytes go."""
-        location = self._post(repository, digest, {}, retries=retries).headers.get("Location")
+        return self.place_in(self._post(repository, digest, {}, retries=retries), repository, digest)
+
+    def place_in(self, answer: Response, repository: str, digest: Digest) -> str:
+        """Return where an upload goes on.
+
+        Raises:
+            FetchError: the answer does not say.
+        """
+        location = answer.headers.get("Location")
         if not location:
             raise FetchError(f"{self.name(repository, digest)}: the registry names no place for the upload")
         # Resolved against what was asked, since it may be relative.
@@ -241,11 +255,29 @@ class PushHalf(ABC):
         return BlobUpload(self.name(repository, digest), size, send, is_there)
 
     def _put(self, repository: str, digest: Digest, size: int, place: str, body: Body | Whole) -> None:
-        self.http.exchange(
-            "PUT",
-            _with_digest(place, digest),
+        self.send_blob("PUT", repository, digest, with_digest(place, digest), body if size else b"", size=size)
+
+    def send_blob(
+        self, method: str, repository: str, digest: Digest, url: str, body: Body | Whole | bytes, *, size: int
+    ) -> Response:
+        """Make a request of an upload that carries bytes of its blob, or ends it.
+
+        Args:
+            method: PUT or PATCH.
+            repository: its path.
+            digest: of the blob.
+            url: where the upload goes on.
+            body: what of the blob is sent.
+            size: of the whole blob, which says how long the registry may take.
+
+        Raises:
+            FetchError: the registry does not take them.
+        """
+        return self.http.exchange(
+            method,
+            url,
             limit=limits.ERROR_BODY,
-            body=body if size else b"",
+            body=body,
             headers={"Content-Type": "application/octet-stream"},
             auth=self._push_scope(repository),
             plain_http=self.plain_http,

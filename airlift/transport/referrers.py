@@ -86,7 +86,7 @@ class ReferrerLists:
         for failures in range(1, _ROUNDS + 1):
             if not self._written:
                 break
-            self._client.http.pause(failures)
+            self._client.http.pause(failures, self._client.base)
             written, self._written = self._written, {}
             for (repository, subject), wanted in written.items():
                 self._want(repository, subject, wanted)

@@ -155,7 +155,7 @@ class Wire:
         self._clock = clock
         self._sessions: dict[tuple[Path, ...], requests.Session] = {}
         self._lock = threading.Lock()
-        self._connections = Connections()
+        self._connections = Connections(clock)
 
     def break_off(self) -> None:
         """Let every request that is under way fail, and every later one."""

@@ -370,3 +370,22 @@ def test_a_login_does_not_go_in_clear_to_a_harbor_that_only_has_tls(behind: Regi
     )
     assert proxy.asked != []
     assert {item.authorization for item in proxy.asked} == {None}
+
+
+@pytest.mark.parametrize("what", ["absent", "there", "not to be made"])
+def test_a_project_that_a_later_harbor_hides_from_the_account_is_made_or_used(
+    harbor: Harbor, site: Site, tmp_path: Path, what: str
+) -> None:
+    # Versions after 2.15 answer as they do elsewhere: whoever may not look at a project is not told whether it is there.
+    for path in ("/projects?project_name=docker.io", "/projects/docker.io"):
+        harbor.faults += [refuse(403, b"{}", match=path, method=method) for method in ("HEAD", "GET")]
+    if what == "there":
+        harbor.project("docker.io")
+    if what == "not to be made":
+        harbor.creation = "adminonly"
+        harbor.accounts[ROBOT].lose("project:create")
+        with pytest.raises(DeliveryError, match=r"the project docker\.io is missing"):
+            import_once(site, bundle(tmp_path))
+        return
+    assert take(site, bundle(tmp_path)).drop.active
+    assert harbor.projects["docker.io"].repositories.keys() == {"library/app"}

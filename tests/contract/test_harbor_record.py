@@ -257,7 +257,10 @@ class Replay:
     def path_of(self, path: str, data: bytes | None, *, is_other: bool) -> str:
         """Return the path with this run's digests, numbers and upload session."""
         last = next(reversed(self.harbor.projects.values())).number
-        path = re.sub(r"(quotas/|reference_id=)\d+", rf"\g<1>{last}", path)
+        path = re.sub(r"reference_id=\d+", f"reference_id={last}", path)
+        if "/quotas/" in path:
+            number = json.loads(self.ask("GET", f"/api/v2.0/quotas?reference_id={last}", "admin", {}, None)[2])[0]["id"]
+            path = re.sub(r"/quotas/\d+", f"/quotas/{number}", path)
         robot = self.harbor.accounts.get("robot$notag")
         path = path.replace("robots/8", f"robots/{robot.number if robot else 8}")
         if "uploads/UUID" in path:

@@ -21,6 +21,7 @@ import pytest
 from tests.components import ROOT, require, require_root
 from tests.support import real_harbor
 from tests.support.harbor import ADMIN, ADMIN_SECRET, Account, Harbor, running_harbor
+from tests.support.harbor_nginx import behind_nginx
 from tests.support.real_harbor import HarborUnderTest, clearing
 from tests.support.registry import Fault, FrontHandler, refuse, running_registry
 
@@ -34,10 +35,11 @@ def authority(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def harbor(tmp_path: Path, authority: Path) -> Iterator[Harbor]:
-    """A stand-in with TLS, in which others have projects and robots of like names."""
+    """A stand-in behind nginx with TLS, in which others have projects and robots of like names."""
     with (
         running_registry(tmp_path / "registry") as behind,
-        running_harbor(behind, authority=authority) as harbor,
+        running_harbor(behind) as harbor,
+        behind_nginx(harbor, authority, tmp_path / "nginx"),
     ):
         for name in OTHERS - {"library"}:
             harbor.project(name)
@@ -109,11 +111,60 @@ def test_an_ordinary_account_skips_what_it_may_not_and_leaves_nothing(
     assert_that_nothing_is_left(harbor)
 
 
+ONE = "tests/contract/test_harbor.py::test_a_missing_project_is_made_as_the_site_wants_it"
+
+
+def test_an_account_that_may_make_no_project_is_told(harbor: Harbor, authority: Path, tmp_path: Path) -> None:
+    harbor.accounts["joe"] = Account("Joe12345678", is_robot=False, number=90)
+    harbor.creation = "adminonly"
+    out = run(harbor, authority, tmp_path, ONE, user="joe", password="Joe12345678")
+    assert "AIRLIFT_TEST_HARBOR_USER (joe) may make no project there: 403 " in out
+    assert_that_nothing_is_left(harbor)
+
+
+def test_an_administrator_by_a_group_of_ldap_or_oidc_is_one(harbor: Harbor, authority: Path) -> None:
+    account = Account("Joe12345678", is_robot=False, is_admin=True, number=90)
+    account.is_by_group = True
+    harbor.accounts["joe"] = account
+    assert HarborUnderTest(harbor.url, "joe", "Joe12345678", authority, stand_in=harbor).is_administrators
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({real_harbor.URL: "harbor.example.com"}, "AIRLIFT_TEST_HARBOR is harbor.example.com, expected http://HOST or"),
+        ({real_harbor.URL: "https://harbor.example.com/harbor"}, "expected http://HOST or https://HOST without a path"),
+        ({real_harbor.USER: ""}, "AIRLIFT_TEST_HARBOR is set, AIRLIFT_TEST_HARBOR_USER is not"),
+        ({real_harbor.PASSWORD: ""}, "AIRLIFT_TEST_HARBOR is set, AIRLIFT_TEST_HARBOR_PASSWORD is not"),
+        ({real_harbor.CA: "nowhere.pem"}, "AIRLIFT_TEST_HARBOR_CA is nowhere.pem, which is no file"),
+    ],
+)
+def test_a_harbor_that_is_named_wrongly_fails_instead_of_being_skipped(
+    monkeypatch: pytest.MonkeyPatch, named: dict[str, str], message: str
+) -> None:
+    whole = {real_harbor.URL: "https://harbor.example.com", real_harbor.USER: "admin", real_harbor.PASSWORD: "secret"}
+    for name, value in {**whole, real_harbor.CA: "", **named}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(pytest.fail.Exception, match=re.escape(message)):
+        real_harbor.named()
+
+
+def test_without_a_file_of_its_own_a_harbor_is_checked_against_what_the_system_trusts(
+    harbor: Harbor, authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(harbor, authority).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(real_harbor.CA)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    named = real_harbor.named()
+    assert named is not None
+    assert named.is_administrators
+
+
 def test_an_account_that_cannot_remove_what_it_makes_is_not_used(
     harbor: Harbor, authority: Path, tmp_path: Path
 ) -> None:
-    one = "tests/contract/test_harbor.py::test_a_missing_project_is_made_as_the_site_wants_it"
-    out = run(harbor, authority, tmp_path, one, user="robot$import", password="s3cret")
+    out = run(harbor, authority, tmp_path, ONE, user="robot$import", password="s3cret")
     assert "may make projects and may not remove them" in out
     (left,) = set(harbor.projects) - OTHERS
     assert f"{left} is left" in out

@@ -62,23 +62,6 @@ class ApiHandler(RobotHandler):
     def no_path(self) -> None:
         self.refuse(404, "NOT_FOUND", f"path {self.path_once} was not found")
 
-    def document(self, parameter: str) -> Any:
-        """Return the JSON that was sent, or None when it has been refused."""
-        kind = self.headers.get("Content-Type") or "application/octet-stream"
-        said = ""
-        try:
-            value = json.loads(self.body())
-        except ValueError:
-            character = self.body().decode().strip("{ ")[:1]
-            said = f"invalid character '{character}' looking for beginning of object key string"
-            value, said = None, f'parsing {parameter} body from "" failed, because {said}'
-        if kind != "application/json":
-            said = f'unsupported media type "{kind}", only [application/json] are allowed'
-        if said:
-            self.unprocessable(said)
-            return None
-        return value
-
     def _systeminfo(self) -> None:
         known = {
             "current_time": DATE,
@@ -108,9 +91,10 @@ class ApiHandler(RobotHandler):
             said = "get current user not available for security context: robot"
             self.refuse(412, "PRECONDITION", said)
         else:
-            about = {"admin_role_in_auth": False, "comment": "admin user", "realname": "system admin"}
+            about = {"admin_role_in_auth": account.is_by_group, "comment": "admin user", "realname": "system admin"}
             dates = {"creation_time": DATE, "update_time": DATE}
-            mine = {"sysadmin_flag": account.is_admin, "user_id": account.number, "username": self.caller.name}
+            is_flagged = account.is_admin and not account.is_by_group
+            mine = {"sysadmin_flag": is_flagged, "user_id": account.number, "username": self.caller.name}
             self.send(200, {**about, **dates, **mine})
 
     def _permissions(self) -> None:
@@ -176,9 +160,9 @@ class ApiHandler(RobotHandler):
             if not status and name in self.front.projects:
                 status, code, said = 409, "CONFLICT", f"The project named {name} already exists"
             if not status:
-                # An ordinary user's limit is ignored without a word.
+                # The limit of who has no right to make projects, but may as everybody may, is ignored without a word.
                 limit = wanted.get("storage_limit") or -1
-                hard = limit if account.is_admin or account.is_robot else -1
+                hard = limit if account.allows("/", "project:create") else -1
                 metadata = {"public": "false", **(wanted.get("metadata") or {})}
                 if metadata.get("severity") == "bogus":
                     metadata["severity"] = "unknown"
@@ -298,16 +282,27 @@ class ApiHandler(RobotHandler):
             del self.front.projects[project.name]
             self.send(200)
         elif rest == ["summary"]:
-            quota = {"hard": {"storage": project.hard}, "used": {"storage": project.used}}
-            self.send(200, {"project_admin_count": 1, "quota": quota, "repo_count": len(project.repositories)})
+            self._summary(project)
         elif rest[0] in routes:
             routes[rest[0]](project, rest[1:])
         else:
             self.no_path()
 
+    def _summary(self, project: Project) -> None:
+        """Tell what the caller may see: a part that needs another right is left out without a word."""
+        account, parts = self.caller.account, {"repo_count": len(project.repositories)}
+        quota = {"hard": {"storage": project.hard}, "used": {"storage": project.used}}
+        if account is not None and account.allows(project.name, "member:list"):
+            parts = {"project_admin_count": 1, **parts}
+        if account is not None and account.allows(project.name, "quota:read"):
+            parts = {**parts, "quota": quota}
+        self.send(200, dict(sorted(parts.items())))
+
     def _rules(self, project: Project, rest: list[str]) -> None:
         if self.command == "POST":
-            rule = json.loads(self.body())
+            rule = self.document("ImmutableRule")
+            if rule is None:
+                return
             if any({k: v for k, v in old.items() if k != "id"} == rule for old in project.rules):
                 self.refuse(409, "CONFLICT", "immutable rule already exists")
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import string
@@ -24,6 +23,7 @@ PERMISSIONS = {
         *(f"artifact:{action}" for action in ("read", "create", "list", "delete")),
         *(f"tag:{action}" for action in ("create", "list", "delete")),
         *(f"immutable-tag:{action}" for action in ("create", "delete", "list", "update")),
+        "quota:read",
     },
 }
 """What a robot may hold, by kind of namespace; a part of what GET /permissions says."""
@@ -41,7 +41,8 @@ class RobotHandler(WebHandler):
         elif rest:
             self._one(rest[0])
         elif self.command == "POST":
-            self._make(json.loads(self.body()))
+            if (wanted := self.document("robot")) is not None:
+                self._make(wanted)
         else:
             self._list()
 
@@ -54,7 +55,8 @@ class RobotHandler(WebHandler):
             # Without the prefix.
             robots = {n: a for n, a in robots.items() if n == self.front.robot_prefix + wanted[5:]}
         shown = [self._shown_robot(name, item) for name, item in robots.items() if item.level == "system"]
-        self.send(200, shown, {"X-Total-Count": str(len(shown))})
+        if (page := self.page(shown, "robots")) is not None:
+            self.send(200, page, self.paging)
 
     def _shown_robot(self, name: str, item: Account) -> dict[str, Any]:
         kinds = {"/": "system"}
@@ -142,10 +144,12 @@ class RobotHandler(WebHandler):
         elif self.command == "DELETE":
             del accounts[name]
             self.send(200)
-        elif self.command == "PUT":
-            self._change(name, accounts[name], json.loads(self.body()))
-        elif self.command == "PATCH":
-            self._refresh(accounts[name], json.loads(self.body()).get("secret"))
+        elif self.command in ("PUT", "PATCH"):
+            wanted = self.document("robot" if self.command == "PUT" else "robotSec")
+            if wanted is not None and self.command == "PUT":
+                self._change(name, accounts[name], wanted)
+            elif wanted is not None:
+                self._refresh(accounts[name], wanted.get("secret"))
         else:
             self.send(200, self._shown_robot(name, accounts[name]))
 
@@ -183,7 +187,7 @@ class RobotHandler(WebHandler):
             if (page := self.page(found, "quotas")) is not None:
                 self.send(200, page, self.paging)
         else:
-            project = next((p for p in self.front.projects.values() if [str(p.number)] == rest), None)
+            project = next((p for p in self.front.projects.values() if [str(_number_of(p))] == rest), None)
             if project is None:
                 self.refuse(404, "NOT_FOUND", f"quota {rest[0]} not found")
             elif self.command == "GET":
@@ -192,7 +196,10 @@ class RobotHandler(WebHandler):
                 self._limit(project)
 
     def _limit(self, project: Project) -> None:
-        hard = json.loads(self.body())["hard"]["storage"]
+        wanted = self.document("hard")
+        if wanted is None:
+            return
+        hard = wanted["hard"]["storage"]
         if hard == 0 or hard < -1:
             self.refuse(400, "BAD_REQUEST", f"invalid non-positive value for quota limit, value={hard}")
             return
@@ -200,15 +207,19 @@ class RobotHandler(WebHandler):
         self.send(200)
 
     def _quota(self, project: Project) -> dict[str, Any]:
-        # A quota's number is not that of its project.
         return {
             "creation_time": DATE,
             "hard": {"storage": project.hard},
-            "id": project.number,
+            "id": _number_of(project),
             "ref": {"id": project.number, "name": project.name, "owner_name": ""},
             "update_time": DATE,
             "used": {"storage": project.used},
         }
+
+
+def _number_of(project: Project) -> int:
+    """The number of a project's quota, which is another than the project's own."""
+    return project.number + 10_000
 
 
 def _is_no_life(days: int) -> bool:

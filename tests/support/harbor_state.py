@@ -131,6 +131,7 @@ class Account:
     """A user or robot; one that is off is nobody.
 
     Attributes:
+        is_by_group: of an administrator: by a group of LDAP or OIDC, not by a flag of its own.
         created: when it was made, in seconds since 1970: a robot's life counts from then.
         rights: ``resource:action`` by namespace: ``/`` for the system, ``*`` for all projects, or a project's name.
     """
@@ -139,6 +140,7 @@ class Account:
     is_on: bool = True
     is_admin: bool = False
     is_robot: bool = True
+    is_by_group: bool = False
     level: str = "system"
     number: int = 0
     duration: int = -1

@@ -118,6 +118,23 @@ class WebHandler(FrontHandler, ABC):
     def unprocessable(self, said: str) -> None:
         self.refuse(422, "UNPROCESSABLE_ENTITY", f"validation failure list:\n{said}")
 
+    def document(self, parameter: str) -> Any:
+        """Return the JSON that was sent, or None when it has been refused."""
+        kind = self.headers.get("Content-Type") or "application/octet-stream"
+        said = ""
+        try:
+            value = json.loads(self.body())
+        except ValueError:
+            character = self.body().decode().strip("{ ")[:1]
+            said = f"invalid character '{character}' looking for beginning of object key string"
+            value, said = None, f'parsing {parameter} body from "" failed, because {said}'
+        if kind != "application/json":
+            said = f'unsupported media type "{kind}", only [application/json] are allowed'
+        if said:
+            self.unprocessable(said)
+            return None
+        return value
+
     def no_right(self) -> None:
         if self.caller.account is None:
             self.refuse(401, "UNAUTHORIZED", "unauthorized")

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -94,7 +95,10 @@ class HarborUnderTest:
         answer = self.ask("GET", "/users/current")
         # A robot is no user: 412.
         assert answer.status_code in (200, 412), f"the account {self.user}: {answer.status_code} {answer.text[:200]}"
-        return answer.status_code == 200 and answer.json().get("sysadmin_flag") is True
+        # The second is one by a group of LDAP or OIDC.
+        return answer.status_code == 200 and any(
+            answer.json().get(key) for key in ("sysadmin_flag", "admin_role_in_auth")
+        )
 
     def need_administrator(self) -> None:
         if not self.is_administrators:
@@ -105,6 +109,8 @@ class HarborUnderTest:
         name = self.name()
         body = {"project_name": name, "metadata": {"public": str(public).lower()}, "storage_limit": storage_limit}
         answer = self.ask("POST", "/projects", body)
+        if answer.status_code == 403:
+            pytest.fail(f"{USER} ({self.user}) may make no project there: 403 {answer.text.strip()[:200]}")
         assert answer.status_code == 201, answer.text
         return name
 
@@ -238,12 +244,22 @@ def eventually(check: Callable[[], object], message: str) -> None:
 
 
 def named() -> HarborUnderTest | None:
-    """Return the real Harbor that the environment names, or None."""
-    url, user, password = (os.environ.get(name, "") for name in (URL, USER, PASSWORD))
-    ca = os.environ.get(CA)
-    if not (url and user and password):
+    """Return the real Harbor that the environment names, or None; fail where it names half of one."""
+    url, user, password, ca = (os.environ.get(name, "") for name in (URL, USER, PASSWORD, CA))
+    if not url:
         return None
-    return HarborUnderTest(url.rstrip("/"), user, password, Path(ca) if ca else None)
+    for name, value in ((USER, user), (PASSWORD, password)):
+        if not value:
+            pytest.fail(f"{URL} is set, {name} is not")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
+        pytest.fail(f"{URL} is {url}, expected http://HOST or https://HOST without a path")
+    if ca and not Path(ca).is_file():
+        pytest.fail(f"{CA} is {ca}, which is no file")
+    if not ca and parts.scheme == "https":
+        # As airlift itself and helm do: what the system trusts, of which the certificates of Python's libraries know nothing.
+        ca = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
+    return HarborUnderTest(url.rstrip("/"), user, password, Path(ca) if ca and Path(ca).is_file() else None)
 
 
 def administered(stand_in: Harbor) -> HarborUnderTest:

@@ -171,6 +171,16 @@ def test_a_registry_that_takes_a_wrong_digest_or_says_nothing_clear_is_not_relie
         assert client.push_blob("a/b", digests.of(b"abc"), 3, lambda: [b"abc"])
 
 
+def test_a_mount_that_does_not_work_leaves_no_upload_open(plain: Registry) -> None:
+    client = client_of(plain)
+    with client.blob_upload("c/d", digests.of(b"abc"), 3) as upload:
+        feed(upload, b"abc")
+    assert not client.mount("a/b", digests.of(b"another"), "c/d")
+    assert [(line.split()[0], line.split()[-1]) for line in plain.log][-2:] == [("POST", "202"), ("DELETE", "204")]
+    assert not list((plain.root / "data").rglob("_uploads/*"))
+    assert client.mount("a/b", digests.of(b"abc"), "c/d")
+
+
 def test_a_registry_that_begins_no_upload_is_not_relied_on(plain: Registry) -> None:
     with running_front(plain) as front:
         front.faults.append(refuse(500, b"", match="/blobs/uploads/"))

@@ -106,6 +106,20 @@ def test_a_server_that_was_silent_twice_is_not_asked_any_more_and_another_one_is
         assert len(other.connections) == 2
 
 
+def test_nothing_is_waited_for_on_behalf_of_a_server_that_is_silent_and_another_one_gets_its_pause() -> None:
+    waits: list[float] = []
+    client = HttpClient(HttpSettings(timeout_s=0.2, retries=1), sleep=waits.append)
+    with silent() as made:
+        url = f"http://127.0.0.1:{made.port}/"
+        with pytest.raises(FetchError, match="no answer"):
+            client.get_bytes(url, limit=10)
+        waits.clear()
+        client.pause(3, url + "else")
+        assert waits == []
+        client.pause(3, "http://127.0.0.1:1/")
+        assert waits == [2.0]
+
+
 def drip(connection: socket.socket, begin: bytes, more: bytes) -> None:
     """Send something, and then something else again and again, sooner than a wait is over."""
     with connection, contextlib.suppress(OSError):
