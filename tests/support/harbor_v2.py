@@ -229,7 +229,9 @@ class V2Handler(WebHandler):
         if not digest:
             self.refuse(400, "BAD_REQUEST", "exist blob require digest")
             return
-        counted = {digest: self.front.upload_sizes.get(session, 0) + len(self.body())}
+        # What the request itself brings, else what has been accepted before.
+        size = int(self.headers.get("Content-Length") or 0) or self.front.upload_sizes.get(session, 0)
+        counted = {digest: size}
         if not self.is_over(counted):
             self.hand_over(then=(201, lambda: self._count(counted)))
 
@@ -248,6 +250,7 @@ class V2Handler(WebHandler):
 
     def _over(self, verb: str, size: int) -> None:
         used, hard = size_in_words(self.project.used), size_in_words(self.project.hard)
+        self.leave_body()
         self.refuse(
             403,
             "DENIED",

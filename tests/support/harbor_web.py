@@ -7,6 +7,8 @@ import contextlib
 import json
 import re
 import secrets
+import socket
+import time
 from abc import ABC, abstractmethod
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
@@ -18,6 +20,10 @@ READ_ONLY = "The system is in read only mode. Any modification is prohibited."
 UTF8 = {"Content-Type": "application/json; charset=utf-8"}
 FROM_REGISTRY = {"Docker-Distribution-Api-Version": "registry/2.0"}
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
+HANGS_UP_AFTER_S = 0.5
+MOST_DRAINED = 256 * 1024
+"""Bytes of a body that Go's server takes after the answer, for the sake of the connection."""
+
 _PAGE = "<html>\n<head><title>{0}</title></head>\n<body>\n<center><h1>{0}</h1></center>\n<hr><center>nginx</center>\n</body>\n</html>\n"
 
 
@@ -160,8 +166,16 @@ class WebHandler(FrontHandler, ABC):
     def give(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         """Answer, with the cookie that every answer of core sets."""
         self.body()
-        cookie = {"Set-Cookie": f"sid={secrets.token_hex(16)}; Path=/; HttpOnly"}
-        self.answer(status, data, {**headers, **self.csrf, **cookie, "X-Request-Id": secrets.token_hex(16)})
+        more = {"Set-Cookie": f"sid={secrets.token_hex(16)}; Path=/; HttpOnly", "X-Request-Id": secrets.token_hex(16)}
+        if self.close_connection:
+            more["Connection"] = "close"
+        self.answer(status, data, {**headers, **self.csrf, **more})
+        if self.close_connection:
+            self.wfile.flush()
+            with contextlib.suppress(OSError):
+                # The answer's end goes out, and its reader has a moment, before what was not read resets the connection.
+                self.connection.shutdown(socket.SHUT_WR)
+                time.sleep(HANGS_UP_AFTER_S)
 
     def text(self, status: int, text: str) -> None:
         self.give(status, text.encode() + b"\n", {"Content-Type": "text/plain; charset=utf-8"})
@@ -177,6 +191,11 @@ class WebHandler(FrontHandler, ABC):
                     self.front.dead.add(urlsplit(self.path).path.rpartition("/")[2])
                 raise ConnectionResetError
         return self._data
+
+    def leave_body(self) -> None:
+        """Answer without reading what is sent, as Go's server does: of much it hangs up, which may cost the answer."""
+        if self._data is None and int(self.headers.get("Content-Length") or 0) > MOST_DRAINED:
+            self._data, self.close_connection = b"", True
 
     def token_service(self) -> None:
         front, account = self.front, self.caller.account
