@@ -99,7 +99,9 @@ def make(site: Site, wanted: Wish, platform: Platform, *, prune: bool, dry_run: 
 
 
 def _imported(site: Site) -> datetime | None:
-    return max((datetime.fromisoformat(drop.imported) for drop in drops.list_drops(site) if drop.active), default=None)
+    # Of a drop that a recovery found again no time is known.
+    known = [drop.imported for drop in drops.list_drops(site) if drop.active and drop.imported]
+    return max(map(datetime.fromisoformat, known), default=None)
 
 
 def node_lines(made: NodePlan, *, dry_run: bool) -> list[str]:

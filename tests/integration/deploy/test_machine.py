@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,6 +132,18 @@ def test_a_machine_becomes_a_node_and_the_second_run_changes_nothing(machine: Ma
     assert {"config.yaml", "registries.yaml", "/var/lib/rancher/k3s/airlift-node.json"} <= set(lines)
     assert [line for line in machine.calls if line.startswith("install ")] == [INSTALL]
     assert f"node {os.uname().nodename.lower()} is ready" in done.stderr
+
+
+def test_a_drop_of_which_no_time_is_known_since_a_recovery_found_it_is_deployed(machine: Machine) -> None:
+    add_k3s(machine.drops)
+    machine.activate()
+    with contextlib.closing(sqlite3.connect(machine.site.journal_path, isolation_level=None)) as journal:
+        journal.execute("UPDATE releases SET imported = ''")
+
+    done = machine.run('"$@" --dry-run')
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "create /usr/local/bin/k3s (" in done.stdout
 
 
 def test_a_server_says_at_its_end_which_pods_keep_another_image(machine: Machine) -> None:
