@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +10,8 @@ from typing import Final
 from airlift import artifact, limits, oci
 from airlift.artifact import Artifact, DropConfig, Kind
 from airlift.digest import Digest
-from airlift.errors import BundleError, PolicyError
+from airlift.digest import of as digest_of
+from airlift.errors import BundleError, IntegrityError, PolicyError
 from airlift.kinds.images import is_foreign
 from airlift.oci import Descriptor
 from airlift.site import oci_listing
@@ -27,6 +29,12 @@ LISTINGS: Final[Mapping[Kind, Callable[[Artifact, Store], Listing]]] = {
 REGISTRY_KINDS: Final = frozenset({Kind.IMAGE, Kind.CHART})
 """What an external registry takes, where the site has one."""
 
+OWN: Final = 2
+"""The first blobs of a payload: the drop's own manifest, and its config, which may be large."""
+
+_EMPTY: Final = digest_of(oci.EMPTY_CONFIG)
+"""It is the config of many artifacts, and the layer of those that have none."""
+
 _SHOWN: Final = 10
 
 
@@ -42,6 +50,24 @@ class Payload(Store):
         super().__init__(store.root)
         self.sizes: dict[Digest, int] = {}
         self.memory: dict[Digest, bytes] = {}
+        self._read_on: set[Digest] = set()
+        self._content: set[Digest] = set()
+
+    def keep(self, digest: Digest, data: bytes) -> None:
+        """Keep a blob that is not to be written, where it can be a manifest or a config: both are JSON objects."""
+        if not data.startswith(b"{"):
+            return
+        self.memory[digest] = data
+        with contextlib.suppress(IntegrityError):
+            manifest = oci.parse_manifest(data, subject=digest)
+            self._read_on.update(child.digest for child in manifest.manifests)
+            if manifest.config is not None:
+                self._read_on.add(manifest.config.digest)
+            self._content.update(layer.digest for layer in manifest.layers if layer.digest != _EMPTY)
+
+    def is_content(self, digest: Digest) -> bool:
+        """Say whether a blob is content and nothing else, by what was kept: all manifests come before the first."""
+        return digest in self._content and digest not in self._read_on
 
     def has(self, digest: Digest) -> bool:
         """Say whether the payload has brought it."""

@@ -174,7 +174,7 @@ class Intake:
     @property
     def _is_own(self) -> bool:
         """Whether the next blob is the drop's own manifest or config: they come first, and the config may be large."""
-        return len(self.payload.sizes) < 2  # noqa: PLR2004 - these two
+        return len(self.payload.sizes) < contents.OWN
 
     def _route(self) -> None:
         if self._target is None or self._is_routed:
@@ -203,12 +203,11 @@ class Intake:
 
     def _remember(self, member: PayloadMember, digest: Digest) -> None:
         """Keep what may be a manifest or config: without it a dry run could not read on."""
-        if member.size > (limits.INDEX_DOCUMENT if self._is_own else limits.SMALL_BLOB):
+        most = limits.INDEX_DOCUMENT if self._is_own else limits.SMALL_BLOB
+        if member.size > most or self.payload.is_content(digest):
             self._drain(member)
-            return
-        data = b"".join(map(bytes, self._chunks(member)))
-        if data.startswith(b"{"):
-            self.payload.memory[digest] = data
+        else:
+            self.payload.keep(digest, b"".join(map(bytes, self._chunks(member))))
 
     def _write(self, member: PayloadMember, digest: Digest) -> None:
         writer = self._store.writer(digest, member.size)

@@ -218,7 +218,7 @@ class Flight:
             return None, [_error("identity", error)]
 
     def _cargo(self, opened: Opened | None) -> tuple[Cargo | None, list[Finding]]:
-        """Read the manifests, which stand before the first large blob."""
+        """Read the manifests, which stand before the first blob that is content."""
         if opened is None:
             return None, []
         payload = Payload(self.site.store)
@@ -226,15 +226,14 @@ class Flight:
         try:
             with contextlib.closing(opened.payload()) as members:
                 for member in members:
-                    if member.size > limits.SMALL_BLOB and member.digest is not None:
-                        break
-                    data = member.read()
                     if member.digest is None:
-                        index = data if member.name == "index.json" else index
+                        index = member.read()
                         continue
+                    is_large = member.size > limits.SMALL_BLOB and len(payload.sizes) >= contents.OWN
+                    if is_large or payload.is_content(member.digest):
+                        break
+                    payload.keep(member.digest, member.read())
                     payload.sizes[member.digest] = member.size
-                    if data.startswith(b"{"):
-                        payload.memory[member.digest] = data
             return Cargo(contents.read(index, payload), payload), []
         except AirliftError as error:
             return None, [_error("payload", error)]

@@ -93,3 +93,22 @@ def test_what_drops_hold_is_not_in_memory_all_at_once(tmp_path: Path) -> None:
     few, many = made(2), made(14)
     peak(few)  # What is made once, such as patterns, is not counted.
     assert peak(many) < 1.5 * peak(few)
+
+
+def test_a_dry_run_keeps_manifests_in_memory_and_no_content(tmp_path: Path) -> None:
+    def peak(files: int) -> int:
+        site = make_site(tmp_path / str(files))
+        cargo = Cargo()
+        for number in range(files):
+            cargo.file(f"{number}.json", b'{"%d": "%s"}' % (number, b" " * 1024 * 1024))
+        bundle = ship(cargo, tmp_path / f"{files}.airlift")
+        del cargo
+        tracemalloc.start()
+        try:
+            assert take(site, bundle, dry_run=True).new_blobs == 2 * files + 3
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = 16, 64
+    assert peak(many) < peak(few) + (many - few) * 1024 * 1024 / 2

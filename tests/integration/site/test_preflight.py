@@ -281,6 +281,24 @@ def test_a_drop_whose_blob_was_emptied_is_not_here_whole(site: Site, tmp_path: P
     assert (Severity.OK, "the drop is here already and complete") in of(look(site, path), "sequence")
 
 
+def test_only_the_manifests_are_read_and_a_config_may_be_larger_than_one(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    cargo = Cargo()
+    files = [b'{"%d": "%s"}' % (number, b" " * 3 * 1024 * 1024) for number in range(4)]
+    for number, data in enumerate(files):
+        cargo.file(f"file{number}.json", data)
+    last = cargo.artifacts[-1]
+    cargo.artifacts[-1] = replace(last, facts={**last.facts, "note": "x" * len(BIG)})
+    path = ship(cargo, tmp_path / "1.airlift")
+    damaged = bytearray(path.read_bytes())
+    damaged[-1024 * 1024] ^= 1
+    path.write_bytes(damaged)
+    found = look(site, path)
+    assert code(found) == 0, found
+    total = sum(map(len, cargo.members().values())) - sum(map(len, list(cargo.members().values())[:2]))
+    assert f"({total} bytes exactly, by the manifests)" in of(found, "space")[0][1]
+
+
 def test_an_older_drop_that_was_kept_is_too_old_and_nothing_else(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "2.airlift"
     take(site, bundle(tmp_path, 3))
