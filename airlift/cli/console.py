@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -21,13 +22,16 @@ _UNITS = ("B", "KB", "MB", "GB", "TB")
 def say(message: str) -> None:
     """Tell a person, on stderr."""
     for line in message.splitlines() or [""]:
-        # What a server or a file's name brings into a message must not steer the terminal.
-        shown = "".join("?" if unicodedata.category(char).startswith("C") and char != "\t" else char for char in line)
         try:
-            tqdm.write(f"airlift: {shown}", file=sys.stderr)
+            tqdm.write(f"airlift: {_harmless(line)}", file=sys.stderr)
         except OSError:
             # A log on a full disk, or a reader that is gone, is no reason to stop half way.
             _lead_nowhere(sys.stderr)
+
+
+def _harmless(text: str) -> str:
+    """Return a text without what a server or a file's name brings into it, and would steer the terminal."""
+    return "".join("?" if char not in "\t\n" and unicodedata.category(char).startswith("C") else char for char in text)
 
 
 def warn(message: str) -> None:
@@ -43,7 +47,11 @@ def fail(error: AirliftError) -> None:
 
 
 def open_streams() -> None:
-    """Let standard streams that are closed lead nowhere: the next file to be opened would take their place."""
+    """Make the standard streams fit for everything that is written to them.
+
+    Those that are closed lead nowhere: the next file to be opened would take their place. A letter that one cannot show
+    is written in another way.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -53,6 +61,9 @@ def open_streams() -> None:
     sys.stdin = sys.stdin or os.fdopen(0, "r", closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _lead_nowhere(stream: TextIO) -> None:
@@ -61,7 +72,16 @@ def _lead_nowhere(stream: TextIO) -> None:
 
 
 def answer(text: str) -> None:
-    """Give a result, on stdout.
+    """Give a result to a person, on stdout.
+
+    Raises:
+        AirliftError: stdout does not take it; a reader that is gone is a `BrokenPipeError`.
+    """
+    document(_harmless(text))
+
+
+def document(text: str) -> None:
+    """Give a document as it is, on stdout, with an end of line.
 
     Raises:
         AirliftError: stdout does not take it; a reader that is gone is a `BrokenPipeError`.
@@ -80,8 +100,8 @@ def answer(text: str) -> None:
 
 
 def result_json(value: Any) -> None:
-    """Give a result to a program, on stdout."""
-    answer(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+    """Give a result to a program, on stdout, in ASCII: every stream takes that, and a name may be no text."""
+    document(json.dumps(value, indent=2, sort_keys=True))
 
 
 def count(amount: int, noun: str) -> str:

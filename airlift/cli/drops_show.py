@@ -44,7 +44,7 @@ def sbom(folder: Path, release: str, output: Path | None) -> None:
     """Give the SBOM that came with RELEASE (CycloneDX, JSON), compared with what the import noted."""
     data = drop_facts.sbom(load_site(folder), release)
     if output is None:
-        console.answer(data.decode(errors="replace"))
+        console.document(data.decode(errors="replace"))
     else:
         options.refuse_to_replace(output, _is_sbom, "SBOM")
         fs.write(output, data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import subprocess
 import sys
@@ -59,3 +61,21 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
         assert shell(line, "import", bundle, "--site", site.root, home=tmp_path).returncode == 0
         assert drops.list_drops(site)[-1].sequence == number
     assert take(site, bundle).was_here
+
+
+def test_a_name_that_is_no_text_or_would_steer_the_terminal_is_shown_without_that(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    (site.store.blobs / os.fsdecode(b"\xff\x1b[2J")).write_bytes(b"")
+    done = shell("$airlift", "check", "--site", site.root, home=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (12, False)
+    assert f"{site.store.blobs}/??[2J: not a blob\n" in done.stdout
+    done = shell("$airlift", "check", "--json", "--site", site.root, home=tmp_path)
+    assert [item["subject"] for item in json.loads(done.stdout)["findings"]] == [f"{site.store.blobs}/\udcff\x1b[2J"]
+
+
+@pytest.mark.parametrize("verb", [("status",), ("status", "--json"), ("drops", "list")])
+def test_a_terminal_that_cannot_show_a_letter_gets_another(verb: tuple[str, ...], tmp_path: Path) -> None:
+    site = make_site(tmp_path / "s\u00efte")
+    line = "LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 PYTHONIOENCODING=ascii $airlift"
+    done = shell(line, *verb, "--site", site.root, home=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
