@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -55,7 +57,7 @@ def _helm(site: Site) -> str:
     parts = urlsplit(base)
     plain = " --plain-http" if parts.scheme == "http" else ""
     if registry is not None and registry.ca is not None:
-        plain = f" --ca-file {site.at(registry.ca)}"
+        plain = f" --ca-file {shlex.quote(_ca(site, registry.ca))}"
     path = "charts" if registry is None else registry.repository("charts")
     lines = ["# a chart from a path or a chart repository; one from a registry keeps its registry in the path"]
     if registry is None:
@@ -85,13 +87,19 @@ def _containerd(site: Site) -> str:
         if is_path:
             lines.append("  override_path = true")
         if registry is not None and registry.ca is not None:
-            lines.append(f'  ca = "{site.at(registry.ca)}"')
+            # A string of TOML is one of JSON.
+            lines.append(f"  ca = {json.dumps(_ca(site, registry.ca), ensure_ascii=False)}")
         blocks.append("\n".join([*lines, ""]))
     hint = (
         '# containerd 2: config_path = "/etc/containerd/certs.d" under plugins."io.containerd.cri.v1.images".registry\n'
         "# K3s has no hosts.toml of its own: airlift deploy k3s writes its registries.yaml\n"
     )
     return "\n".join([hint, *blocks])
+
+
+def _ca(site: Site, path: str) -> str:
+    """Return a path of site.yaml that holds wherever a client starts."""
+    return str((site.root / path).absolute())
 
 
 def _hf(site: Site) -> str:

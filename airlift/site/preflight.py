@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,7 @@ from airlift.trust.signing import MAX_ENVELOPE, parse_envelope, parse_release
 MARGIN: Final = 64 * limits.MIB
 """What the journal and the file system may need beside the blobs; an import does not ask for it."""
 _SOON: Final = timedelta(days=30)
+_REHASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 
 
 class Severity(StrEnum):
@@ -335,15 +337,20 @@ class Flight:
             yield _error("python", error)
 
     def _certificates(self) -> Iterator[Finding]:
-        """Compare the dates of the registry's authorities with the clock."""
-        path = self.site.at(self.site.config.registry.ca) if self.site.config.registry else None
-        if path is None:
-            return
+        """Compare the dates of the external mirrors' authorities with the clock."""
+        configs = (self.site.config.registry, self.site.config.python)
+        for path in dict.fromkeys(self.site.at(config.ca) for config in configs if config is not None):
+            if path is not None:
+                yield from self._authorities(path)
+
+    def _authorities(self, path: Path) -> Iterator[Finding]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             with fs.guarded("reading"):
-                text = fs.read_bounded(path, limits.DOCUMENT).decode("ascii", "replace")
-            context.load_verify_locations(cadata=text)
+                # Of a directory OpenSSL reads what openssl rehash made, and nothing else.
+                files = [f for f in sorted(path.iterdir()) if _REHASHED.fullmatch(f.name)] if path.is_dir() else [path]
+            texts = [fs.read_bounded(file, limits.DOCUMENT).decode("ascii", "replace") for file in files]
+            context.load_verify_locations(cadata="\n".join(texts))
         except StoreError as error:
             yield _error("certificates", error)
             return
@@ -355,7 +362,7 @@ class Flight:
             ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(one["notAfter"])), UTC)
             when = f"{path}: the certificate with serial {one['serialNumber']} is good until {format_time(ends)}"
             if ends <= self.now:
-                remedy = "get the registry's present authority from its administrator"
+                remedy = "get the present authority from the administrator of that server"
                 yield _error("certificates", DeliveryError(when, hint=remedy))
             elif ends <= self.now + _SOON:
                 yield Finding("certificates", Severity.WARNING, when, "ask for its successor now")

@@ -20,7 +20,7 @@ from airlift.site import preflight
 from airlift.site.config import Site
 from airlift.site.importer import import_bundle
 from airlift.site.preflight import Finding, Severity
-from airlift.site.site_yaml import RegistryConfig
+from airlift.site.site_yaml import IndexConfig, RegistryConfig
 from airlift.transport.settings import HttpSettings
 from airlift.trust.gate import CLOCK_HINT
 from airlift.trust.keys import write_key
@@ -234,6 +234,25 @@ def test_an_authority_that_ends_is_told_before_it_does(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_text("no certificate")
     ((severity, message),) = of(look(site, path), "certificates")
     assert (severity, "no certificates" in message) == (Severity.ERROR, True)
+
+
+def test_authorities_may_be_a_directory_and_those_of_the_package_index_are_looked_at_too(tmp_path: Path) -> None:
+    folder = tmp_path / "cas"
+    folder.mkdir()
+    for number in range(2):
+        trustme.CA().cert_pem.write_to_path(str(folder / f"{number}.pem"))
+        (folder / f"0000000{number}.0").symlink_to(f"{number}.pem")
+    (folder / "README").write_text("no certificate")
+    registry = RegistryConfig(url="https://127.0.0.1:1", ca=str(folder))
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "index.pem"))
+    python = IndexConfig(upload="https://127.0.0.1:1", index="https://127.0.0.1:1", ca=str(tmp_path / "index.pem"))
+    site = make_site(tmp_path / "site", registry=registry, python=python)
+    found = of(look(site, bundle(tmp_path, 1)), "certificates")
+    assert [(severity, message.partition(": ")[0]) for severity, message in found] == [
+        (Severity.OK, str(folder)),
+        (Severity.OK, str(folder)),
+        (Severity.OK, str(tmp_path / "index.pem")),
+    ]
 
 
 def test_a_name_of_another_channel_is_told_before_the_import_and_by_the_import_before_large_blobs(
