@@ -63,6 +63,17 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def make_folder(path: Path) -> None:
+    """Make a directory that everybody may look into, whatever the umask; one that is there stays as it is.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if not path.is_dir():
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)
+
+
 def part_file(folder: Path, stem: str) -> tuple[Path, int]:
     """Make ``STEM.PID.RANDOM.part``, which `remove_abandoned` leaves alone as long as it is open.
 
@@ -138,6 +149,31 @@ def _claimed_directory(parent: Path, stem: str) -> tuple[Path, int]:
         if _is_claimed(handle):
             return path, handle
         os.close(handle)
+
+
+@contextlib.contextmanager
+def whole_directory(path: Path, doing: str) -> Iterator[Path]:
+    """Give a hidden directory beside `path` to fill; on success it is durable and takes the name, else it vanishes.
+
+    What a killed run left of the same directory is removed first.
+
+    Args:
+        path: the final name; what is there already has to be an empty directory.
+        doing: what is being done, for messages.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    with guarded(doing), named(path):
+        # Made by whoever asks for a directory in it, and not by us.
+        path.parent.stat()
+    with work_directory(path.parent, path.name) as part, guarded(doing), named(path):
+        yield part
+        part.chmod(0o755)
+        for folder, _, _ in os.walk(part, topdown=False):
+            sync_directory(Path(folder))
+        part.rename(path)
+        sync_directory(path.parent)
 
 
 @contextlib.contextmanager

@@ -98,15 +98,9 @@ class Store:
             StoreError: the disk refuses.
         """
         with fs.guarded("creating"):
-            for folder in (
-                self.root,
-                self.root / "blobs",
-                self.blobs,
-                self.root / _INGEST,
-            ):
-                if not folder.is_dir():
-                    folder.mkdir(parents=True, exist_ok=True)
-                    folder.chmod(0o755)
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (self.root, self.root / "blobs", self.blobs, self.root / _INGEST):
+                fs.make_folder(folder)
         if not (self.root / "oci-layout").exists():
             fs.write(self.root / "oci-layout", oci.LAYOUT_FILE)
         return self

@@ -5,9 +5,7 @@ Nothing takes its final name before every frame, every digest and the attest par
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,29 +52,17 @@ def _archive(opened: Opened, output: Path, progress: Progress) -> None:
 
 
 def _directory(opened: Opened, output: Path, progress: Progress) -> None:
-    part = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        with fs.guarded("writing"), fs.named(output):
-            for folder in (part, part / "blobs", part / "blobs" / "sha256"):
-                folder.mkdir()
-                folder.chmod(0o755)
-            for member in opened.payload():
-                target = part / member.name
-                with target.open("xb") as stream:
-                    for chunk in _reported(member, progress):
-                        stream.write(chunk)
-                    stream.flush()
-                    os.fchmod(stream.fileno(), 0o644)
-                    os.fsync(stream.fileno())
-            opened.attest()
-            for folder in (part / "blobs" / "sha256", part / "blobs", part):
-                fs.sync_directory(folder)
-            part.replace(output)
-            fs.sync_directory(output.parent)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(part)
+    with fs.whole_directory(output, "writing") as part:
+        for folder in (part / "blobs", part / "blobs" / "sha256"):
+            fs.make_folder(folder)
+        for member in opened.payload():
+            with (part / member.name).open("xb") as stream:
+                for chunk in _reported(member, progress):
+                    stream.write(chunk)
+                stream.flush()
+                os.fchmod(stream.fileno(), 0o644)
+                os.fsync(stream.fileno())
+        opened.attest()
 
 
 def _reported(member: PayloadMember, progress: Progress) -> Iterator[bytes | memoryview]:

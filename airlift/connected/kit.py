@@ -6,7 +6,6 @@ machine checks both with its own openssl and sha256sum. See docs/kit.md.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -14,7 +13,7 @@ import platform
 import shutil
 import subprocess  # noqa: TID251 - pip is driven here, as the user would
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -117,11 +116,12 @@ def make_kit(
         raise UsageError("this Python has no pip, which gets the wheels", hint="install airlift[build]")
     name, wheel = own_wheel()
     target = target.absolute()
-    with _whole_directory(target) as part:
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise UsageError(f"{target} exists already and is not overwritten", hint="name a new directory with -o")
+    with fs.whole_directory(target, "writing the kit") as part:
         wheels = part / WHEELS
         work = part / "work"
-        wheels.mkdir()
-        wheels.chmod(0o755)
+        fs.make_folder(wheels)
         work.mkdir(mode=0o700)
         (work / name).write_bytes(wheel)
         progress.note(f"getting the wheels for Python {_python()} on {_system()}")
@@ -149,27 +149,6 @@ def _python() -> str:
 def _system() -> str:
     libc = " ".join(platform.libc_ver()).strip()
     return f"{platform.system().lower()} {platform.machine()}{f' ({libc} or newer)' if libc else ''}"
-
-
-@contextlib.contextmanager
-def _whole_directory(target: Path) -> Iterator[Path]:
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise UsageError(f"{target} exists already and is not overwritten", hint="name a new directory with -o")
-    # Without the process's number: what a killed run left is removed by the next.
-    part = target.with_name(f".{target.name}.partial")
-    try:
-        with fs.guarded("writing the kit"):
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
-            part.chmod(0o755)
-            yield part
-            for folder in [path for path in part.iterdir() if path.is_dir()]:
-                fs.sync_directory(folder)
-            fs.sync_directory(part)
-            part.rename(target)
-            fs.sync_directory(target.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _pins() -> dict[NormalizedName, Version]:

@@ -99,22 +99,18 @@ def write_cargo(folder: Path, cargo: Cargo, progress: Progress) -> None:
         fs.write(folder / TRUST, cargo.trust_document)
         fs.write(folder / FINGERPRINT, f"{cargo.trust.fingerprint}\n".encode())
     if cargo.ca:
-        _make(folder / CA)
+        with fs.guarded("creating"):
+            fs.make_folder(folder / CA)
         for name, data in cargo.ca:
             fs.write(folder / CA / name, data)
     if cargo.k3s and cargo.store is not None:
-        _make(folder / K3S)
+        with fs.guarded("creating"):
+            fs.make_folder(folder / K3S)
         for file in cargo.k3s:
             progress.note(f"copying {file.name}")
             with fs.atomic(folder / K3S / file.name) as stream:
                 for chunk in cargo.store.chunks(file.digest, file.size):
                     stream.write(chunk)
-
-
-def _make(folder: Path) -> None:
-    with fs.guarded("creating"):
-        folder.mkdir()
-        folder.chmod(0o755)
 
 
 def _certificates(path: Path) -> tuple[tuple[str, bytes], ...]:

@@ -247,7 +247,7 @@ def init_site(root: Path, trust_file: Path, config: SiteConfig, *, now: datetime
         site = Site(root, config, trust)
         site.store.create()
         with fs.guarded("creating"):
-            site.drops_dir.mkdir()
+            fs.make_folder(site.drops_dir)
         Journal.create(site.journal_path)
         with Journal(site.journal_path) as journal:
             journal.history.now = now

@@ -20,7 +20,7 @@ from airlift.digest import Digest
 from airlift.site import history
 from airlift.site.elsewhere import TABLES, Elsewhere
 from airlift.site.history import History
-from airlift.site.journal_file import VERSION, connect, failures
+from airlift.site.journal_file import connect, create, failures
 from airlift.site.listing import Held, Name, Service, part_of
 
 STAGING: Final = "staging"
@@ -143,10 +143,7 @@ class Journal:
         Raises:
             StoreError: the disk refuses.
         """
-        with failures(path), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            db.executescript(f"BEGIN; {_SCHEMA} {'; '.join(TABLES)}; PRAGMA user_version={VERSION}; COMMIT;")
+        create(path, f"{_SCHEMA} {'; '.join(TABLES)};")
 
     def __enter__(self) -> Self:
         return self

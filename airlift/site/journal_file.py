@@ -50,6 +50,24 @@ def failures(path: Path) -> Iterator[None]:
         raise StoreError(f"the journal {path}: {error}", hint=hint) from error
 
 
+def create(path: Path, schema: str) -> None:
+    """Make an empty journal, for everybody to read who gets to it, whatever the umask.
+
+    Args:
+        path: where; nothing is there.
+        schema: statements that make its tables.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    with failures(path), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.executescript(f"BEGIN; {schema} PRAGMA user_version={VERSION}; COMMIT;")
+    with fs.guarded("creating"):
+        path.chmod(0o644)
+
+
 class _Still(sqlite3.Connection):
     """Reads a file that SQLite takes for one that nobody changes."""
 

@@ -45,8 +45,8 @@ def write(site: Site, release: str, attest: Mapping[str, bytes], *, envelope: by
     listed = canonical.encode({name: digests.of(data) for name, data in files.items()})
     files |= {ENVELOPE: envelope, INDEX: index, ATTEST: listed}
     with fs.guarded("creating"):
-        site.drops_dir.mkdir(exist_ok=True)
-        folder.mkdir(exist_ok=True)
+        fs.make_folder(site.drops_dir)
+        fs.make_folder(folder)
     for name, data in files.items():
         fs.write(folder / name, data)
     with fs.guarded("syncing"):

@@ -214,8 +214,7 @@ def _verify(file: Path, item: Blob) -> None:
 def _switch(target: Path, state: str, plan: Plan, store: Store) -> Path:
     token = secrets.token_hex(4)
     part = target.with_name(f".{target.name}.part.{token}")
-    part.mkdir()
-    part.chmod(0o755)
+    fs.make_folder(part)
     made = {PurePosixPath(".")}
     for path in sorted(plan):
         _make_parents(part, PurePosixPath(path).parent, made)
@@ -236,8 +235,7 @@ def _make_parents(root: Path, folder: PurePosixPath, made: set[PurePosixPath]) -
     if folder in made:
         return
     _make_parents(root, folder.parent, made)
-    (root / folder).mkdir()
-    (root / folder).chmod(0o755)
+    fs.make_folder(root / folder)
     made.add(folder)
 
 

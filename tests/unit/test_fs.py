@@ -97,6 +97,38 @@ def test_a_work_directory_vanishes_at_its_end_and_after_a_kill_with_the_next(tmp
     assert list((tmp_path / "work").iterdir()) == []
 
 
+def test_a_directory_is_there_whole_and_open_to_all_whatever_the_umask(tmp_path: Path) -> None:
+    killed("one = fs.whole_directory(here / 'a', 'making')\n(one.__enter__() / 'half').touch()", tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    before = os.umask(0o077)
+    try:
+        with fs.whole_directory(tmp_path / "a", "making") as mine:
+            with fs.whole_directory(tmp_path / "a", "making") as other:
+                (other / "of").write_bytes(b"another run")
+            fs.make_folder(mine / "x")
+            (tmp_path / "a" / "of").unlink()
+            assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["a"]
+    finally:
+        os.umask(before)
+    assert [(path, path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")] == [
+        (tmp_path / "a", 0o755),
+        (tmp_path / "a" / "x", 0o755),
+    ]
+
+
+def test_a_directory_that_somebody_else_filled_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    def overtaken() -> None:
+        with fs.whole_directory(tmp_path / "a", "making"):
+            (tmp_path / "a").mkdir()
+            (tmp_path / "a" / "other").touch()
+
+    with pytest.raises(StoreError, match=rf"^making {tmp_path}/a: Directory not empty$"):
+        overtaken()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "other"]
+    with pytest.raises(StoreError, match=rf"^making {tmp_path}/no: No such file or directory$"):
+        fs.whole_directory(tmp_path / "no" / "a", "making").__enter__()
+
+
 def test_a_missing_directory_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         fs.write(tmp_path / "no" / "a", b"x")

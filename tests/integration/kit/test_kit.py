@@ -204,7 +204,7 @@ def test_a_directory_that_cannot_be_made_is_a_matter_of_the_disk(tmp_path: Path)
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    left = tmp_path / ".kit.partial" / "wheels"
+    left = tmp_path / f".kit.{os.getpid()}.0.part" / "wheels"
     left.mkdir(parents=True)
     (left / "old.whl").write_bytes(b"x")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from airlift.site.config import Site
 from airlift.site.journal import Journal
 from tests import components
 from tests.support.cli import Ran, airlift
+from tests.support.serving import serving
 from tests.support.site_bundles import make_site, month, take
 
 NOBODY = ["runuser", "-u", "nobody", "--"]
@@ -60,6 +63,27 @@ def test_everything_that_only_reads_works_and_makes_no_file(site: Site) -> None:
     checked = by_nobody(site, "check")
     assert (checked.code, checked.out) == (0, "clean: everything is as the drops say\n")
     assert content(site) == before
+
+
+def test_what_was_made_and_imported_under_a_closed_umask_can_be_read_and_served(site: Site, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        shut = make_site(site.root.parent / "shut")
+        take(shut, month(tmp_path, 1))
+    finally:
+        os.umask(before)
+    assert by_nobody(shut, "status").code == 2, "its own directory is as closed as it was made"
+    shut.root.chmod(0o755)
+    checked = by_nobody(shut, "check")
+    assert (checked.code, checked.err.count("warning"), checked.out) == (
+        0,
+        0,
+        "clean: everything is as the drops say\n",
+    )
+    # Not runuser, which does not end as what it runs does.
+    alone = [str(components.require("setpriv")), "--reuid", "nobody", "--clear-groups"]
+    with serving(shut.root, prefix=alone) as url, urllib.request.urlopen(f"{url}/files/tool") as answer:
+        assert answer.read() == b"tool of month 1"
 
 
 def test_what_would_change_something_is_refused_and_changes_nothing(site: Site) -> None:
