@@ -94,6 +94,8 @@ class Layout:
         self._files: _Files = _Folder(path) if path.is_dir() else _Archive(path)
         self._lock = threading.Lock()
         self._entries: tuple[Descriptor, ...] | None = None
+        self._named: dict[str, dict[Digest, Descriptor]] | None = None
+        self._referrers: dict[Digest, list[Descriptor]] | None = None
 
     def read(self, name: str, limit: int, missing: str) -> bytes:
         """Return a small file.
@@ -146,19 +148,62 @@ class Layout:
             IntegrityError: its index is malformed.
         """
         with self._lock:
-            if self._entries is None:
-                mark = self.read("oci-layout", limits.SMALL_BLOB, "no file oci-layout, so not an OCI image layout")
-                if not _is_mark(mark):
-                    raise IntegrityError(f"{self.shown}, oci-layout", expected="version 1", actual=repr(mark[:60]))
-                data = self.read("index.json", limits.INDEX_DOCUMENT, "no index.json, so not an OCI image layout")
-                index = oci.parse_manifest(
-                    data,
-                    subject=f"{self.shown}, index.json",
-                    media_type=oci.INDEX,
-                    limit=limits.INDEX_DOCUMENT,
-                )
-                self._entries = index.manifests
-            return self._entries
+            return self._listed()
+
+    def _listed(self) -> tuple[Descriptor, ...]:
+        if self._entries is None:
+            mark = self.read("oci-layout", limits.SMALL_BLOB, "no file oci-layout, so not an OCI image layout")
+            if not _is_mark(mark):
+                raise IntegrityError(f"{self.shown}, oci-layout", expected="version 1", actual=repr(mark[:60]))
+            data = self.read("index.json", limits.INDEX_DOCUMENT, "no index.json, so not an OCI image layout")
+            index = oci.parse_manifest(
+                data,
+                subject=f"{self.shown}, index.json",
+                media_type=oci.INDEX,
+                limit=limits.INDEX_DOCUMENT,
+            )
+            self._entries = index.manifests
+        return self._entries
+
+    def named(self, name: str) -> tuple[Descriptor, ...]:
+        """Return what answers to a name, tag or ``@sha256:...``, each content once.
+
+        Raises:
+            ResolveError, IntegrityError: see `entries`.
+        """
+        with self._lock:
+            if self._named is None:
+                self._named = {}
+                for item in self._listed():
+                    for answer in _names(item):
+                        self._named.setdefault(answer, {})[item.digest] = item
+            return tuple(self._named.get(name, {}).values())
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """Return what is listed and says that it refers to a digest. All that is listed is read, once.
+
+        Raises:
+            ResolveError, IntegrityError: see `entries`; or a manifest is malformed.
+        """
+        with self._lock:
+            if self._referrers is None:
+                found: dict[Digest, list[Descriptor]] = {}
+                for item in self._listed():
+                    if item.media_type in oci.INDEX_TYPES | oci.MANIFEST_TYPES and self.has(item):
+                        subject = self.manifest(item, f"{self.shown}, {item.digest}").subject
+                        if subject is not None:
+                            found.setdefault(subject.digest, []).append(item)
+                self._referrers = found
+            return tuple(self._referrers.get(digest, ()))
+
+    def manifest(self, descriptor: Descriptor, subject: str) -> Manifest:
+        """Return a manifest, verified; `subject` is whose, for messages.
+
+        Raises:
+            ResolveError: it is not there.
+            IntegrityError: it is malformed.
+        """
+        return oci.parse_manifest(self.blob(descriptor), subject=subject, media_type=descriptor.media_type)
 
 
 def _is_mark(data: bytes) -> bool:
@@ -195,8 +240,8 @@ class LayoutOrigin:
     def root(self) -> Manifest:
         """See `Origin`."""
         entries = self._layout.entries()
-        wanted = self._reference
-        found = {item.digest: item for item in entries if wanted is None or wanted in _names(item)}
+        listed = entries if self._reference is None else self._layout.named(self._reference)
+        found = {item.digest: item for item in listed}
         if len(found) != 1:
             known = sorted({name for item in entries for name in _names(item)[:1]})
             what = "lists no such image" if not found else f"lists {len(found)} images that answer"
@@ -214,7 +259,7 @@ class LayoutOrigin:
             raise ResolveError(
                 f"{self.name}: {descriptor.digest}{platform}, which its index names, is not in the layout"
             )
-        return oci.parse_manifest(self._layout.blob(descriptor), subject=subject, media_type=descriptor.media_type)
+        return self._layout.manifest(descriptor, subject)
 
     def small(self, descriptor: Descriptor) -> bytes:
         """See `Origin`."""
@@ -223,17 +268,11 @@ class LayoutOrigin:
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
         """See `Origin`: what the layout lists with that subject."""
-        found = []
-        for item in self._layout.entries():
-            if item.media_type in oci.INDEX_TYPES | oci.MANIFEST_TYPES and self._layout.has(item):
-                subject = self.manifest(item).subject
-                if subject is not None and subject.digest == digest:
-                    found.append(item)
-        return tuple(found)
+        return self._layout.referrers(digest)
 
     def tagged(self, tag: str) -> Descriptor | None:
         """See `Origin`."""
-        return next((item for item in self._layout.entries() if tag in _names(item)), None)
+        return next(iter(self._layout.named(tag)), None)
 
     def found_at(self, blob: Descriptor) -> Mapping[str, str]:
         """See `Origin`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from airlift import digest as digests
 from airlift import oci
+from airlift.connected.layouts import Layout
 from airlift.connected.source import Settings
 from airlift.connected.sources.images import ImageSource
 from airlift.errors import FetchError, IntegrityError, ResolveError
@@ -347,6 +349,27 @@ def test_a_layout_with_one_image_needs_no_name(box: Box, settings: Settings) -> 
         resolve(settings, "oci-layout:box", **{"as": "x.io/a:1"})
     with pytest.raises(ResolveError, match="lists no such image; there is only, other"):
         resolve(settings, "oci-layout:box:third", **{"as": "x.io/a:1"})
+
+
+def test_a_layout_of_many_images_is_read_once_and_not_once_for_each(
+    box: Box, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        box.image(f"x.io/app{number}:1", text=str(number))
+    read: Counter[str] = Counter()
+    original = Layout.blob
+
+    def counted(layout: Layout, blob: Descriptor) -> bytes:
+        read[blob.digest] += 1
+        return original(layout, blob)
+
+    monkeypatch.setattr(Layout, "blob", counted)
+    source = ImageSource(settings)
+    for number in range(12):
+        source.resolve(
+            Image.model_validate({"ref": f"oci-layout:box:x.io/app{number}:1", "as": f"x.io/app{number}:1"}), None
+        )
+    assert max(read.values()) <= 2
 
 
 def test_nothing_of_the_machine_is_noted(box: Box, settings: Settings, tmp_path: Path) -> None:
