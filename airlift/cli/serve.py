@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -56,8 +57,10 @@ def command(
         stream=sys.stderr,
         level=logging.WARNING if quiet else logging.INFO,
         format="airlift: %(asctime)s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
+        datefmt="%Y-%m-%dT%H:%M:%SZ",
     )
+    # As everywhere else, whatever the machine's zone is.
+    logging.Formatter.converter = time.gmtime
 
     kept.warn_of_older_journal(site, console.progress())
 

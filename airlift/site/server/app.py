@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from airlift.errors import AirliftError
 from airlift.site.catalog import Catalog
@@ -25,11 +26,15 @@ from airlift.site.server.under_way import UnderWay
 from airlift.site.site_yaml import split_listen
 
 _LOG: Final = logging.getLogger("airlift.serve")
+_PROTOCOL: Final = _LOG.getChild("protocol")
 GRACE_S: Final = 30
 """How long transfers may go on after a stop was asked for, where nothing else is said."""
 
 _CLOSING_S: Final = 1
 """How long connections may take to close when nothing is under way any more."""
+
+_IDLE_S: Final = 75
+"""How long a connection may say nothing, or take to send the head of a request. Proxies in front hold theirs for 60."""
 
 _BACKLOG: Final = 1024
 
@@ -103,7 +108,7 @@ async def serve(
     under_way = app[_UNDER_WAY]
     cut = 0
 
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSING_S, handle_signals=False)
+    runner = _runner(app)
 
     async def ending(_: web.Application) -> None:
         # Called when nothing listens any more, and before connections are cut.
@@ -136,6 +141,32 @@ async def serve(
     finally:
         await runner.cleanup()
     return cut
+
+
+def _runner(app: web.Application) -> web.AppRunner:
+    return web.AppRunner(
+        app,
+        access_log=None,
+        logger=_PROTOCOL,
+        # Nobody has to send us anything that is packed.
+        auto_decompress=False,
+        keepalive_timeout=_IDLE_S,
+        shutdown_timeout=_CLOSING_S,
+        handle_signals=False,
+    )
+
+
+def _in_a_line(record: logging.LogRecord) -> bool:
+    """Say in a line, and only where requests are logged, that what came was no request: whoever sent it may go on."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
+        return True
+    record.msg = f"{record.getMessage()}: {' '.join(str(error).split())[:200]}"
+    record.args, record.exc_info = (), None
+    return _LOG.isEnabledFor(logging.INFO)
+
+
+_PROTOCOL.addFilter(_in_a_line)
 
 
 def _listener(runner: web.AppRunner, listen: str | socket.socket, context: ssl.SSLContext | None) -> web.BaseSite:

@@ -7,7 +7,6 @@ of it can go on with the other half.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -22,7 +21,7 @@ from airlift.errors import StoreError
 from airlift.site.catalog import Catalog
 from airlift.site.listing import Held
 
-_RANGE: Final = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})", re.IGNORECASE)
 
 
 async def blob_response(
@@ -49,7 +48,7 @@ async def blob_response(
     answer["Accept-Ranges"] = "bytes"
     if filename is not None:
         answer["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
-    if _is_known(request, answer["ETag"]):
+    if is_known(request, answer["ETag"]):
         return web.Response(status=304, headers={key: answer[key] for key in answer if key != "Content-Type"})
     try:
         file = catalog.path(held.digest).open("rb")
@@ -76,6 +75,12 @@ async def blob_response(
         return response
 
 
+def is_known(request: web.Request, etag: str) -> bool:
+    """Say whether the client has the content with this ETag, or any (``If-None-Match``)."""
+    known = request.if_none_match
+    return known is not None and any(item.value in (etag.strip('"'), "*") for item in known)
+
+
 def json_response(
     value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None, content_type: str = "application/json"
 ) -> web.Response:
@@ -90,13 +95,6 @@ async def _send(request: web.Request, file: BinaryIO, offset: int, count: int) -
     if transport is None:
         raise ConnectionResetError("the client is gone")
     await asyncio.get_running_loop().sendfile(transport, file, offset, count)
-
-
-def _is_known(request: web.Request, etag: str) -> bool:
-    with contextlib.suppress(ValueError):
-        known = request.if_none_match
-        return known is not None and any(item.value in (etag.strip('"'), "*") for item in known)
-    return False
 
 
 def _range(request: web.Request, etag: str, size: int) -> tuple[int, int] | None:

@@ -32,7 +32,6 @@ _NAME: Final = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _VERSION: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
 _MAX_NAME: Final = 512
-_PAGE: Final = 1000
 _TYPES: Final = oci.INDEX_TYPES | oci.MANIFEST_TYPES
 _ALIASES: Final = frozenset({"index.docker.io", "registry-1.docker.io"})
 

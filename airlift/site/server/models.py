@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
 
@@ -14,9 +15,14 @@ from airlift.site.model_hub import Snapshot
 from airlift.site.server import content
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airlift.site.catalog import Catalog
 
 _PREFIX: Final = "/hf/"
+_READING: Final = ("GET", "HEAD")
+_FORM_S: Final = 30
+"""How long a client may take to send the question that is put as a form."""
 
 
 def routes(catalog: Catalog) -> list[web.AbstractRouteDef]:
@@ -40,9 +46,11 @@ class _Hub:
         """Answer the list of all models."""
         return _json(model_hub.model_list(self._catalog.keys(Service.HUB)))
 
-    async def refuse(self, _: web.Request) -> web.StreamResponse:
+    async def refuse(self, request: web.Request) -> web.StreamResponse:
         """Answer what would change something, and what no mirror has."""
-        return _json({"error": "this hub is a read-only mirror"}, status=405)
+        if request.method in _READING:
+            return _missing("RepoNotFound", "Not found")
+        return _json({"error": "this hub is a read-only mirror"}, status=405, headers={"Allow": ", ".join(_READING)})
 
     async def api(self, request: web.Request) -> web.StreamResponse:
         """Answer ``/api/models/ID[/revision/REV | /tree/REV[/DIR] | /refs]``."""
@@ -70,8 +78,7 @@ class _Hub:
                     snapshot = self._find("/".join(parts[:position]), revision)
                     if isinstance(snapshot, web.Response):
                         return snapshot
-                    form = await request.post()
-                    wanted = {str(path) for path in form.getall("paths", [])}
+                    wanted = await _asked_paths(request)
                     files = snapshot.files.values()
                     return _json([model_hub.entry(file) for file in files if file.path in wanted])
         return await self.refuse(request)
@@ -136,9 +143,23 @@ def _parts(request: web.Request) -> list[str]:
     return [unquote(part) for part in raw.removeprefix(_PREFIX).split("/")]
 
 
-def _json(value: object, *, status: int = 200, revision: str | None = None) -> web.Response:
-    headers = {"X-Repo-Commit": revision} if revision else {}
-    return web.json_response(value, status=status, headers=headers)
+async def _asked_paths(request: web.Request) -> set[str]:
+    """Return the paths of a form; a client that does not send it keeps nothing here for long."""
+    try:
+        async with asyncio.timeout(_FORM_S):
+            body = await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    except web.RequestPayloadError:
+        raise web.HTTPBadRequest from None
+    return set(parse_qs(body.decode(errors="replace")).get("paths", []))
+
+
+def _json(
+    value: object, *, status: int = 200, revision: str | None = None, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    commit = {"X-Repo-Commit": revision} if revision else {}
+    return web.json_response(value, status=status, headers={**commit, **(headers or {})})
 
 
 def _missing(code: str, message: str, revision: str | None = None) -> web.Response:

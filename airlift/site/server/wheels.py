@@ -103,10 +103,8 @@ def _page(request: web.Request, render: Callable[[str], bytes]) -> web.Response:
         offered = f"{simple_pages.JSON}, {simple_pages.HTML}, {simple_pages.TEXT_HTML}"
         raise web.HTTPNotAcceptable(text=f"this index answers {offered}\n", headers=headers)
     body = render(kind)
-    tag = digests.hex_of(digests.of(body))[:32]
-    headers["ETag"] = f'"{tag}"'
-    asked = request.if_none_match
-    if asked is not None and any(item.value in (tag, "*") for item in asked):
+    headers["ETag"] = f'"{digests.hex_of(digests.of(body))[:32]}"'
+    if content.is_known(request, headers["ETag"]):
         return web.Response(status=304, headers=headers)
     charset = "; charset=utf-8" if kind != simple_pages.JSON else ""
     return web.Response(body=body, headers={**headers, "Content-Type": kind + charset})
