@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from airlift.errors import BundleError, UsageError
 
-_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 def format_time(value: datetime) -> str:
@@ -22,7 +22,8 @@ def format_time(value: datetime) -> str:
     """
     if value.tzinfo is None:
         raise UsageError(f"time {value} has no time zone")
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not by strftime, which writes a year before 1000 in fewer digits.
+    return value.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def parse_time(text: str, *, subject: str = "time") -> datetime:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ API_VERSION: Final = "airlift/v1"
 KIND: Final = "Trust"
 MAX_PERSONS: Final = 100
 MAX_KEYS: Final = 20
-_PERSON: Final = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+_NAME_MOST: Final = 200
 _KEYS: Final = ("apiVersion", "kind", "signers", "threshold", "channels", "suites", "allow_plain")
 
 
@@ -275,9 +276,9 @@ def _persons(reader: _Reader, value: object) -> tuple[Person, ...]:
         where = f"signers[{index}]"
         fields = reader.mapping(entry, where, ("person", "keys"))
         name = reader.text(fields["person"], f"{where}.person")
-        if _PERSON.fullmatch(name) is None or name != name.strip():
-            raise reader.error(f"{where}.person", "a name of 1 to 200 printable characters was expected")
-        if any(one.name == name for one in persons):
+        if not 1 <= len(name) <= _NAME_MOST or not name.isprintable() or name != name.strip():
+            raise reader.error(f"{where}.person", f"a name of 1 to {_NAME_MOST} printable characters was expected")
+        if any(_compared(one.name) == _compared(name) for one in persons):
             raise reader.error(f"{where}.person", f"{name} is listed twice", hint="list all keys of a person together")
         keys: list[SignerPublic] = []
         for number, pem in enumerate(reader.sequence(fields["keys"], f"{where}.keys", MAX_KEYS)):
@@ -293,6 +294,11 @@ def _persons(reader: _Reader, value: object) -> tuple[Person, ...]:
             keys.append(key)
         persons.append(Person(name, tuple(keys)))
     return tuple(persons)
+
+
+def _compared(name: str) -> str:
+    """Return what two spellings of one person's name have in common: they are counted as one, so they are refused."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _channels(reader: _Reader, value: object) -> dict[str, Channel]:

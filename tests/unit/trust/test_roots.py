@@ -113,10 +113,28 @@ def test_a_key_that_is_held_twice_is_refused(keys: list[list[bytes]]) -> None:
         parse_trust(_with_keys(keys), file="t.json")
 
 
-def test_a_person_who_is_listed_twice_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ann", "ann"),
+        ("Ann Lee", "ann lee"),
+        ("Andr\u00e9", "Andre\u0301"),
+        ("\ufb01n", "fin"),
+        ("Stra\u00dfe", "STRASSE"),
+    ],
+)
+def test_a_person_who_is_listed_twice_is_refused_however_the_name_is_written(one: str, other: str) -> None:
     value = document()
-    value["signers"][1]["person"] = value["signers"][0]["person"]
-    with pytest.raises(ManifestError, match=r"signers\[1\].person: ann is listed twice"):
+    value["signers"][0]["person"], value["signers"][1]["person"] = one, other
+    with pytest.raises(ManifestError, match=rf"signers\[1\].person: {other} is listed twice"):
+        parse_trust(value, file="t.json")
+
+
+@pytest.mark.parametrize("name", ["", " ann", "ann\u200b", "a\u202enn", "a\u00a0n", "a\nb", "\ud800", "a" * 201])
+def test_a_name_that_nobody_sees_as_it_is_is_refused(name: str) -> None:
+    value = document()
+    value["signers"][1]["person"] = name
+    with pytest.raises(ManifestError, match=r"signers\[1\].person: a name of 1 to 200 printable characters"):
         parse_trust(value, file="t.json")
 
 
