@@ -100,13 +100,16 @@ def read(paths: Sequence[str], packages: Sequence[str], *, base: Path, set_name:
 class _Reader:
     def __init__(self, base: Path) -> None:
         self._base = base
+        self._read = 0
         self.found = Requirements()
 
     def read_file(self, path: Path, *, constraint: bool, chain: tuple[Path, ...]) -> None:
         shown = self._shown(path)
         if path.resolve() in chain:
             raise ManifestError("the file includes itself", file=shown)
-        if len(self.found.files) >= _FILES_MOST:
+        # How often, since files that name each other twice would be read for ever.
+        self._read += 1
+        if self._read > _FILES_MOST:
             raise ManifestError(f"more than {_FILES_MOST} requirements files", file=shown)
         if not path.is_file():
             raise ManifestError(

@@ -26,6 +26,7 @@ from airlift.errors import FetchError, IntegrityError, ResolveError
 from airlift.kinds.simple_page import ACCEPT, IndexFile, parse_page
 from airlift.kinds.wheels import WheelName, normalise, read_metadata
 from airlift.transport import urls
+from airlift.transport.answers import content_length
 from airlift.transport.http import HttpClient, HttpStatusError
 
 _GONE: Final = frozenset({403, 404, 410})
@@ -211,10 +212,9 @@ class SimpleIndex:
             )
         except HttpStatusError:
             return None  # a signed address may be good for GET alone
-        length = answer.headers.get("Content-Length", "")
-        if answer.headers.get("Accept-Ranges", "").lower() != "bytes" or not length.isdecimal():
+        if answer.headers.get("Accept-Ranges", "").lower() != "bytes":
             return None
-        return int(length)
+        return content_length(answer.headers)
 
     def _remote_metadata(self, located: Located, size: int, wheel: WheelName) -> bytes:
         part = functools.partial(self._part, located)

@@ -27,6 +27,7 @@ KIND: Final = "Trust"
 MAX_PERSONS: Final = 100
 MAX_KEYS: Final = 20
 _NAME_MOST: Final = 200
+_STEP: Final = re.compile(r"\[([0-9]{1,9})\]|([^.\[\]]+)")
 _KEYS: Final = ("apiVersion", "kind", "signers", "threshold", "channels", "suites", "allow_plain")
 
 
@@ -195,7 +196,7 @@ class _Reader:
     def _line(self, where: str) -> int | None:
         if self._line_of is None:
             return None
-        steps = tuple(int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", where))
+        steps = tuple(int(number) if number else key for number, key in _STEP.findall(where))
         found = (self._line_of(steps[:length]) for length in range(len(steps), -1, -1))
         return next((line for line in found if line is not None), None)
 

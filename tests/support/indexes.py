@@ -130,6 +130,7 @@ class FakeIndex:
         files: by normalised project.
         json: whether it can answer in JSON.
         ranges: whether it gives ranges.
+        told_length: what a HEAD says the length is, in place of the true one.
         users: who may read; None when everybody may.
         failing: status that every answer has, or None.
         requests: (method, path, Authorization, Range) of every request.
@@ -139,6 +140,7 @@ class FakeIndex:
     files: dict[str, list[IndexedFile]] = field(default_factory=dict)
     json: bool = True
     ranges: bool = True
+    told_length: str | None = None
     users: Mapping[str, str] | None = None
     failing: int | None = None
     requests: list[tuple[str, str, str | None, str | None]] = field(default_factory=list)
@@ -259,7 +261,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        told = self.index.told_length if self.command == "HEAD" else None
+        self.send_header("Content-Length", told or str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

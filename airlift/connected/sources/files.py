@@ -15,6 +15,7 @@ from airlift.errors import FetchError, IntegrityError, ResolveError
 from airlift.kinds import files
 from airlift.kinds.files import NamedFile
 from airlift.lock import Component, LockedArtifact, LockedBlob, LockedEntry, made
+from airlift.transport.answers import content_length
 from airlift.transport.http import HttpClient
 
 if TYPE_CHECKING:
@@ -112,9 +113,8 @@ class FileSource:
             if error.temporary:
                 raise
             return None
-        length = answer.headers.get("Content-Length", "")
         encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
-        size = int(length) if length.isascii() and length.isdigit() and len(length) < 20 and not encoded else None  # noqa: PLR2004 - digits of 2^64
+        size = None if encoded else content_length(answer.headers)
         return size if size is not None and size <= limits.BLOB else None
 
     def _measure_path(self, path: Path, request: File) -> tuple[Digest, int]:

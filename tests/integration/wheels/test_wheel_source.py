@@ -132,6 +132,13 @@ def test_only_the_end_of_a_wheel_is_read_where_ranges_are_given(bench: Bench, in
     assert len(got) <= 2
 
 
+@pytest.mark.parametrize("length", ["9" * 5000, "many", "-1"])
+def test_a_length_that_is_none_is_as_good_as_no_length(bench: Bench, index: FakeIndex, length: str) -> None:
+    index.wheel("app", "1.0")
+    index.told_length = length
+    assert pins(bench.resolve("app"))[ON_GLIBC] == ["app-1.0-py3-none-any.whl"]
+
+
 def test_spellings_of_a_project_are_one_project(bench: Bench, index: FakeIndex) -> None:
     index.wheel("acme.plug_in", "1.0")
     index.wheel("app", "1.0", requires=["Acme_Plug-In>=1"])

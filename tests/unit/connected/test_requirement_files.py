@@ -102,6 +102,12 @@ def test_what_is_not_taken_is_refused_with_its_place(tmp_path: Path, text: str, 
         assert hint in (caught.value.hint or "")
 
 
+def test_files_that_name_each_other_twice_are_not_read_for_ever(tmp_path: Path) -> None:
+    files = {f"f{number}": f"-r f{number + 1}\n" * 2 for number in range(40)} | {"f40": "numpy\n"}
+    with pytest.raises(ManifestError, match="more than 1000 requirements files"):
+        given(tmp_path, **files)
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "main").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ManifestError, match="main: the requirements file is not UTF-8"):

@@ -78,6 +78,16 @@ def test_what_is_wrong_in_a_trust_file_is_named_with_its_place(change: dict[str,
     assert caught.value.message.startswith(message)
 
 
+@pytest.mark.parametrize("key", ["\u00b2", "9" * 900, "a[b].c"])
+def test_a_key_that_looks_like_a_number_is_an_unknown_key_with_its_line(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    for value in (document() | {key: 1}, document() | {"signers": [{**document()["signers"][0], key: 1}]}):
+        path.write_text(json.dumps(value))
+        with pytest.raises(ManifestError, match=r"unknown key") as caught:
+            load_trust(path)
+        assert caught.value.line == 1
+
+
 def test_another_api_version_is_named_as_that() -> None:
     with pytest.raises(UnsupportedVersionError, match="apiVersion: expected airlift/v1, got 'airlift/v9'"):
         parse_trust(document() | {"apiVersion": "airlift/v9"}, file="t.json")
