@@ -50,6 +50,7 @@ def refuse_clashes(journal: Journal, channel: str, names: Iterable[Name]) -> Non
         raise PolicyError(
             f"channel {channel} would give other contents to names of another channel",
             violations=problems,
-            hint="ship one content under one name, or use another tag or version; where clients need not see the other"
-            " channel any more: " + "; ".join(f"airlift drops deactivate --site DIR {name}" for name in others),
+            hint="the release engineer has to ship one content under one name, or another tag or version; where clients"
+            " need not see the other channel any more: "
+            + "; ".join(f"airlift drops deactivate --site DIR {name}" for name in others),
         )

@@ -171,7 +171,7 @@ def _refuse_nested(plan: Plan) -> None:
         raise PolicyError(
             "a tree of files cannot have all names of the drops",
             violations=problems,
-            hint="airlift serve has them all; for a tree, give one of the two another name, and ship it again",
+            hint="airlift serve has them all; for a tree, the release engineer has to give one of the two another name",
         )
 
 

@@ -272,7 +272,8 @@ class HarborClient(HarborApi):
             if found is not None and found.digest != digest:
                 raise FetchError(
                     f"{self.registry}/{repository}:{tag} is immutable and is {found.digest}, the drop has {digest}",
-                    hint="change the project's rule of immutability, or ship the content under a new tag",
+                    hint="change the project's rule of immutability in Harbor, or let the release engineer ship a"
+                    " new tag",
                 )
 
     def _rules(self, project: str) -> list[object]:

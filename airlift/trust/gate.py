@@ -24,6 +24,10 @@ from airlift.trust.roots import Trust
 from airlift.trust.signing import Envelope, Release, parse_envelope, parse_release
 
 _MAX_ROOTS = 1024 * 1024
+_OTHER = (
+    "ask the release engineer whether it is meant for this site; what a site accepts is changed by a trust file that"
+    " comes with its fingerprint on paper"
+)
 GAP_HINT = "a drop needs none before it, but ask the release engineer whether one was meant for this site"
 """What to do about a `Verified.gap`."""
 CLOCK_HINT = "set this machine's clock; while it is behind, an expired bundle is not seen to be one"
@@ -193,18 +197,21 @@ class Gate:
 
     def _count(self, signatures: int) -> None:
         if not signatures:
-            raise TrustError("the bundle is not signed", hint="build it with --signer KEY")
+            raise TrustError("the bundle is not signed", hint="the release engineer has to build it with --signer KEY")
         strangers = f"; unknown keys: {', '.join(self._unknown)}" if self._unknown else ""
         if not self._signers:
             raise NotAcceptedError(
-                f"signed by nobody whom the trust file lists{strangers}", hint="compare the key ids with the trust file"
+                f"signed by nobody whom the trust file lists{strangers}",
+                hint="ask the release engineer who signed it; where keys were exchanged, pin the trust file that"
+                " came with its fingerprint on paper",
             )
         if len(self._signers) < self._trust.threshold:
             others = ", ".join(sorted(one.name for one in self._trust.signers if one.name not in self._signers))
             raise NotAcceptedError(
                 f"signed by {len(self._signers)} of the {self._trust.threshold} persons that are needed:"
                 f" {', '.join(self._signers)}{strangers}",
-                hint=f"build it with a --signer KEY of each that has to sign; the trust file also lists {others}",
+                hint="the release engineer has to build it with a --signer KEY of each that has to sign; the trust"
+                f" file also lists {others}",
             )
 
     @property
@@ -228,16 +235,20 @@ class Gate:
             if release.channel not in self._trust.channels:
                 raise NotAcceptedError(
                     f"channel {release.channel} is not in the trust file;"
-                    f" it lists: {', '.join(sorted(self._trust.channels))}"
+                    f" it lists: {', '.join(sorted(self._trust.channels))}",
+                    hint=_OTHER,
                 )
             if release.suite not in self._trust.suites:
                 raise NotAcceptedError(
-                    f"suite {release.suite} is not accepted here; the trust file lists: {', '.join(self._trust.suites)}"
+                    f"suite {release.suite} is not accepted here;"
+                    f" the trust file lists: {', '.join(self._trust.suites)}",
+                    hint=_OTHER,
                 )
             if not release.is_encrypted and not self._trust.allow_plain:
                 raise NotAcceptedError(
                     "the bundle is not encrypted, and the trust file does not allow that",
-                    hint="build it with --recipient, or make the trust file with --allow-plain",
+                    hint="the release engineer has to build it with --recipient, or to make a trust file with"
+                    " --allow-plain",
                 )
 
     def expiry(self) -> None:
@@ -251,7 +262,7 @@ class Gate:
             if release.expires is not None and self._now is not None and self._now >= release.expires:
                 raise TrustError(
                     f"the bundle expired at {format_time(release.expires)}; it is {format_time(self._now)} here",
-                    hint="ask for a newer bundle; if the date is wrong, set this machine's clock",
+                    hint="ask the release engineer for a newer bundle; if the date is wrong, set this machine's clock",
                 )
 
     def sequence(self) -> None:
@@ -266,7 +277,8 @@ class Gate:
             if release.sequence < lowest:
                 raise TrustError(
                     f"sequence {release.sequence} of channel {release.channel} is too old:"
-                    f" the trust file asks for {lowest} or higher"
+                    f" the trust file asks for {lowest} or higher",
+                    hint="ask the release engineer for a newer bundle",
                 )
             seen = self._seen.get(release.channel)
             if seen is None:
@@ -288,7 +300,7 @@ class Gate:
                 raise TrustError(
                     f"sequence {release.sequence} of channel {release.channel} was accepted before"
                     f" with another content: {digest}, this is {release.digest}",
-                    hint="build it again with a higher --sequence",
+                    hint="the release engineer has to build it again with a higher --sequence",
                 )
             if digest:
                 # Else a person said how high the sequences were, and not which of them were imported.

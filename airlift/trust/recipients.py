@@ -116,7 +116,8 @@ def open_data_key(stanzas: Sequence[Stanza], release: Release, identity: Identit
         raise BundleError(
             f"no stanza for this identity ({identity.key_id}); the bundle is for"
             f" {', '.join(one.key_id for one in stanzas) or 'nobody'}",
-            hint="give the identity of this site, or ask for a bundle with this site as a recipient",
+            hint="give the identity of this site, or ask the release engineer for a bundle with this site as a"
+            " recipient",
         )
     suite = suites.get(release.suite)
     if identity.suite != suite.name or found.kem != suite.kem.name:

@@ -200,7 +200,10 @@ def test_an_immutable_tag_with_other_content_is_found_before_the_first_write(
     assert take(site, shipped).was_here
     with pytest.raises(DeliveryError, match=f"{project}/{APP}:1 is immutable and is sha256:") as caught:
         take(site, bundle(tmp_path, BIG[::-1], sequence=2))
-    assert caught.value.hint == "change the project's rule of immutability, or ship the content under a new tag"
+    assert (
+        caught.value.hint
+        == "change the project's rule of immutability in Harbor, or let the release engineer ship a new tag"
+    )
     assert not client_of(harbor).has_blob(f"{project}/{APP}", digest_of(BIG[::-1]))
     assert take(site, bundle(tmp_path, BIG[::-1], tag="2", sequence=3)).drop.active
 
@@ -229,7 +232,7 @@ def test_an_index_that_harbor_cannot_store_is_refused_before_the_first_byte(
         message = (
             f"{APP}:1: {harbor.host} takes no index without all its manifests; 2 of 3 were not shipped, the first is "
         )
-        hint: str | None = "ship the image with all platforms, or with one platform alone"
+        hint: str | None = "the release engineer has to ship the image with all platforms, or with one platform alone"
     else:
         made.index(f"{APP}:1", one, one)
         message, hint = f"{APP}:1: {harbor.host} cannot store the index ", None

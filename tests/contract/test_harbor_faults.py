@@ -314,5 +314,8 @@ def test_a_rule_of_immutability_on_a_later_page_is_seen(harbor: Harbor, site: Si
     harbor.asked.clear()
     with pytest.raises(DeliveryError, match=f"{APP}:1 is immutable and is sha256:") as caught:
         take(site, bundle(tmp_path, BIG[::-1], sequence=2))
-    assert caught.value.hint == "change the project's rule of immutability, or ship the content under a new tag"
+    assert (
+        caught.value.hint
+        == "change the project's rule of immutability in Harbor, or let the release engineer ship a new tag"
+    )
     assert writes(harbor) == []

@@ -156,7 +156,10 @@ def test_a_rollback_into_an_immutable_tag_is_refused_before_any_tag_moves(
     harbor.asked.clear()
     with pytest.raises(DeliveryError, match="library/b:1 is immutable and is sha256:") as caught:
         drops.rollback(site, None)
-    assert caught.value.hint == "change the project's rule of immutability, or ship the content under a new tag"
+    assert (
+        caught.value.hint
+        == "change the project's rule of immutability in Harbor, or let the release engineer ship a new tag"
+    )
     assert writes(harbor) == []
     assert [(d.sequence, d.active, d.pending) for d in drops.list_drops(site)] == [(1, False, False), (2, True, False)]
     assert problems(site) == []

@@ -65,7 +65,8 @@ def _check_objects(files: Sequence[Path], planned: Sequence[Release]) -> None:
     if clashes:
         raise DeployError(
             "\n".join(["other manifests would change releases of the drop", *clashes]),
-            hint="remove the HelmChart, or set another `release:`; give a HelmChartConfig `failurePolicy: abort`",
+            hint="remove the HelmChart, or the release engineer has to set another `release:`; give a"
+            " HelmChartConfig `failurePolicy: abort`",
         )
 
 

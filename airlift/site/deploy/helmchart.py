@@ -93,12 +93,13 @@ def releases(drops: Sequence[DropConfig]) -> tuple[Release, ...]:
             release = _release(drop, entry, f"{drop.name}, deploy[{number}]")
             if release.name in K3S_RELEASES or release.stem in K3S_ADDONS:
                 raise DeployError(
-                    f"release {release.name}: the name belongs to K3s itself", hint="set another one with `release:`"
+                    f"release {release.name}: the name belongs to K3s itself",
+                    hint="the release engineer has to set another one with `release:`",
                 )
             if release.name in found:
                 raise DeployError(
                     f"release {release.name} is deployed twice; a cluster has each name once",
-                    hint="set another name for one of them with `release:`",
+                    hint="the release engineer has to set another name for one of them with `release:`",
                 )
             found[release.name] = release
     return tuple(found.values())
@@ -111,7 +112,7 @@ def _release(drop: DropConfig, entry: Mapping[str, Any], subject: str) -> Releas
     if not isinstance(name, str) or not _RELEASE.fullmatch(name):
         raise DeployError(
             f"{subject}: {name!r} is no name for a release",
-            hint="set one with `release:`: at most 50 of a-z, 0-9 and -",
+            hint="the release engineer has to set one with `release:`: at most 50 of a-z, 0-9 and -",
         )
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise DeployError(f"{subject}: {namespace!r} is no namespace")

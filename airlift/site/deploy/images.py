@@ -101,7 +101,8 @@ class Images:
         have = ", ".join(str(item) for item in found if item.os != "unknown") or "none"
         raise DeployError(
             f"{artifact.name}: not for {platform}; the drop has it for {have}",
-            hint="add the platform to the manifest and build again, or name the node's with --platform",
+            hint="name the node's with --platform, or the release engineer has to add it to the manifest and build"
+            " again",
         )
 
     def fitting(self, artifacts: Iterable[Artifact], platform: Platform) -> tuple[NodeImage, ...]:
@@ -187,7 +188,7 @@ def shown_by(chart: Artifact) -> tuple[Wanted, ...]:
     if seen is None:
         raise DeployError(
             f"{chart.name}: its images were not discovered, so nobody knows whether the drop has them",
-            hint="resolve again with helm on the connected side, then build and import",
+            hint="the release engineer has to resolve again with helm there, then build; import that bundle",
         )
     if not isinstance(seen, list):
         raise _malformed(chart)
@@ -225,6 +226,6 @@ def require(images: Images, wanted: Sequence[Wanted]) -> dict[str, Artifact]:
     if missing:
         raise DeployError(
             "\n".join(["images that are to run are not in the drop", *dict.fromkeys(missing)]),
-            hint="add them under `images:` in the manifest, then resolve, build and import again",
+            hint="the release engineer has to add them under `images:`, resolve and build again; import that bundle",
         )
     return found

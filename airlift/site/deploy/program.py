@@ -64,7 +64,8 @@ def plan(root: Path, drops: Sequence[DropConfig], platform: Platform, store: Sto
     if archive is None and not _has_own_images(drops):
         raise DeployError(
             "the active drops have none of K3s's own images, and no node starts a pod without them",
-            hint=f"add {archive_names[0]} of the same K3s release under `files:`, or its images under `k3s.preload`",
+            hint=f"the release engineer has to add {archive_names[0]} of the same K3s release under `files:`, or its"
+            " images under `k3s.preload`",
         )
     planned, version = _binary(root, binary, store)
     return Program(
@@ -115,7 +116,8 @@ def _required(drops: Sequence[DropConfig], names: Sequence[str], store: Store) -
     if found is None:
         raise DeployError(
             f"the active drops carry no file {' or '.join(names)}",
-            hint="add K3s's binary and install script under `files:` in the manifest, or write files only with --root",
+            hint="write files only with --root, or the release engineer has to add K3s's binary and install script"
+            " to `files:`",
         )
     return found
 

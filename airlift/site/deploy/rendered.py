@@ -95,7 +95,8 @@ class Renderer:
             seen = podspecs.find(text, subject=f"{subject}, rendered")
         except ResolveError as error:
             raise DeployError(
-                f"{subject}: {error.message}", hint="mend the values under `deploy:`, then resolve, build and import"
+                f"{subject}: {error.message}",
+                hint="the release engineer has to mend the values under `deploy:`, then resolve and build",
             ) from None
         except IntegrityError as error:
             raise DeployError(f"{subject}: {error.message}") from None

@@ -164,7 +164,7 @@ def _tarball_name(image: NodeImage) -> str:
     if name.tag is None or name.digest is not None:
         raise DeployError(
             f"k3s.preload: {name} has no tag, and K3s skips an image in a tarball that has none",
-            hint="give the image a tag in the manifest; workloads may still name it by digest",
+            hint="the release engineer has to give the image a tag; workloads may still name it by digest",
         )
     return str(name)
 

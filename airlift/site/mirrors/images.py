@@ -178,7 +178,7 @@ class RegistryTarget:
                     f"{name}: {self._client.registry} takes no index without all its manifests; "
                     f"{len(missing)} of {len(children)} were not shipped, the first is {missing[0]}",
                     mirror=self._client.registry,
-                    hint="ship the image with all platforms, or with one platform alone",
+                    hint="the release engineer has to ship the image with all platforms, or with one platform alone",
                 )
             if len(set(children)) != len(children):
                 raise DeliveryError(

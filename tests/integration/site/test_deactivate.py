@@ -58,7 +58,7 @@ def test_a_rollback_that_another_channel_blocks_is_done_after_that_is_deactivate
     with pytest.raises(PolicyError) as caught:
         drops.rollback(site, "stable")
     assert caught.value.hint == (
-        "ship one content under one name, or use another tag or version; where clients need not see the other channel"
+        "the release engineer has to ship one content under one name, or another tag or version; where clients need not see the other channel"
         " any more: airlift drops deactivate --site DIR beta"
     )
     with pytest.raises(UsageError, match="beta/1 is the first kept drop") as first:

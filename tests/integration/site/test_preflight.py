@@ -270,7 +270,7 @@ def test_a_name_of_another_channel_is_told_before_the_import_and_by_the_import_b
         "channel edge would give other contents to names of another channel\n  v2/docker.io/library/app:1 is sha256:"
     )
     assert names.remedy == (
-        "ship one content under one name, or use another tag or version; where clients need not see the other channel"
+        "the release engineer has to ship one content under one name, or another tag or version; where clients need not see the other channel"
         " any more: airlift drops deactivate --site DIR stable"
     )
     damaged = bytearray(path.read_bytes())

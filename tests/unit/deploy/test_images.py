@@ -29,7 +29,10 @@ def test_every_missing_image_is_listed_with_where_it_is_used_and_nothing_is_writ
         "  docker.io/library/nginx:1 (charts/site:1.0.0, Deployment/web: spec.template.spec.containers[0])\n"
         "  ghcr.io/org/app:2 (charts/site:1.0.0, Job/a)"
     )
-    assert caught.value.hint == "add them under `images:` in the manifest, then resolve, build and import again"
+    assert (
+        caught.value.hint
+        == "the release engineer has to add them under `images:`, resolve and build again; import that bundle"
+    )
     assert not root.exists()
 
 
@@ -40,7 +43,9 @@ def test_a_chart_whose_images_nobody_looked_for_is_refused(drops: Drops, deploy,
     with pytest.raises(DeployError, match="its images were not discovered") as caught:
         deploy()
 
-    assert caught.value.hint == "resolve again with helm on the connected side, then build and import"
+    assert (
+        caught.value.hint == "the release engineer has to resolve again with helm there, then build; import that bundle"
+    )
     assert not root.exists()
 
 

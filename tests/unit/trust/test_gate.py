@@ -65,7 +65,10 @@ def test_an_unknown_signers_bad_signature_changes_nothing() -> None:
 def test_too_few_persons_are_refused() -> None:
     with pytest.raises(TrustError, match=r"^signed by 1 of the 2 persons that are needed: ann; unknown keys: ") as few:
         admit(signers=[ANN, EVE], site=trust("ann", "bob", threshold=2))
-    assert few.value.hint == "build it with a --signer KEY of each that has to sign; the trust file also lists bob"
+    assert (
+        few.value.hint
+        == "the release engineer has to build it with a --signer KEY of each that has to sign; the trust file also lists bob"
+    )
 
 
 def test_two_keys_of_one_person_are_one_person() -> None:
