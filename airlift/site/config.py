@@ -80,11 +80,11 @@ class Site:
 
     @property
     def mirrors(self) -> tuple[tuple[Service, str], ...]:
-        """The external mirrors that site.yaml names: what each is for, and its address."""
+        """The external mirrors that site.yaml names: what each is for, and where it is."""
         python, registry = self.config.python, self.config.registry
         return (
             *([] if python is None else [(Service.SIMPLE, python.upload)]),
-            *([] if registry is None else [(Service.OCI, registry.url)]),
+            *([] if registry is None else [(Service.OCI, registry.place)]),
         )
 
     def password(self, config: RegistryConfig | IndexConfig | PullAccount) -> str:

@@ -188,7 +188,7 @@ def _fill(site: Site, journal: Journal, inventory: Inventory, client: RegistryCl
     if registry is None:
         return
     lists = ReferrerLists(client)
-    mirrors = [(Service.OCI, registry.url)]
+    mirrors = [(Service.OCI, registry.place)]
     with kept.noting(journal, progress):
         journal.elsewhere.give((drop.release for drop in inventory.drops), mirrors)
     target = images.RegistryTarget(client, registry.repository, lists)

@@ -138,6 +138,14 @@ class RegistryConfig(_Strict):
         """``host[:port]``."""
         return urlsplit(self.url).netloc
 
+    @property
+    def place(self) -> str:
+        """Where images are: another one says that what was there is to be looked for elsewhere."""
+        prefix = urlsplit(self.url).path.strip("/")
+        mapped = "/".join(part for part in (prefix, self.project, self.mapping.strip("/")) if part)
+        depth = "" if self.depth is None else f" (depth {self.depth})"
+        return f"{self.host}/{mapped.removesuffix(MAPPING)}".rstrip("/") + depth
+
     def repository(self, path: str) -> str:
         """Return the repository of a mirror path, such as ``docker.io/library/redis``, in this registry.
 

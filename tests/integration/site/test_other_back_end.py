@@ -125,6 +125,18 @@ def test_no_drop_counts_as_shown_in_a_registry_that_was_added_and_does_not_have_
     assert asked.warnings == []
 
 
+def test_a_drop_that_is_elsewhere_in_the_registry_by_another_mapping_is_not_shown_there(
+    filling: Site, registry: Registry, tmp_path: Path
+) -> None:
+    take(filling, month(1, tmp_path)[1])
+    moved = RegistryConfig(url=registry.url, mapping="moved/{registry}/{repository}")
+    other = replace(filling, config=filling.config.model_copy(update={"registry": moved}))
+    with pytest.raises(DeliveryError, match=r"the first is .*/moved/"):
+        drops.activate(other, "stable/1")
+    assert mend(other) == []
+    drops.activate(other, "stable/1")
+
+
 def test_the_bundle_of_a_drop_whose_registry_is_gone_completes_it(own: Site, filling: Site, tmp_path: Path) -> None:
     cargo, bundle = month(1, tmp_path)
     take(filling, bundle)

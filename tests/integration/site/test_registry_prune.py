@@ -182,13 +182,13 @@ def test_what_a_registry_keeps_that_was_taken_out_of_site_yaml_is_told_by_the_pr
     at = ("--site", site.root)
     assert airlift("check", "--repair", *at, home=tmp_path).code == 0
     said = (
-        f"airlift: warning: {registry.url} got these drops, and site.yaml does not name it any more: nothing is deleted"
+        f"airlift: warning: {registry.host} got these drops, and site.yaml does not name it any more: nothing is deleted"
         " there, and once they are pruned nobody here knows what it has; it may still show docker.io/library/app:1,"
         " docker.io/library/tool:1\n"
     )
     planned = airlift("drops", "prune", "--keep", "1", "-o", tmp_path / "plan", *at, "--json", home=tmp_path)
     assert planned.err == said
-    assert planned.json["mirrors_left"] == {registry.url: ["docker.io/library/app:1", "docker.io/library/tool:1"]}
+    assert planned.json["mirrors_left"] == {registry.host: ["docker.io/library/app:1", "docker.io/library/tool:1"]}
     assert airlift("drops", "prune", "--execute", tmp_path / "plan", *at, home=tmp_path).err.endswith(said)
     assert is_there(registry, "tool", digests[1]["tool"])
     # A registry that is still there says nothing, nor does one of which nothing goes.

@@ -57,5 +57,19 @@ def test_capital_letters_in_a_host_are_the_small_ones_and_a_path_keeps_its_own()
     assert SiteConfig(url="HTTP://[FD00::1]:8080").url == "http://[fd00::1]:8080"
 
 
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({}, "h"),
+        ({"url": "https://H:5000/mirror/"}, "h:5000/mirror"),
+        ({"project": "all"}, "h/all"),
+        ({"mapping": "all/{repository}", "depth": 2}, "h/all/{repository} (depth 2)"),
+        ({"mapping": "x/{registry}/{repository}"}, "h/x"),
+    ],
+)
+def test_a_place_is_told_shortly(options: dict[str, Any], place: str) -> None:
+    assert RegistryConfig(**{"url": "http://h", **options}).place == place
+
+
 def test_a_name_that_begins_with_a_tilde_can_be_written() -> None:
     assert SiteConfig(url="http://h", identity="./~key").identity == "./~key"
