@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from airlift import oci
 from airlift.digest import Digest
@@ -11,6 +11,9 @@ from airlift.kinds.images import check_depth, is_foreign
 from airlift.oci import Descriptor, Manifest
 from airlift.site.listing import Held, Listing, Name, Service
 from airlift.store import Store
+
+Tree = tuple[str, list[tuple[Descriptor, Manifest]]]
+"""A repository, and the manifests of an artifact in it, children first."""
 
 
 def oci_listing(path: str, tag: str | None, root: Descriptor, store: Store) -> Listing:
@@ -94,3 +97,21 @@ def children_first(root: Descriptor, store: Store, *, subject: str) -> list[tupl
 
     visit(root.digest)
     return list(ordered.values())
+
+
+def subjects_first(trees: Iterable[Tree]) -> Iterator[list[Tree]]:
+    """Yield trees in rounds, what refers to one in a later round than that.
+
+    Harbor looks for a manifest's subject when it comes, and for what refers to a subject when that comes: of two that
+    come at once it may see neither.
+    """
+    left = list(trees)
+    while left:
+        coming = {descriptor.digest for _, tree in left for descriptor, _ in tree}
+        waiting = [one for one in left if (subject := one[1][-1][1].subject) and subject.digest in coming]
+        if len(waiting) == len(left):
+            # No order can be right for those that refer to each other.
+            waiting = []
+        late = {id(one) for one in waiting}
+        yield [one for one in left if id(one) not in late]
+        left = waiting

@@ -85,7 +85,9 @@ def _error(item: object) -> str:
     words = [str(item[key]) for key in ("code", "message") if item.get(key)]
     detail = item.get("detail")
     if isinstance(detail, dict):
-        detail = _of_storage(detail.get("Enclosed"))
+        # Quay's own words are there, and the message is the same for all.
+        inner = detail.get("message")
+        detail = inner if isinstance(inner, str) else _of_storage(detail.get("Enclosed"))
     if isinstance(detail, str) and detail:
         words.append(f"({detail})")
     return " ".join(words)

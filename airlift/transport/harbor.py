@@ -13,12 +13,12 @@ from urllib.parse import quote, urlencode
 
 from airlift.digest import Digest
 from airlift.errors import FetchError
+from airlift.transport.blobs import with_digest
 from airlift.transport.credentials import Credentials
 from airlift.transport.harbor_api import HarborApi
 from airlift.transport.harbor_quota import Piece, Wanted, sides
 from airlift.transport.harbor_rules import covers
 from airlift.transport.http import HttpClient, HttpStatusError
-from airlift.transport.push import with_digest
 from airlift.transport.refusals import FULL, delivering
 from airlift.transport.upload import Body, Whole
 

@@ -12,15 +12,31 @@ from airlift.transport.http import HttpStatusError
 _UNAUTHORIZED: Final = 401
 _INTERNAL: Final = 500
 
+TYPE: Final = (
+    "the registry takes no manifest, config or layer of this type; let its administrator allow it (Quay: "
+    "FEATURE_GENERAL_OCI_SUPPORT and ALLOWED_OCI_ARTIFACT_TYPES; zot: http.compat), or leave that artifact out"
+)
+
 _HINTS: Final = {
-    401: "give the registry's username and password_file in site.yaml, or mend them: a password may have changed",
+    401: "give the registry's username and password_file in site.yaml, or mend them: a password may have changed,"
+    " or the account may not write there",
     403: "the account may not write here, the registry is read-only, or its quota is used up",
     405: "the registry is read-only, or does not take uploads at this address",
     412: "the tag is immutable and holds other content; take it away at the registry, or use another tag",
     413: "a proxy in front of the registry limits the size of requests",
+    415: TYPE,
 }
 
 FULL: Final = "the project's quota is used up; raise it, or prune and collect garbage"
+NO_REPOSITORY: Final = (
+    "the registry makes no repository by itself, or none at this address; make it there, or give mapping or project in"
+    " site.yaml"
+)
+_IMMUTABLE: Final = "the tag is immutable there; take it away at the registry, or ship the content under a new tag"
+_LOST: Final = (
+    "the registry lost the upload; where several of them answer at one address, they need one storage and one"
+    " http.secret"
+)
 _BROKEN: Final = "see the registry's log: its disk may be full, or its storage away; then run the same command again"
 
 POLICY: Final = (
@@ -41,8 +57,14 @@ _SAYINGS: Final = (
         "Harbor's database or Redis is away, or it cannot read a config; see its log",
     ),
     (400, "MANIFEST_BLOB_UNKNOWN", "the registry takes an index only with all its platforms; ship it with all of them"),
+    (400, "is immutable", _IMMUTABLE),
+    (400, "does not allow updating", _IMMUTABLE),
+    (400, "MANIFEST_INVALID", TYPE),
+    (400, "BLOB_UPLOAD_", _LOST),
+    (404, "BLOB_UPLOAD_", _LOST),
+    (404, "NAME_UNKNOWN", NO_REPOSITORY),
 )
-"""What Harbor says with a status that has several meanings, and what to do."""
+"""What Harbor, and then others, say with a status that has several meanings, and what to do."""
 
 
 def _hint(error: HttpStatusError) -> str | None:

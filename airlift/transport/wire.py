@@ -30,7 +30,9 @@ from airlift.transport.settings import HttpSettings
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_HOPS: Final = 8
-_MAX_CHALLENGES: Final = 2
+_MAX_CHALLENGES: Final = 3
+"""Two, and one for a token that another request got and that has ended since."""
+
 _READ: Final = 256 * limits.KIB
 _LEAST: Final = 1 * limits.KIB
 """What has to arrive within each `timeout_s`, else the transfer counts as stalled."""

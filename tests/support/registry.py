@@ -24,7 +24,7 @@ import bcrypt
 import trustme
 
 from airlift import digest as digests
-from airlift.transport.push import PROBE
+from airlift.transport.blobs import PROBE
 from tests.components import require, require_go
 from tests.support.servers import free_port, listening
 

@@ -18,7 +18,7 @@ from airlift import oci
 from airlift.errors import DeliveryError, PartialDeliveryError, StoreError
 from airlift.kinds.images import is_foreign
 from airlift.site import mirror, presence
-from airlift.site.oci_listing import blobs_of, children_first, oci_listing
+from airlift.site.oci_listing import Tree, blobs_of, children_first, oci_listing, subjects_first
 from airlift.site.patience import Patience
 from airlift.transport.credentials import Credentials
 from airlift.transport.harbor import HarborClient
@@ -109,7 +109,7 @@ class RegistryTarget:
         self._client = client
         self._repository = repository
         self._homes: dict[Digest, _Home] = {}
-        self._trees: list[tuple[str, list[tuple[Descriptor, Manifest]]]] = []
+        self._trees: list[Tree] = []
         self._sources: dict[str, str] = {}
         self._delivered: set[Digest] = set()
         self._patience = Patience()
@@ -258,13 +258,13 @@ class RegistryTarget:
             StoreError: what is to be sent is not in the store.
         """
         blobs = [partial(self._fill, digest, home, store) for digest, home in self._homes.items()]
-        # Two artifacts may share a child in one repository: both bring it, and the second finds it there.
-        trees = [partial(self._push_tree, repository, tree) for repository, tree in self._trees]
         with _partly(_NAMELESS):
             self._prepare()
-            progress.start("filling the registry", len(blobs) + len(trees), unit="objects")
+            progress.start("filling the registry", len(blobs) + len(self._trees), unit="objects")
             self._side_by_side(blobs, progress)
-            self._side_by_side(trees, progress)
+            for trees in subjects_first(self._trees):
+                # Two artifacts may share a child in one repository: both bring it, and the second finds it there.
+                self._side_by_side([partial(self._push_tree, repository, tree) for repository, tree in trees], progress)
             progress.finish()
 
     def check_names(self, names: Sequence[Name]) -> None:

@@ -15,9 +15,9 @@ from airlift import digest as digests
 from airlift import oci
 from airlift.errors import DeliveryError, IntegrityError
 from airlift.oci import Descriptor
+from airlift.transport.blobs import PROBE
 from airlift.transport.credentials import Credentials
 from airlift.transport.http import HttpClient, HttpSettings
-from airlift.transport.push import PROBE
 from airlift.transport.registry import RegistryClient
 from airlift.transport.upload import BlobUpload
 from tests.support.images import Box, skopeo
@@ -177,7 +177,8 @@ def test_a_mount_that_does_not_work_leaves_no_upload_open(plain: Registry) -> No
         feed(upload, b"abc")
     assert not client.mount("a/b", digests.of(b"another"), "c/d")
     assert [(line.split()[0], line.split()[-1]) for line in plain.log][-2:] == [("POST", "202"), ("DELETE", "204")]
-    assert not list((plain.root / "data").rglob("_uploads/*"))
+    # Of an upload that has ended docker-registry leaves nothing, or the state of its hash.
+    assert not list((plain.root / "data").rglob("_uploads/*/startedat"))
     assert client.mount("a/b", digests.of(b"abc"), "c/d")
 
 
