@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from airlift.errors import BundleError, IntegrityError, UsageError
 from airlift.site.elsewhere import Doomed, read_doomed
 
 PLAN: Final = "airlift.prune/v1"
+_RELEASE: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{64,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,16 @@ def read_plan(path: Path) -> Plan:
             raise UsageError(f"{path}: plan of format {value['format']!r}, expected {PLAN!r}")
         blobs = tuple((parse_digest(item["digest"]), int(item["size"])) for item in value["blobs"])
         manifests = tuple(read_doomed(item) for item in value.get("registry", []))
-        given_up = tuple(str(release) for release in value.get("given_up", []))
-        return Plan(tuple(str(release) for release in value["releases"]), blobs, manifests, given_up=given_up)
+        given_up = tuple(map(_release, value.get("given_up", [])))
+        return Plan(tuple(map(_release, value["releases"])), blobs, manifests, given_up=given_up)
     except (BundleError, IntegrityError) as error:
         raise UsageError(error.message, hint="make a plan with airlift drops prune -o PLAN") from None
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: not a plan: {error!r}") from None
+
+
+def _release(text: object) -> str:
+    """Return a release digest; it names a directory below ``drops/``, and nothing may lead out of that."""
+    if not isinstance(text, str) or _RELEASE.fullmatch(text) is None:
+        raise ValueError(f"{text!r:.100} is no release")
+    return text

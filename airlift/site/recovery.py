@@ -7,6 +7,7 @@ What no file here can tell is how high the sequences were: a person says so, twi
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -90,11 +91,12 @@ def minimums(given: Sequence[str], channels: Iterable[str]) -> dict[str, int]:
         if (
             not equals
             or CHANNEL.fullmatch(channel) is None
-            or not (number.isascii() and number.isdecimal())
-            or not 1 <= int(number[:16]) < 2**53
+            # As long as 2^53 is: Python reads no more than 4,300 digits.
+            or re.fullmatch(r"[0-9]{1,16}", number) is None
+            or not 1 <= int(number) < 2**53
         ):
             raise UsageError(f"--min-sequence {text[:100]!r}: expected CHANNEL=N with N of 1 or more")
-        found.setdefault(channel, []).append(int(number[:16]))
+        found.setdefault(channel, []).append(int(number))
     for channel, numbers in found.items():
         if len(numbers) != 2 or numbers[0] != numbers[1]:  # noqa: PLR2004 - typed twice
             got = " and ".join(map(str, numbers)) or "nothing"

@@ -84,6 +84,14 @@ def test_a_lost_journal_is_made_again_and_a_drop_is_activated(site: Site, tmp_pa
         (["stable=3", "stable=3", "old=3"], "--min-sequence of channel old: expected the same number twice, got 3"),
         (["Other=3"], "--min-sequence 'Other=3': expected CHANNEL=N with N of 1 or more"),
         (["stable"], "--min-sequence 'stable': expected CHANNEL=N with N of 1 or more"),
+        (
+            ["stable=12345678901234567"] * 2,
+            "--min-sequence 'stable=12345678901234567': expected CHANNEL=N with N of 1 or more",
+        ),
+        (
+            ["stable=9007199254740992"] * 2,
+            "--min-sequence 'stable=9007199254740992': expected CHANNEL=N with N of 1 or more",
+        ),
         (["stable=0"], "--min-sequence 'stable=0': expected CHANNEL=N with N of 1 or more"),
     ],
 )

@@ -192,6 +192,20 @@ def test_what_is_no_plan_is_refused(site: Site, tmp_path: Path, content: bytes, 
     assert len(drops.list_drops(site)) == 3
 
 
+@pytest.mark.parametrize("key", ["releases", "given_up"])
+@pytest.mark.parametrize("name", ["../../victim", "sha256:../../../victim", "", "."])
+def test_a_plan_leads_nowhere_but_to_drops(site: Site, tmp_path: Path, key: str, name: str) -> None:
+    victim = site.root.parent / "victim"
+    victim.mkdir()
+    (victim / "file").touch()
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(canonical.encode({"format": prune_plan.PLAN, "blobs": [], "releases": [], key: [name]}))
+    ran = airlift("drops", "prune", "--execute", plan, "--site", site.root, home=tmp_path)
+    assert (ran.code, "is no release" in ran.err) == (2, True), ran.err
+    assert (victim / "file").exists()
+    assert len(list(site.drops_dir.iterdir())) == 3
+
+
 def fill(path: Path) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT)
     try:
