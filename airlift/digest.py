@@ -51,49 +51,8 @@ def hex_of(digest: Digest) -> str:
     return digest.removeprefix("sha256:")
 
 
-class Verifier:
-    """Counts and hashes a stream, and compares at its end.
-
-    What `update` was given is not to be relied on before `finish` has returned.
-    """
-
-    def __init__(self, digest: Digest, size: int, *, subject: str | None = None) -> None:
-        self._want = digest
-        self._size = size
-        self._subject = subject or digest
-        self._hash = hashlib.sha256()
-        self.seen = 0
-
-    def update(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes.
-
-        Raises:
-            IntegrityError: there are more bytes than announced.
-        """
-        self.seen += len(data)
-        if self.seen > self._size:
-            raise IntegrityError(self._subject, expected=f"{self._size} bytes", actual="more")
-        self._hash.update(data)
-
-    def finish(self) -> None:
-        """Compare.
-
-        Raises:
-            IntegrityError: bytes are missing or the digest differs.
-        """
-        if self.seen != self._size:
-            raise IntegrityError(
-                self._subject,
-                expected=f"{self._size} bytes",
-                actual=f"{self.seen} bytes",
-            )
-        actual = "sha256:" + self._hash.hexdigest()
-        if actual != self._want:
-            raise IntegrityError(self._subject, expected=self._want, actual=actual)
-
-
 class Counter:
-    """Counts a stream whose digest is compared elsewhere; the shape is `Verifier`'s."""
+    """Counts a stream whose digest is compared elsewhere, and compares the count at its end."""
 
     def __init__(self, size: int, *, subject: str) -> None:
         self._size = size
@@ -111,13 +70,45 @@ class Counter:
             raise IntegrityError(self._subject, expected=f"{self._size} bytes", actual="more")
 
     def finish(self) -> None:
-        """Compare the count.
+        """Compare.
 
         Raises:
             IntegrityError: bytes are missing.
         """
         if self.seen != self._size:
             raise IntegrityError(self._subject, expected=f"{self._size} bytes", actual=f"{self.seen} bytes")
+
+
+class Verifier(Counter):
+    """Counts and hashes a stream, and compares both at its end.
+
+    What `update` was given is not to be relied on before `finish` has returned.
+    """
+
+    def __init__(self, digest: Digest, size: int, *, subject: str | None = None) -> None:
+        super().__init__(size, subject=subject or digest)
+        self._want = digest
+        self._hash = hashlib.sha256()
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            IntegrityError: there are more bytes than announced.
+        """
+        super().update(data)
+        self._hash.update(data)
+
+    def finish(self) -> None:
+        """Compare.
+
+        Raises:
+            IntegrityError: bytes are missing or the digest differs.
+        """
+        super().finish()
+        actual = "sha256:" + self._hash.hexdigest()
+        if actual != self._want:
+            raise IntegrityError(self._subject, expected=self._want, actual=actual)
 
 
 class Collector:

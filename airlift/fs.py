@@ -185,16 +185,17 @@ def alone(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
         waiting: is called when there is somebody to wait for.
 
     Raises:
-        StoreError: it cannot be opened.
+        StoreError: it cannot be opened, or its disk has no locks.
     """
     with guarded("opening"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with guarded(f"locking {folder}"):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from airlift.errors import StoreError
-from airlift.fs import guarded, store_error, sync_directory
+from airlift.fs import guarded, named, store_error, sync_directory
 
 _FAT_LIMIT: Final = 4 * 1024**3 - 1
 
@@ -33,12 +33,12 @@ class Output:
         """
         self.path = path
         self._part = path.with_name(f".{path.name}.partial")
-        with guarded("writing"):
+        with guarded("writing"), named(path):
             if path.is_dir():
                 raise StoreError(f"writing {path}: that is a directory")
             self._handle: int | None = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            with guarded("writing"):
+            with guarded("writing"), named(path):
                 self._claim(needed)
         except StoreError:
             os.close(self._handle)
@@ -65,9 +65,9 @@ class Output:
                 os.ftruncate(handle, needed)
                 os.ftruncate(handle, 0)
             room = os.fstatvfs(handle)
-        except OSError as error:
+        except OSError:
             self._part.unlink()
-            raise self._named(error) from None
+            raise
         free = room.f_bavail * room.f_frsize
         if free < needed:
             self._part.unlink()
@@ -83,14 +83,11 @@ class Output:
         """
         handle = self._open_handle()
         view = memoryview(data)
-        with guarded("writing"):
-            try:
-                while view:
-                    done = os.pwrite(handle, view, offset)
-                    offset += done
-                    view = view[done:]
-            except OSError as error:
-                raise self._named(error) from None
+        with guarded("writing"), named(self.path):
+            while view:
+                done = os.pwrite(handle, view, offset)
+                offset += done
+                view = view[done:]
 
     def finish(self, size: int) -> None:
         """Make it durable and give it its name.
@@ -99,15 +96,12 @@ class Output:
             StoreError: the disk refuses.
         """
         handle = self._open_handle()
-        with guarded("writing"):
-            try:
-                os.ftruncate(handle, size)
-                os.fchmod(handle, 0o644)
-                os.fsync(handle)
-                self._part.replace(self.path)
-                sync_directory(self.path.parent)
-            except OSError as error:
-                raise self._named(error) from None
+        with guarded("writing"), named(self.path):
+            os.ftruncate(handle, size)
+            os.fchmod(handle, 0o644)
+            os.fsync(handle)
+            self._part.replace(self.path)
+            sync_directory(self.path.parent)
         os.close(handle)
         self._handle = None
 
@@ -127,6 +121,3 @@ class Output:
 
     def _taken(self) -> StoreError:
         return StoreError(f"writing {self.path}: another build is writing it")
-
-    def _named(self, error: OSError) -> OSError:
-        return OSError(error.errno, error.strerror, str(self.path))

@@ -235,33 +235,48 @@ def init_site(root: Path, trust_file: Path, config: SiteConfig, *, now: datetime
         StoreError: the disk refuses.
     """
     trust = load_trust(trust_file)
+    _refuse_to_overwrite(root)
     with fs.guarded("creating"):
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise UsageError(
-                f"{root} exists and is not empty",
-                hint="a site is never overwritten; choose another directory, or edit its site.yaml",
-            )
         is_new = not root.exists()
         root.mkdir(parents=True, exist_ok=True)
-    try:
-        site = Site(root, config, trust)
-        site.store.create()
-        with fs.guarded("creating"):
-            fs.make_folder(site.drops_dir)
-        Journal.create(site.journal_path)
-        with Journal(site.journal_path) as journal:
-            journal.history.now = now
-            journal.pin(trust.fingerprint)
-        fs.write(root / "trust.json", fs.read_bounded(trust_file, limits.DOCUMENT))
-        fs.write(root / "site.yaml", _document(config))
-        # What was pinned is what is shown: read it again.
-        return load_site(root)
-    except BaseException:
-        for item in root.iterdir():
-            shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
-        if is_new:
-            root.rmdir()
-        raise
+    # Of two that begin at once, the second finds what the first has made, and takes nothing of it away.
+    with fs.alone(root, lambda: None):
+        _refuse_to_overwrite(root)
+        try:
+            return _make_site(Site(root, config, trust), trust_file, now)
+        except BaseException:
+            for item in root.iterdir():
+                shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
+            if is_new:
+                root.rmdir()
+            raise
+
+
+def _refuse_to_overwrite(root: Path) -> None:
+    with fs.guarded("creating"):
+        if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+            return
+        is_site = (root / "site.yaml").exists()
+    raise UsageError(
+        f"{root} exists and is not empty",
+        hint="a site is never overwritten; choose another directory, or edit its site.yaml"
+        if is_site
+        else "choose another directory; or, where an earlier site init was killed, remove what it left there",
+    )
+
+
+def _make_site(site: Site, trust_file: Path, now: datetime | None) -> Site:
+    site.store.create()
+    with fs.guarded("creating"):
+        fs.make_folder(site.drops_dir)
+    Journal.create(site.journal_path)
+    with Journal(site.journal_path) as journal:
+        journal.history.now = now
+        journal.pin(site.trust.fingerprint)
+    fs.write(site.root / "trust.json", fs.read_bounded(trust_file, limits.DOCUMENT))
+    fs.write(site.root / "site.yaml", _document(site.config))
+    # What was pinned is what is shown: read it again.
+    return load_site(site.root)
 
 
 def _document(config: SiteConfig) -> bytes:

@@ -211,19 +211,21 @@ def write_key(directory: Path, name: str, key: Signer | Identity, *, passphrase:
     if passphrase is not None and not passphrase:
         raise UsageError("the passphrase is empty", hint="put one line of text into the file of --passphrase-file")
     private, public = directory / f"{name}.key", directory / f"{name}.pub"
-    for path in (private, public):
-        if path.exists() or path.is_symlink():
-            raise UsageError(
-                f"{path} exists already and is not overwritten", hint="choose another name, or move it away"
-            )
     body = b"".join(_private_pem(part, passphrase) for part in key.private_keys())
-    fs.write(private, body, mode=0o600)
-    try:
-        fs.write(public, key.public_pem)
-    except StoreError:
-        with contextlib.suppress(OSError):
-            private.unlink()
-        raise
+    # Of two that write one name at once, the halves must not be mixed.
+    with fs.alone(directory, lambda: None):
+        for path in (private, public):
+            if path.exists() or path.is_symlink():
+                raise UsageError(
+                    f"{path} exists already and is not overwritten", hint="choose another name, or move it away"
+                )
+        fs.write(private, body, mode=0o600)
+        try:
+            fs.write(public, key.public_pem)
+        except StoreError:
+            with contextlib.suppress(OSError):
+                private.unlink()
+            raise
     return private, public
 
 

@@ -7,12 +7,18 @@ import shlex
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from airlift.digest import of as digest_of
+from airlift.errors import UsageError
+from airlift.site import drops
+from airlift.site.config import init_site, load_site
+from airlift.site.site_yaml import SiteConfig
 from airlift.trust.keys import write_key
 from airlift.trust.roots import dump_trust
 from tests.components import require, require_root
@@ -84,6 +90,27 @@ def test_a_site_is_made_once(home: Path) -> None:
     ]
     again = airlift("site", "init", "site", "--trust", "trust.json", "--url", URL, home=home)
     assert (again.code, "error: site exists and is not empty" in again.err) == (2, True)
+    assert "edit its site.yaml" in again.err
+    (site / "site.yaml").unlink()
+    killed = airlift("site", "init", "site", "--trust", "trust.json", "--url", URL, home=home)
+    assert (killed.code, "where an earlier site init was killed, remove what it left there" in killed.err) == (2, True)
+
+
+def test_of_several_who_make_a_site_at_once_one_does_and_the_others_take_nothing_away(tmp_path: Path) -> None:
+    (tmp_path / "trust.json").write_bytes(dump_trust(trust()))
+    begin = threading.Barrier(4)
+
+    def make(_: int) -> bool:
+        begin.wait()
+        try:
+            init_site(tmp_path / "site", tmp_path / "trust.json", SiteConfig(url=URL))
+        except UsageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(make, range(4))) == 1
+    assert drops.list_drops(load_site(tmp_path / "site")) == []
 
 
 @pytest.mark.parametrize(

@@ -510,6 +510,13 @@ def test_a_read_only_disk_is_named(small_disk: Path) -> None:
     assert caught.value.hint == "the disk is mounted read-only; mount it writable"
 
 
+def test_a_name_that_leaves_no_room_for_the_part_is_named_as_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 255)
+    with pytest.raises(StoreError, match=rf"^writing {path}: File name too long$"):
+        Recipe().write(path)
+    assert names(tmp_path) == []
+
+
 def test_two_builds_of_one_file_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "x"
     with BundleWriter(path, plan(CONTENT), encrypted=True):

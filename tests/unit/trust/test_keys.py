@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import stat
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,24 @@ def test_the_private_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     private, public = keys.write_key(tmp_path, "ann", ANN, passphrase=None)
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     assert stat.S_IMODE(public.stat().st_mode) == 0o644
+
+
+def test_of_several_who_write_one_name_at_once_one_does_and_its_halves_belong_together(tmp_path: Path) -> None:
+    made = [keys.generate_signer() for _ in range(8)]
+    begin = threading.Barrier(len(made))
+
+    def write(key: keys.Signer) -> bool:
+        begin.wait()
+        try:
+            keys.write_key(tmp_path, "ann", key, passphrase=None)
+        except UsageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(made)) as pool:
+        assert sum(pool.map(write, made)) == 1
+    private, public = keys.load_signer(tmp_path / "ann.key", None), keys.load_signer_public(tmp_path / "ann.pub")
+    assert private.public == public
 
 
 @pytest.mark.parametrize("existing", ["ann.key", "ann.pub"])
