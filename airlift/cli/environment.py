@@ -108,9 +108,9 @@ def moment(text: str, option: str) -> datetime:
     """
     try:
         value = datetime.fromisoformat(text)
-    except ValueError:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise UsageError(f"{option} {text!r}: expected a time such as 2026-12-31T12:00:00Z") from None
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def passphrase(path: Path | None) -> Callable[[], bytes]:

@@ -43,9 +43,14 @@ def robot(folder: Path, admin: str, admin_password_file: Path, days: int | None,
     if as_json:
         console.result_json({"name": made.name, "expires_at": made.expires_at})
         return
-    ends = (
-        "without an end"
-        if made.expires_at < 0
-        else f"until {format_time(datetime.fromtimestamp(made.expires_at, UTC))}"
-    )
-    console.answer(f"robot {made.name}, {ends}; its secret is in the site's password_file")
+    console.answer(f"robot {made.name}, {_until(made.expires_at)}; its secret is in the site's password_file")
+
+
+def _until(seconds: int) -> str:
+    if seconds < 0:
+        return "without an end"
+    try:
+        return f"until {format_time(datetime.fromtimestamp(seconds, UTC))}"
+    except (ValueError, OverflowError, OSError):
+        # Harbor said so, and the robot is there.
+        return f"until {seconds} seconds after 1970"
