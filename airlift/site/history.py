@@ -148,6 +148,18 @@ class History:
         if len(known) < MOST_REFUSALS and (REFUSED, channel, sequence, release, detail) not in known:
             self.note(REFUSED, channel=channel, sequence=sequence, release=release, detail=detail)
 
+    def last(self) -> Entry | None:
+        """Return the last entry, not verified; None where there is none.
+
+        Raises:
+            StoreError: the journal cannot be read.
+        """
+        with failures(self._path):
+            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'history'").fetchall():
+                return None
+            row = self._db.execute(f"SELECT {_COLUMNS} FROM history ORDER BY number DESC LIMIT 1").fetchone()  # noqa: S608 - a literal
+        return None if row is None else Entry(*row)
+
     def entries(self) -> list[Entry]:
         """Return all entries, oldest first, the chain verified.
 

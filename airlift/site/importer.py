@@ -28,7 +28,7 @@ from airlift.errors import (
     UsageError,
 )
 from airlift.progress import Progress
-from airlift.site import kept
+from airlift.site import clock, kept
 from airlift.site.changes import Change, changes
 from airlift.site.clashes import listing_of, refuse_clashes
 from airlift.site.completeness import is_shown, is_whole
@@ -43,7 +43,7 @@ from airlift.site.mirrors import images, wheels
 from airlift.site.reserve import keep_reserve
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
-from airlift.trust.gate import CLOCK_HINT, GAP_HINT, Gate, Verified, behind
+from airlift.trust.gate import CLOCK_HINT, GAP_HINT, Gate, Verified
 from airlift.trust.keys import Passphrase, load_identity
 
 _REFUSALS: Final = (BundleError, IntegrityError, ManifestError, PolicyError, TrustError, UsageError)
@@ -174,8 +174,8 @@ class _Import:
                 self.progress.warn(f"a signature by {key_id} counts for nothing: the trust file does not list this key")
             if verified.gap:
                 self.progress.warn(f"{verified.gap}; {GAP_HINT}")
-            issued = verified.release.issued
-            if self.now and issued and (said := behind(self.now, issued, "this bundle was issued")):
+            last = journal.history.last()
+            if self.now and (said := clock.behind(self.site, verified.release, last, self.now)):
                 self.progress.warn(f"{said}; {CLOCK_HINT}")
             known = journal.drop(verified.release.digest)
             if self.mend is None and known is not None and known.state == READY and is_whole(self.site, journal, known):

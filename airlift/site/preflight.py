@@ -22,21 +22,19 @@ from airlift.bundle.reader import BundleReader, Opened
 from airlift.digest import Digest
 from airlift.errors import AirliftError, BundleError, DeliveryError, StoreError, TrustError, UsageError
 from airlift.progress import Progress
-from airlift.site import contents, kept, pace
+from airlift.site import clock, contents, kept, pace
 from airlift.site.clashes import listing_of
 from airlift.site.completeness import is_whole
 from airlift.site.config import Site
 from airlift.site.contents import Contents, Payload
 from airlift.site.journal import READY
-from airlift.site.kept import ENVELOPE
 from airlift.site.mirrors import images, wheels
 from airlift.site.server import tls
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
-from airlift.trust.gate import CLOCK_HINT, GAP_HINT, Gate, behind
+from airlift.trust.gate import CLOCK_HINT, GAP_HINT, Gate
 from airlift.trust.keys import Passphrase, load_identity
 from airlift.trust.roots import Channel, Trust
-from airlift.trust.signing import MAX_ENVELOPE, parse_envelope, parse_release
 
 MARGIN: Final = 64 * limits.MIB
 """What the journal and the file system may need beside the blobs; an import does not ask for it."""
@@ -189,17 +187,15 @@ class Flight:
             yield _ok("sequence", "the drop is here already and complete")
 
     def _clock(self, reader: BundleReader) -> Iterator[Finding]:
-        """Compare the clock with what was signed: a signature is not made in the future."""
-        times = [(reader.release.issued, "this bundle was issued")]
-        for path in sorted(self.site.drops_dir.glob(f"*/{ENVELOPE}")):
-            with contextlib.suppress(BundleError, StoreError):
-                release = parse_release(parse_envelope(fs.read_bounded(path, MAX_ENVELOPE)).body)
-                times.append((release.issued, f"{release.channel}/{release.sequence} was issued"))
-        later = max(((time, what) for time, what in times if time is not None), default=None)
-        if later is not None and (said := behind(self.now, *later)):
+        """Compare the clock with what was signed and done: neither is in the future."""
+        last = None
+        with contextlib.suppress(StoreError), self.site.journal() as journal:
+            last = journal.history.last()
+        if said := clock.behind(self.site, reader.release, last, self.now):
             yield Finding("clock", Severity.WARNING, said, CLOCK_HINT)
         else:
-            yield _ok("clock", f"it is {format_time(self.now)} here, later than everything that was signed")
+            message = f"it is {format_time(self.now)} here, later than everything that was signed, or done to the site"
+            yield _ok("clock", message)
         expires = reader.release.expires
         if expires is not None and self.now < expires < self.now + timedelta(days=1):
             yield Finding("expiry", Severity.WARNING, f"expires at {format_time(expires)}", "import it before")
@@ -250,7 +246,8 @@ class Flight:
         except AirliftError as error:
             yield _error("names", error)
         else:
-            yield _ok("names", f"{len(names)} names, none of which another channel gives to another content")
+            names_told = f"{len(names)} name{'' if len(names) == 1 else 's'}"
+            yield _ok("names", f"{names_told}, none of which another channel gives to another content")
 
     def _space(self, reader: BundleReader, cargo: Cargo | None) -> Iterator[Finding]:
         needed, note = reader.release.payload_size, "at most, as if nothing of it were here"

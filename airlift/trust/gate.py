@@ -31,18 +31,7 @@ _OTHER = (
 GAP_HINT = "a drop needs none before it, but ask the release engineer whether one was meant for this site"
 """What to do about a `Verified.gap`."""
 CLOCK_HINT = "set this machine's clock; while it is behind, an expired bundle is not seen to be one"
-"""What to do about what `behind` says."""
-
-
-def behind(now: datetime, signed: datetime, what: str) -> str:
-    """Say that something was signed later than a clock shows, which no signature can be, or nothing.
-
-    Args:
-        now: what the clock shows.
-        signed: when it was signed.
-        what: what was.
-    """
-    return f"it is {format_time(now)} here, but {what} at {format_time(signed)}" if now < signed else ""
+"""What to do about a clock that is behind."""
 
 
 @dataclass(frozen=True, slots=True)

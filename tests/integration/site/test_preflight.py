@@ -171,6 +171,25 @@ def test_a_clock_that_is_behind_what_was_signed_is_told(site: Site, tmp_path: Pa
     assert of(late, "expiry")[0][1].startswith("the bundle expired at 2026-12-25T12:00:00Z")
 
 
+def test_a_clock_that_is_behind_what_was_done_last_is_told(site: Site, tmp_path: Path) -> None:
+    cargo = Cargo()
+    cargo.file("tool", b"tool")
+    path = ship(cargo, tmp_path / "undated.airlift", sequence=3)
+    with site.journal() as journal:
+        last = journal.history.entries()[-1]
+    said = f"entry {last.number} of airlift site log was written at {last.time}"
+
+    back = look(site, path, NOW - timedelta(days=1))
+
+    assert of(back, "clock") == [(Severity.WARNING, f"it is 2026-11-24T12:00:00Z here, but {said}")]
+    assert code(back) == 0
+    notes = Notes()
+    import_bundle(site, path, now=NOW - timedelta(days=1), passphrase=b"", progress=notes)
+    assert [text for text in notes.warnings if said in text] == [f"{of(back, 'clock')[0][1]}; {CLOCK_HINT}"]
+    # Only the last entry counts, so that a clock that was ahead once does not nag for ever.
+    assert of(look(site, path, NOW - timedelta(days=1)), "clock")[0][0] is Severity.OK
+
+
 def test_a_disk_without_room_is_told_before_the_import(tmp_path: Path) -> None:
     require_root()
     small = tmp_path / "small"
