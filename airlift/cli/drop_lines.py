@@ -33,6 +33,8 @@ def line(drop: Drop) -> str:
     """Return a drop in one line for people."""
     state = "" if drop.state == READY else f"  not complete ({drop.state}); import its bundle again"
     if drop.pending:
-        state = "  tags are not all moved; activate it again, or deactivate the channel again"
+        state = (
+            "  the registry or package index does not follow yet; activate it again, or deactivate the channel again"
+        )
     mark = "*" if drop.active else " "
     return f"{mark} {drop.channel}/{drop.sequence}  {drop.release}  {console.count(drop.artifacts, 'artifact')}{state}"

@@ -26,5 +26,5 @@ def command(bundle: Path, identity: Path | None, passphrase_file: Path | None, a
     else:
         console.answer(f"{bundle}: NOT VERIFIED")
         for name, value in facts.items():
-            if name != "verified":
+            if name != "verified" and value is not None:
                 console.answer(f"  {name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")

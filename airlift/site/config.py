@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import yaml
 
@@ -29,6 +30,8 @@ from airlift.site.site_yaml import IndexConfig, PullAccount, RegistryConfig, Sit
 from airlift.store import Store
 from airlift.transport.settings import HttpSettings
 from airlift.trust.roots import Trust, load_trust
+
+_MAKING: Final = ".airlift-making"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,43 +232,59 @@ def load_site(root: Path, *, believing: Trust | None = None) -> Site:
 def init_site(root: Path, trust_file: Path, config: SiteConfig, *, now: datetime | None = None) -> Site:
     """Make a site: pin the trust file, write site.yaml, make an empty journal and store. `now` is for its history.
 
+    The file `_MAKING` is there meanwhile: what a killed run left of a site is made anew.
+
     Raises:
         UsageError: the directory is not empty.
         ManifestError: the trust file is wrong.
         StoreError: the disk refuses.
     """
     trust = load_trust(trust_file)
-    _refuse_to_overwrite(root)
     with fs.guarded("creating"):
         is_new = not root.exists()
+        if not is_new and not root.is_dir():
+            raise _taken(root)
         root.mkdir(parents=True, exist_ok=True)
-    # Of two that begin at once, the second finds what the first has made, and takes nothing of it away.
     with fs.alone(root, lambda: None):
-        _refuse_to_overwrite(root)
+        with fs.guarded("creating"):
+            _clear_unmade(root)
         try:
-            return _make_site(Site(root, config, trust), trust_file, now)
+            _make(Site(root, config, trust), fs.read_bounded(trust_file, limits.DOCUMENT), now)
+            # What was pinned is what is shown: read it again.
+            return load_site(root)
         except BaseException:
-            for item in root.iterdir():
-                shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
+            _clear(root)
             if is_new:
                 root.rmdir()
             raise
 
 
-def _refuse_to_overwrite(root: Path) -> None:
-    with fs.guarded("creating"):
-        if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-            return
-        is_site = (root / "site.yaml").exists()
-    raise UsageError(
+def _clear_unmade(root: Path) -> None:
+    """Leave an empty directory: take away what a run left that was killed before site.yaml had its name."""
+    names = {path.name for path in root.iterdir()}
+    if names and (_MAKING not in names or "site.yaml" in names):
+        raise _taken(root)
+    _clear(root)
+
+
+def _taken(root: Path) -> UsageError:
+    return UsageError(
         f"{root} exists and is not empty",
-        hint="a site is never overwritten; choose another directory, or edit its site.yaml"
-        if is_site
-        else "choose another directory; or, where an earlier site init was killed, remove what it left there",
+        hint="a site is never overwritten; choose another directory, or edit its site.yaml",
     )
 
 
-def _make_site(site: Site, trust_file: Path, now: datetime | None) -> Site:
+def _clear(root: Path) -> None:
+    """Empty a directory, the mark of an unmade site last."""
+    for item in sorted(root.iterdir(), key=lambda path: path.name == _MAKING):
+        shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
+
+
+def _make(site: Site, trust: bytes, now: datetime | None) -> None:
+    mark = site.root / _MAKING
+    with fs.guarded("creating"):
+        mark.touch()
+        fs.sync_directory(site.root)
     site.store.create()
     with fs.guarded("creating"):
         fs.make_folder(site.drops_dir)
@@ -273,10 +292,10 @@ def _make_site(site: Site, trust_file: Path, now: datetime | None) -> Site:
     with Journal(site.journal_path) as journal:
         journal.history.now = now
         journal.pin(site.trust.fingerprint)
-    fs.write(site.root / "trust.json", fs.read_bounded(trust_file, limits.DOCUMENT))
+    fs.write(site.root / "trust.json", trust)
     fs.write(site.root / "site.yaml", _document(site.config))
-    # What was pinned is what is shown: read it again.
-    return load_site(site.root)
+    with fs.guarded("creating"):
+        mark.unlink()
 
 
 def _document(config: SiteConfig) -> bytes:

@@ -34,7 +34,7 @@ _FIELDS: Final = {"classifier": "classifiers", "project_url": "project_urls"}
 """Where the form's name of a METADATA field is not the field's own in lower case (twine, `PackageMetadata`)."""
 
 _HINTS: Final = {
-    401: "give python.username and python.password_file in site.yaml",
+    401: "give python.username and python.password_file in site.yaml, or mend them: a password may have changed",
     403: "the account may not upload there, or the index does not let a file be replaced",
     404: "python.upload in site.yaml is the address that twine would upload to",
     405: "python.upload in site.yaml is the address that twine would upload to, not the one that pip reads",

@@ -116,7 +116,9 @@ def test_of_tags_that_are_not_all_moved_both_ways_on_are_told(site: Site, tmp_pa
     with site.journal() as journal, journal.transaction():
         journal.announce(beta)
     listed = ok("drops", "list", "--site", site.root, home=tmp_path).out.splitlines()
-    assert listed[0].endswith("  tags are not all moved; activate it again, or deactivate the channel again")
+    assert listed[0].endswith(
+        "  the registry or package index does not follow yet; activate it again, or deactivate the channel again"
+    )
     (found,) = repair.check(site, progress=Silent(), http=HttpSettings())
     assert found.remedy == (
         "airlift drops activate --site DIR beta/1; or, where clients are to see nothing of the channel,"

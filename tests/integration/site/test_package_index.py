@@ -143,7 +143,9 @@ def test_a_refused_login_ends_the_import_before_anything_is_seen_and_the_same_co
     bundle = ship(cargo(), tmp_path / "1")
     with pytest.raises(PartialDeliveryError, match=r"401 .*0 of 3 wheels were uploaded") as caught:
         take(site, bundle)
-    assert caught.value.hint == "give python.username and python.password_file in site.yaml"
+    assert caught.value.hint == (
+        "give python.username and python.password_file in site.yaml, or mend them: a password may have changed"
+    )
     assert code_of(caught.value) == 3
     assert not any(drop.active for drop in drops.list_drops(site))
     (tmp_path / "password").write_text(PASSWORD)
