@@ -32,6 +32,7 @@ from airlift.trust.signing import FRAME_SIZE, Release, parse_envelope, parse_rel
 __all__ = ["Apart", "BundleReader", "Opened", "PayloadMember"]
 
 _WORKERS: Final = 2
+_DAMAGED: Final = "the medium or the copy is damaged; copy the bundle again"
 
 
 class BundleReader:
@@ -222,10 +223,13 @@ class BundleReader:
         name = layout.ENVELOPE
         head = self._medium.read(0, min(layout.BLOCK, self.size))
         if head != layout.header(name, layout.SLOTS[name]):
-            raise BundleError(f"{self.path} is not an airlift bundle, or its first bytes are damaged")
+            raise BundleError(
+                f"{self.path} is not an airlift bundle, or its first bytes are damaged",
+                hint="see whether this is the right file; if it is, copy the bundle again",
+            )
         start = layout.BLOCK
         if self.size < start + layout.SLOTS[name]:
-            raise BundleError(f"{self.path} is truncated: {self.size} bytes")
+            raise BundleError(f"{self.path} is truncated: {self.size} bytes", hint=_DAMAGED)
         return self._medium.read(start, layout.SLOTS[name]).rstrip(b" ")
 
     def _slot(self, name: str) -> bytes:
@@ -234,12 +238,14 @@ class BundleReader:
     def _compare(self) -> None:
         expected = self._container.size
         if self.size < expected:
-            raise BundleError(f"{self.path} is truncated: {self.size} bytes of {expected}")
+            raise BundleError(f"{self.path} is truncated: {self.size} bytes of {expected}", hint=_DAMAGED)
         if self.size > expected:
-            raise BundleError(f"{self.path} has {self.size - expected} bytes after its end")
+            raise BundleError(f"{self.path} has {self.size - expected} bytes after its end", hint=_DAMAGED)
         for offset, data in self._container.fixed():
             if self._medium.read(offset, len(data)) != data:
-                raise BundleError(f"{self.path}: the {len(data)} bytes at offset {offset} are not those of the format")
+                raise BundleError(
+                    f"{self.path}: the {len(data)} bytes at offset {offset} are not those of the format", hint=_DAMAGED
+                )
 
     def _stanzas(self) -> tuple[Stanza, ...]:
         found = stanzas.parse(self._slot(layout.KEYS))
@@ -265,7 +271,7 @@ class BundleReader:
         tree = self._medium.read(self._container.offset_of(layout.TREE), self._container.size_of(layout.TREE))
         actual = self._suite.digest_of(tree)
         if actual != verified.release.tree:
-            raise IntegrityError(f"tree of {self.path}", expected=verified.release.tree, actual=actual)
+            raise IntegrityError(f"tree of {self.path}", expected=verified.release.tree, actual=actual, hint=_DAMAGED)
         return tree
 
     def _check_same(self, verified: Verified) -> None:
@@ -287,7 +293,7 @@ class BundleReader:
             f"frame {index} of {self.path}",
             expected="the leaf of the signed tree",
             actual="another digest",
-            hint="the medium or the copy is damaged; copy the bundle again",
+            hint=_DAMAGED,
         )
 
     @contextlib.contextmanager
@@ -302,6 +308,6 @@ class BundleReader:
         stored = self._medium.read(self._container.offset_of(layout.ATTEST), release.attest_size)
         actual = self._suite.digest_of(stored)
         if actual != release.attest_digest:
-            raise IntegrityError(f"attest of {self.path}", expected=release.attest_digest, actual=actual)
+            raise IntegrityError(f"attest of {self.path}", expected=release.attest_digest, actual=actual, hint=_DAMAGED)
         progress.advance(release.attest_size)
         return stored

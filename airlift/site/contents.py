@@ -36,6 +36,7 @@ _EMPTY: Final = digest_of(oci.EMPTY_CONFIG)
 """It is the config of many artifacts, and the layer of those that have none."""
 
 _SHOWN: Final = 10
+_AS_SIGNED: Final = "it is so as it was signed: the release engineer has to build it again"
 
 
 class Payload(Store):
@@ -144,12 +145,15 @@ def check_complete(contents: Contents, payload: Payload) -> None:
                 if not is_optional:
                     missing.setdefault(blob.digest, item.name)
             elif size != blob.size:
-                raise BundleError(f"{item.name}: {blob.digest} has {size} bytes, its descriptor says {blob.size}")
+                raise BundleError(
+                    f"{item.name}: {blob.digest} has {size} bytes, its descriptor says {blob.size}", hint=_AS_SIGNED
+                )
             needed[blob.digest] = blob.size
     if missing:
-        raise BundleError(_several("payload: missing", [f"{digest} of {name}" for digest, name in missing.items()]))
+        lacking = [f"{digest} of {name}" for digest, name in missing.items()]
+        raise BundleError(_several("payload: missing", lacking), hint=_AS_SIGNED)
     if left := sorted(payload.sizes.keys() - needed.keys()):
-        raise BundleError(_several("payload: named by no manifest", left))
+        raise BundleError(_several("payload: named by no manifest", left), hint=_AS_SIGNED)
 
 
 def tree(item: Artifact, payload: Payload) -> Iterator[tuple[Descriptor, bool]]:
