@@ -204,9 +204,10 @@ try:
     print("ready", flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
-    print("cleaning up", flush=True)
     while True:
         try:
+            # Here, since the second signal may come as soon as this is read.
+            print("cleaning up", flush=True)
             time.sleep(600)
         except KeyboardInterrupt:
             pass
