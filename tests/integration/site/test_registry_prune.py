@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +25,9 @@ from airlift.transport.http import HttpClient
 from airlift.transport.registry import RegistryClient, fallback_tag
 from airlift.transport.settings import HttpSettings
 from tests.integration.site.test_referrers import referrer
-from tests.support.cli import Ran, airlift
+from tests.support.cli import Ran, airlift, environment
 from tests.support.listener import Listener
-from tests.support.registry import Registry, refuse, running_front, running_registry
+from tests.support.registry import Fault, FrontHandler, Registry, refuse, running_front, running_registry
 from tests.support.site_bundles import Cargo, make_site, ship, take
 
 APP = "docker.io/library/app"
@@ -149,6 +154,42 @@ def test_a_new_plan_has_what_a_prune_that_was_cut_short_left_and_nothing_is_orph
         assert airlift(*prune, *at, home=tmp_path).json["registry"] == []
     for number in (1, 2, 3):
         assert not is_there(registry, "app", digests[number]["index"])
+        assert not is_there(registry, "tool", digests[number]["tool"])
+
+
+@pytest.mark.parametrize("request_number", [1, 4, 7, 10, 13])
+def test_nothing_is_orphaned_by_a_kill_whose_plan_is_lost(
+    tmp_path: Path, registry: Registry, request_number: int
+) -> None:
+    with running_front(registry) as front:
+        site, digests = filled(tmp_path, front.url, months=3)
+        (tmp_path / "plan").write_bytes(canonical_of(retention.plan(site, 1)))
+        asked = len(front.asked)
+        words = ["drops", "prune", "--site", site.root, "--execute", tmp_path / "plan"]
+        command = [sys.executable, "-m", "airlift", *map(str, words)]
+        # Told of itself only after it has begun: the fault waits for that.
+        begun: queue.Queue[int] = queue.Queue()
+
+        def kill(_: FrontHandler) -> bool:
+            if len(front.asked) - asked >= request_number:
+                pid = begun.get(timeout=60)
+                begun.put(pid)
+                os.kill(pid, signal.SIGKILL)
+            return False
+
+        front.faults.append(Fault(kill))
+        process = subprocess.Popen(command, env=environment(tmp_path), stderr=subprocess.DEVNULL)
+        begun.put(process.pid)
+        assert process.wait(timeout=120) == -signal.SIGKILL
+        front.faults.clear()
+        take(site, ship(month(4)[0], tmp_path / "4.airlift", sequence=4))
+        retention.execute(site, retention.plan(site, 1), Silent(), ONCE)
+        assert retention.plan(site, 1) == prune_plan.Plan((), ())
+        assert repair.check(site, progress=Silent(), http=ONCE) == []
+        assert [path.name for path in site.drops_dir.iterdir()] == [drops.find(site, "stable/4").release]
+    for number in (1, 2, 3):
+        assert not is_there(registry, "app", digests[number]["index"])
+        assert not is_there(registry, "app", digests[number]["own"])
         assert not is_there(registry, "tool", digests[number]["tool"])
 
 
