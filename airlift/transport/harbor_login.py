@@ -81,6 +81,9 @@ class Refusals:
                 self.let_in()
                 return self._about_the_place(error, repository)
             there = self._project("library")
+            if there < _SERVER_ERROR and there != _UNAUTHORIZED:
+                # Versions after 2.15 show a public project to anybody.
+                there = self._ask("GET", "/api/v2.0/users/current")
         except FetchError as other:
             return other
         if there == _UNAUTHORIZED:

@@ -372,6 +372,17 @@ def test_a_login_does_not_go_in_clear_to_a_harbor_that_only_has_tls(behind: Regi
     assert {item.authorization for item in proxy.asked} == {None}
 
 
+def test_a_wrong_password_is_told_where_a_later_harbor_shows_public_projects_to_anybody(
+    harbor: Harbor, site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("Wrong12345\n")
+    harbor.faults.append(refuse(200, b"", match="/projects?project_name=library", method="HEAD"))
+    with pytest.raises(DeliveryError) as caught:
+        import_once(site, bundle(tmp_path))
+    assert caught.value.message == f"{harbor.host}: the login of {ROBOT} is refused"
+    assert not caught.value.temporary
+
+
 @pytest.mark.parametrize("what", ["absent", "there", "not to be made"])
 def test_a_project_that_a_later_harbor_hides_from_the_account_is_made_or_used(
     harbor: Harbor, site: Site, tmp_path: Path, what: str
