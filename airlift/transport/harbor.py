@@ -172,7 +172,7 @@ class HarborClient(HarborApi):
         return sides(summary.get("quota")) if isinstance(summary, dict) else (-1, 0)
 
     def _put(self, repository: str, digest: Digest, size: int, place: str, body: Body | Whole) -> None:
-        if digest in self._doubtful:
+        if size and digest in self._doubtful:
             self._put_after_patch(repository, digest, size, place, body)
             return
         try:

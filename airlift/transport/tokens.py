@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _NO_POST: Final = frozenset({404, 405})
 _CLIENT: Final = "airlift"
+_REALM: Final = (
+    "a login goes there only by https, or to the registry's own host; let the registry's administrator set the address"
+    " that it tells of itself (Harbor: external_url, GitLab: token_realm)"
+)
 
 
 class Login:
@@ -111,15 +115,19 @@ class Login:
         try:
             scheme, host, _ = urls.origin(realm)
         except FetchError:
-            raise FetchError(f"{self._registry}: the token service {urls.shown(realm)!r} is no URL") from None
+            raise FetchError(
+                f"{self._registry}: the token service {urls.shown(realm)!r} is no URL", hint=_REALM
+            ) from None
         ip = urls.address(host)
         is_inside = host == "localhost" or (ip is not None and not ip.is_global)
         if "@" in urlsplit(realm).netloc:
             raise FetchError(f"{self._registry}: the token service {urls.shown(realm)} carries credentials")
         if scheme == "http" and not (own_scheme == "http" and (host == own_host or urls.is_loopback(host))):
-            raise FetchError(f"{self._registry}: the token service {urls.shown(realm)} is plain http")
+            raise FetchError(f"{self._registry}: the token service {urls.shown(realm)} is plain http", hint=_REALM)
         if is_inside and host != own_host and not (urls.is_loopback(own_host) and urls.is_loopback(host)):
-            raise FetchError(f"{self._registry}: the token service {urls.shown(realm)} is an address inside a network")
+            raise FetchError(
+                f"{self._registry}: the token service {urls.shown(realm)} is an address inside a network", hint=_REALM
+            )
         return realm
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -43,7 +45,10 @@ def named_harbor() -> Iterator[HarborUnderTest]:
         if handler != signal.SIG_IGN:  # as nohup has it
             signal.signal(one, _stop)
     try:
-        with real_harbor.clearing(harbor):
+        with pytest.MonkeyPatch.context() as patch, real_harbor.clearing(harbor):
+            for name in ("NO_PROXY", "no_proxy"):
+                # Helm and skopeo go the way that everything else here goes.
+                patch.setenv(name, ",".join(filter(None, [os.environ.get(name), urlsplit(harbor.url).hostname])))
             yield harbor
             _end_no_more()
     finally:

@@ -331,9 +331,10 @@ def test_a_refused_login_is_said(front: Front) -> None:
 def test_a_token_service_that_is_not_to_be_trusted_gets_nothing(front: Front, realm: str, reason: str) -> None:
     front.tokens = {}
     front.faults.append(Fault(lambda handler: handler.challenge(realm)))
-    with pytest.raises(FetchError, match=reason):
+    with pytest.raises(FetchError, match=reason) as caught:
         client_of(front, login=LOGIN).manifest("library/app", "1")
     assert front.token_requests == []
+    assert ("the address that it tells of itself" in (caught.value.hint or "")) is (reason != "carries credentials")
 
 
 def test_a_token_that_is_none_is_refused(front: Front) -> None:
