@@ -34,11 +34,8 @@ def read_archive(data: bytes, *, subject: str, budget: Budget | None = None) -> 
     Raises:
         IntegrityError: it is not a chart, or is out of bounds; see `chart_archive.read`.
     """
-    if len(data) > limits.CHART:
-        raise IntegrityError(subject, expected=f"at most {limits.CHART} bytes", actual=f"{len(data)} bytes")
     budget = budget or Budget()
-    _, files = chart_archive.read(data, subject=subject, budget=budget)
-    return read_files(files, subject=subject, budget=budget)
+    return read_files(_unpacked(data, subject, budget), subject=subject, budget=budget)
 
 
 def read_files(files: Mapping[str, bytes], *, subject: str, budget: Budget | None = None) -> Chart:
@@ -68,8 +65,25 @@ def _load(files: Mapping[str, bytes], path: str, subject: str) -> Any:
 
 
 def _subcharts(files: Mapping[str, bytes], subject: str, budget: Budget) -> Iterator[Chart]:
-    """Yield what Helm would load from ``charts/``: directories and archives, without hidden ones."""
-    inner: dict[str, dict[str, bytes]] = {}
+    for where, below in inside(files, subject=subject, budget=budget):
+        yield read_files(below, subject=where, budget=budget)
+
+
+def inside(files: Mapping[str, bytes], *, subject: str, budget: Budget) -> Iterator[tuple[str, Mapping[str, bytes]]]:
+    """Yield what Helm would load from ``charts/``: directories and archives, without hidden ones.
+
+    Args:
+        files: of a chart.
+        subject: what it is, for messages.
+        budget: what may still be unpacked.
+
+    Yields:
+        What each is, for messages, and its files.
+
+    Raises:
+        IntegrityError: an archive is out of bounds; see `chart_archive.read`.
+    """
+    found: dict[str, dict[str, bytes]] = {}
     for path in sorted(files):
         if not path.startswith("charts/"):
             continue
@@ -77,15 +91,19 @@ def _subcharts(files: Mapping[str, bytes], subject: str, budget: Budget) -> Iter
         if head.startswith(("_", ".")):
             continue
         if slash:
-            inner.setdefault(head, {})[tail] = files[path]
+            found.setdefault(head, {})[tail] = files[path]
         elif head.endswith(".tgz"):
-            inner[head] = {}
-    for head, below in sorted(inner.items()):
+            found[head] = {}
+    for head, below in sorted(found.items()):
         where = f"{subject}, charts/{head}"
-        if below:
-            yield read_files(below, subject=where, budget=budget)
-        else:
-            yield read_archive(files[f"charts/{head}"], subject=where, budget=budget)
+        yield where, below or _unpacked(files[f"charts/{head}"], where, budget)
+
+
+def _unpacked(data: bytes, subject: str, budget: Budget) -> Mapping[str, bytes]:
+    if len(data) > limits.CHART:
+        raise IntegrityError(subject, expected=f"at most {limits.CHART} bytes", actual=f"{len(data)} bytes")
+    _, files = chart_archive.read(data, subject=subject, budget=budget)
+    return files
 
 
 def lock_of(files: Mapping[str, bytes], *, subject: str) -> tuple[Dependency, ...] | None:

@@ -1,14 +1,14 @@
 """What a chart is made of: from its archive, and from Helm's record of a release, in one form.
 
-Helm's record has the chart's own files and default values, but none of the charts inside it. For a chart that names
-dependencies it is changed by what was installed: those that are switched off are gone, an alias has become the name,
-and the defaults of the charts inside are mixed in where the chart itself is silent.
+Helm's record has the chart's own files, what its Chart.lock pins and its default values, but none of the charts inside.
+For a chart that names dependencies it is changed by what was installed: those that are switched off are gone, an alias
+has become the name, and the defaults of the charts inside are mixed in (see `chart_defaults`).
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,17 +18,19 @@ from airlift.digest import Digest
 from airlift.errors import DeployError
 from airlift.kinds import chart_archive, chart_yaml, charts
 from airlift.kinds.chart_archive import Budget
-from airlift.site.deploy import helm_values
+from airlift.site.deploy import chart_defaults, helm_values
+from airlift.site.deploy.chart_defaults import Named, Tree
 from airlift.site.deploy.objects import at, listed
 
 _BOM: Final = b"\xef\xbb\xbf"
 _VALUES: Final = "values.yaml"
+_LOCK: Final = "Chart.lock"
 # What Helm keeps parsed and not as a file, or keeps for charts of one age only.
 _APART: Final = frozenset(
-    {"Chart.yaml", "Chart.lock", _VALUES, "values.schema.json", "requirements.yaml", "requirements.lock"}
+    {"Chart.yaml", _LOCK, _VALUES, "values.schema.json", "requirements.yaml", "requirements.lock"}
 )
 _INSIDE: Final = "charts/"
-_GLOBAL: Final = "global"
+_EXPORTS: Final = "exports"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,16 +57,16 @@ class Content:
         metadata: what else its Chart.yaml says that a change of it could change in the cluster.
         parts: its dependencies.
         files: digests of its templates and other files, by path.
-        defaults: its values.yaml; None where it imports values of charts inside it.
-        inside: the keys of its values under which charts inside it have theirs; none where it names no dependency.
+        locked: what its Chart.lock pins: names and versions.
+        defaults: of an archive those of all its charts, of a record what Helm mixed from them.
     """
 
     version: str
     metadata: Mapping[str, Any]
     parts: tuple[Part, ...]
     files: Mapping[str, Digest]
-    defaults: Mapping[str, Any] | None
-    inside: frozenset[str] = frozenset()
+    locked: tuple[tuple[str, str], ...]
+    defaults: Tree | Mapping[str, Any]
 
     def differing(self, record: Content) -> Iterator[str]:
         """Yield what is not the same in a record of Helm's: a version, a file, a default value."""
@@ -76,8 +78,8 @@ class Content:
         yield from (
             path for path in sorted({*self.files, *record.files}) if self.files.get(path) != record.files.get(path)
         )
-        if self.defaults is not None and record.defaults is not None:
-            yield from (f"{_VALUES}: {path}" for path in self._other_defaults(self.defaults, record.defaults))
+        yield from (f"{_LOCK}: {name}" for name in sorted({name for name, _ in {*self.locked} ^ {*record.locked}}))
+        yield from (f"{_VALUES}: {path}" for path in self._other_defaults(record))
 
     def _other_parts(self, record: Content) -> list[str]:
         mine = {(item.name, item.version) for item in self.parts}
@@ -85,34 +87,14 @@ class Content:
         gone = {item.name for item in self.parts if not item.may_be_off and (item.name, item.version) not in theirs}
         return sorted(gone | {name for name, _ in theirs - mine})
 
-    def _other_defaults(self, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-        if not self.inside:
-            yield from helm_values.differing(mine, theirs)
-            return
-        # Helms differ in whether they keep a null once they mix defaults.
-        mine, theirs = _without_nulls(mine), _without_nulls(theirs)
-        found = {key: _at_most(mine.get(key), value) if key in self.inside else value for key, value in theirs.items()}
-        own = {key: _without_globals(value) if key in self.inside else value for key, value in mine.items()}
-        yield from helm_values.differing(own, {key: value for key, value in found.items() if value is not None})
-
-
-def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {key: value for key, value in values.items() if value is not None}
-    return {key: _without_nulls(value) if isinstance(value, dict) else value for key, value in shown.items()}
-
-
-def _without_globals(value: Any) -> Any:
-    """Leave out what a chart above may have set in the values of a chart inside."""
-    if not isinstance(value, dict):
-        return value
-    return {key: _without_globals(item) for key, item in value.items() if key != _GLOBAL}
-
-
-def _at_most(mine: Any, theirs: Any) -> Any:
-    """Return of the record's value what the chart itself speaks of; the rest is of the charts inside."""
-    if not isinstance(mine, dict) or not isinstance(theirs, dict):
-        return None if mine is None else theirs
-    return {key: _at_most(mine[key], value) for key, value in theirs.items() if key in mine and key != _GLOBAL}
+    def _other_defaults(self, record: Content) -> Iterator[str]:
+        mine, theirs = self.defaults, record.defaults
+        if not isinstance(mine, Tree) or isinstance(theirs, Tree):
+            raise TypeError("an archive is compared with a record")
+        if not mine.named:
+            yield from helm_values.differing(mine.values, theirs)
+        else:
+            yield from chart_defaults.mix(mine, {item.name for item in record.parts}).differing(theirs)
 
 
 def of_archive(data: bytes, *, subject: str) -> Content:
@@ -123,16 +105,42 @@ def of_archive(data: bytes, *, subject: str) -> Content:
         IntegrityError: it is no chart, or is out of bounds.
     """
     chart = charts.read_archive(data, subject=subject)
-    _, files = chart_archive.read(data, subject=subject, budget=Budget())
-    named = _dependencies(files, subject)
-    parts = _parts(named)
-    defaults = None
-    if not _imports(named):
-        text = files.get(_VALUES, b"").removeprefix(_BOM).decode("utf-8", "replace")
-        defaults = helm_values.read(text, subject=f"{subject}, {_VALUES}")
+    budget = Budget()
+    _, files = chart_archive.read(data, subject=subject, budget=budget)
     own = {path: digests.of(content.removeprefix(_BOM)) for path, content in files.items() if _is_own(path)}
-    inside = {*(item.name for item in parts), *(item.name for item in chart.subcharts), _GLOBAL} if parts else set()
-    return Content(chart.version, _metadata(chart.metadata), parts, own, defaults, frozenset(inside))
+    named = _dependencies(files, subject)
+    locked = _locked(_read(files, (_LOCK, "requirements.lock"), subject))
+    return Content(
+        chart.version, _metadata(chart.metadata), _parts(named), own, locked, _tree(files, chart.name, subject, budget)
+    )
+
+
+def _tree(files: Mapping[str, bytes], name: str, subject: str, budget: Budget) -> Tree:
+    text = files.get(_VALUES, b"").removeprefix(_BOM).decode("utf-8", "replace")
+    inner = (
+        _tree(below, str(at(_read(below, ("Chart.yaml",), where), "name")), where, budget)
+        for where, below in charts.inside(files, subject=subject, budget=budget)
+    )
+    return Tree(
+        name,
+        helm_values.read(text, subject=f"{subject}, {_VALUES}"),
+        tuple(_named(item) for item in _listed(_dependencies(files, subject))),
+        tuple(inner),
+    )
+
+
+def _named(item: Mapping[str, Any]) -> Named:
+    part, name = _part(item), str(at(item, "name"))
+    return Named(name, part.name, part.may_be_off, tuple(_imports(at(item, "import-values"))))
+
+
+def _imports(named: object) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    for item in named if isinstance(named, list) else ():
+        if isinstance(item, str):
+            yield (_EXPORTS, *item.split(".")), ()
+        elif isinstance(item, Mapping):
+            child, parent = str(at(item, "child")), str(at(item, "parent"))
+            yield tuple(child.split(".")), () if parent == "." else tuple(parent.split("."))
 
 
 def of_record(record: Mapping[str, Any], *, subject: str) -> Content:
@@ -147,15 +155,15 @@ def of_record(record: Mapping[str, Any], *, subject: str) -> Content:
             path = at(item, "name")
             if isinstance(path, str) and _is_own(path):
                 files[path] = digests.of(_data(at(item, "data"), f"{subject}, {path}"))
-    defaults = at(record, "chart", "values") or {}
+    defaults, lock = at(record, "chart", "values"), at(record, "chart", "lock")
     metadata = at(record, "chart", "metadata") or {}
-    named = at(metadata, "dependencies")
     return Content(
         str(at(metadata, "version") or ""),
         _metadata(metadata),
-        _parts(named),
+        _parts(at(metadata, "dependencies")),
         files,
-        defaults if isinstance(defaults, dict) and not _imports(named) else None,
+        _locked(lock),
+        defaults if isinstance(defaults, dict) else {},
     )
 
 
@@ -165,32 +173,33 @@ def _metadata(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _dependencies(files: Mapping[str, bytes], subject: str) -> object:
     """Return what Chart.yaml names, or requirements.yaml, which old charts have."""
-    for path in ("Chart.yaml", "requirements.yaml"):
-        text = files.get(path, b"").removeprefix(_BOM)
-        if text and (
-            named := at(chart_yaml.load(text, subject=f"{subject}, {path}", limit=limits.MIB), "dependencies")
-        ):
-            return named
+    named = at(_read(files, ("Chart.yaml",), subject), "dependencies")
+    return named or at(_read(files, ("requirements.yaml",), subject), "dependencies")
+
+
+def _read(files: Mapping[str, bytes], paths: Sequence[str], subject: str) -> object:
+    """Return what the first of these files says that is there."""
+    for path in paths:
+        if text := files.get(path, b"").removeprefix(_BOM):
+            return chart_yaml.load(text, subject=f"{subject}, {path}", limit=limits.MIB)
     return None
 
 
-def _listed(named: object) -> list[Any]:
+def _listed(named: object) -> list[Mapping[str, Any]]:
     return [item for item in named if isinstance(item, Mapping)] if isinstance(named, list) else []
 
 
 def _parts(named: object) -> tuple[Part, ...]:
-    return tuple(
-        Part(
-            str(at(item, "alias") or at(item, "name")),
-            str(at(item, "version") or ""),
-            bool(at(item, "condition") or at(item, "tags")),
-        )
-        for item in _listed(named)
-    )
+    return tuple(map(_part, _listed(named)))
 
 
-def _imports(named: object) -> bool:
-    return any(at(item, "import-values") for item in _listed(named))
+def _part(item: Mapping[str, Any]) -> Part:
+    name, version = at(item, "alias") or at(item, "name"), at(item, "version")
+    return Part(str(name), str(version or ""), bool(at(item, "condition") or at(item, "tags")))
+
+
+def _locked(lock: object) -> tuple[tuple[str, str], ...]:
+    return tuple((str(at(item, "name")), str(at(item, "version"))) for item in _listed(at(lock, "dependencies")))
 
 
 def _data(text: object, subject: str) -> bytes:

@@ -37,6 +37,13 @@ def machine(k3s: Lent, shared_folder: SharedFolder) -> Iterator[Machine]:
         (folder / "app/templates/app.yaml").write_text(KINDS if version == "2.0.0" else TEMPLATE)
         helm("package", folder / "app", cwd=folder)
         charts[version] = (folder / f"app-{version}.tgz").read_bytes()
+    # The same version with other content, as somebody makes it who forgets to count.
+    (folder / "app/Chart.yaml").write_text("apiVersion: v2\nname: app\nversion: 1.0.0\n")
+    (folder / "app/templates/app.yaml").write_text(TEMPLATE)
+    (folder / "app/templates/more.yaml").write_text("{{- /* nothing */ -}}\n")
+    (folder / "app/values.yaml").write_text("more: {deep: 1}\n")
+    helm("package", folder / "app", cwd=folder)
+    charts["1.0.0-other"] = (folder / "app-1.0.0.tgz").read_bytes()
     site = make_site(folder / "s", url=f"http://{listen}")
     with serving(site.root, listen=listen), host(k3s, folder / "host") as here:
         yield Machine(here, site, charts)
@@ -157,12 +164,19 @@ def test_what_somebody_set_by_hand_is_found_and_the_next_drop_takes_it_back(mach
 def test_a_release_is_waited_for_while_k3s_starts_again(machine: Machine) -> None:
     machine.activate(machine.drop(1, "1.0.0"))
     machine.deploy()
+    machine.status()
+    # Before its manifest is there: a job of helm that loses the API server fails its release, which waits for a person.
+    machine.host.stop_k3s()
     machine.activate(machine.drop(2, "1.1.0"))
-    machine.deploy()
+    done = machine.host.airlift(
+        "deploy", "k3s", "--site", machine.site.root, "--root", "/", "--platform", "linux/amd64"
+    )
+    assert done.returncode == 0, done.stderr
     os.kill(machine.host.lent.process.pid, signal.SIGHUP)
 
-    states, _ = machine.status()
+    states, said = machine.status()
 
+    assert "waiting for the cluster: " in said
     assert (states["web"]["phase"], states["web"]["version"]) == ("ready", "1.1.0")
 
 
@@ -214,6 +228,35 @@ def test_another_minor_version_is_judged_by_what_the_server_itself_says(
     assert done.returncode == 18
     assert said in done.stderr
     assert "v1.36.1+k3s1" in done.stderr
+
+
+def test_a_revision_of_another_chart_or_other_values_is_found_in_the_record_that_helm_wrote(machine: Machine) -> None:
+    """What helm keeps is compared with the drop, though version, images and pods are the same."""
+    machine.activate(machine.drop(1, "1.0.0"))
+    machine.deploy()
+    states, _ = machine.status()
+    revision = states["web"]["revision"]
+    types = machine.kubectl(
+        "-n", SPACE, "get", "secrets", "-l", "owner=helm,name=web", "-o", "jsonpath={.items[*].type}"
+    )
+    assert set(types.split()) == {"helm.sh/release.v1"}
+
+    right = machine.charts["1.0.0"]
+    try:
+        machine.charts["1.0.0"] = machine.charts["1.0.0-other"]
+        machine.activate(machine.drop(1, "1.0.0", note="other"))
+        _, said = machine.status(code=18, seconds=0)
+        assert f"revision {revision}, deployed, has another chart: templates/more.yaml, values.yaml: more" in said
+        assert f"revision {revision}, deployed, has other values: note" in said
+        assert {what for what in machine.differences() if what[0] != "release"} == {
+            ("chart", f"{SPACE}/web"),
+            ("values", f"{SPACE}/web"),
+        }
+        machine.deploy()
+        states, _ = machine.status()
+        assert (states["web"]["phase"], states["web"]["revision"]) == ("ready", revision + 1)
+    finally:
+        machine.charts["1.0.0"] = right
 
 
 def test_status_and_diff_need_no_more_than_to_list(machine: Machine) -> None:

@@ -7,7 +7,6 @@ and ``/var/lib/rancher`` are that K3s's own. What else it writes under ``/etc``,
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,24 +85,17 @@ class Host:
         place = self.folder / "calls"
         return place.read_text().splitlines() if place.exists() else []
 
-    def script(self, text: str) -> bytes:
-        """Return a script that knows where everything is."""
-        values = {
-            "STATE": self.lent.home / "state",
-            "PID": self.lent.process.pid,
-            "CALLS": self.folder / "calls",
-            "KUBECTL": components.require("kubectl"),
-        }
-        return "".join(
-            ["#!/bin/sh\n", *(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items()), text]
-        ).encode()
-
     def add_k3s(self, drops: Drops, version: str) -> None:
         """Put K3s into a drop: a program that has its version, and the script that starts it."""
         drops.artifacts = [item for item in drops.artifacts if item.kind is not Kind.FILE]
-        add_file(drops, "k3s", self.script(_K3S) + b"\0%s\0" % version.encode())
-        add_file(drops, "install.sh", self.script(_WAIT + _INSTALL))
+        add_file(drops, "k3s", _script(_K3S) + b"\0%s\0" % version.encode())
+        add_file(drops, "install.sh", _script(_WAIT + _INSTALL))
         add_file(drops, "k3s-airgap-images-amd64.tar.zst", b"K3s's own images are there")
+
+    def stop_k3s(self) -> None:
+        """Stop it, as systemctl does, and return when it is stopped."""
+        done = self.run(self.folder / "bin/systemctl", "stop", "k3s")
+        assert done.returncode == 0, done.stderr
 
     def airlift(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run airlift on the machine."""
@@ -129,6 +121,11 @@ class Host:
         )
 
 
+def _script(text: str) -> bytes:
+    """Return a script; what differs from machine to machine is in its environment."""
+    return f"#!/bin/sh\n{text}".encode()
+
+
 def _environment(lent: Lent, folder: Path) -> dict[str, str]:
     path = [folder / "bin", components.TOOLS, "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
     return {
@@ -137,6 +134,10 @@ def _environment(lent: Lent, folder: Path) -> dict[str, str]:
         "HOME": str(folder),
         "WORK": str(folder),
         "ROOT": str(lent.home / "root"),
+        "STATE": str(lent.home / "state"),
+        "PID": str(lent.process.pid),
+        "CALLS": str(folder / "calls"),
+        "KUBECTL": str(components.require("kubectl")),
     }
 
 
@@ -160,7 +161,7 @@ def host(lent: Lent, folder: Path) -> Iterator[Host]:
         if said != "mounted\n":
             components.missing(f"mount namespaces or overlays are not allowed here: {said}")
         made = Host(lent, folder, keeper)
-        (folder / "bin/systemctl").write_bytes(made.script(_WAIT + _SYSTEMCTL))
+        (folder / "bin/systemctl").write_bytes(_script(_WAIT + _SYSTEMCTL))
         (folder / "bin/systemctl").chmod(0o755)
         yield made
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+SECOND = "second"
+"""Name of the node that may join."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
 
 
 class _Authority:
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+    def __init__(self, key: ec.EllipticCurvePrivateKey | None = None) -> None:
+        self._key = key or ec.generate_private_key(ec.SECP256R1())
         self._subject = _name("k3s-server-ca")
         self.certificate = self._signed(
             self._subject, self._key, [(x509.BasicConstraints(ca=True, path_length=None), True)]
@@ -76,6 +79,10 @@ class _Authority:
         for extension, critical in more:
             made = made.add_extension(extension, critical)
         return made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def key(self) -> bytes:
+        return _pem(self._key)
 
     def issue(
         self, folder: Path, name: str, subject: x509.Name, usage: x509.ObjectIdentifier, names: Sequence[str] = ()
@@ -111,6 +118,7 @@ def make_identities(folder: Path, node: str, names: Sequence[str], inside: str, 
     authority = _Authority()
     ca = folder / "ca.crt"
     ca.write_bytes(authority.certificate)
+    (folder / "ca.key").write_bytes(authority.key)
     serving = authority.issue(folder, "serving", _name(node), ExtendedKeyUsageOID.SERVER_AUTH, names)
     who = _name("system:admin", "system:masters")
     admin = authority.issue(folder, "admin", who, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -120,18 +128,41 @@ def make_identities(folder: Path, node: str, names: Sequence[str], inside: str, 
     accounts[1].write_bytes(
         key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
-    token, tokens = secrets.token_hex(16), folder / "tokens.csv"
-    tokens.write_text(f'{token},admin,admin,"system:masters"\n')
+    token, joining, tokens = secrets.token_hex(16), secrets.token_hex(16), folder / "tokens.csv"
+    # The API server reads them when it starts: the agent that may come has one, too.
+    tokens.write_text(f'{token},admin,admin,"system:masters"\n{joining},system:node:{SECOND},{SECOND},"system:nodes"\n')
     made = Identities(ca, serving, admin, accounts, tokens, folder / "inside.yaml", folder / "k3s.yaml")
     certificate = {"client-certificate": str(admin[0]), "client-key": str(admin[1])}
-    for place, server, user in ((made.inside, inside, certificate), (made.outside, outside, {"token": token})):
-        value = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "default", "cluster": {"server": server, "certificate-authority": str(ca)}}],
-            "users": [{"name": "default", "user": user}],
-            "contexts": [{"name": "default", "context": {"cluster": "default", "user": "default"}}],
-            "current-context": "default",
-        }
-        place.write_text(yaml.safe_dump(value))
+    _write_kubeconfig(made.inside, inside, ca, certificate)
+    _write_kubeconfig(made.outside, outside, ca, {"token": token})
+    _write_kubeconfig(folder / "agent.yaml", outside, ca, {"token": joining})
     return made
+
+
+def _write_kubeconfig(place: Path, server: str, ca: Path, user: Mapping[str, str]) -> None:
+    value = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "default", "cluster": {"server": server, "certificate-authority": str(ca)}}],
+        "users": [{"name": "default", "user": dict(user)}],
+        "contexts": [{"name": "default", "context": {"cluster": "default", "user": "default"}}],
+        "current-context": "default",
+    }
+    place.write_text(yaml.safe_dump(value))
+
+
+def join_identities(server: Path, folder: Path, address: str) -> tuple[Path, tuple[Path, Path], Path]:
+    """Return what the node `SECOND` gets from a server: the authority, certificate and key of its kubelet, a kubeconfig.
+
+    Args:
+        server: where the server's identities are.
+        folder: where the node's are put.
+        address: of the node.
+    """
+    folder.mkdir(exist_ok=True)
+    key = serialization.load_pem_private_key((server / "ca.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    names = (SECOND, address, "127.0.0.1")
+    usage = ExtendedKeyUsageOID.SERVER_AUTH
+    serving = _Authority(key).issue(folder, "kubelet", _name(SECOND), usage, names)
+    return server / "ca.crt", serving, server / "agent.yaml"

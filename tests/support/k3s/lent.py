@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,11 +67,11 @@ class Lent:
         made.runtime = Path((self.home / "containerd").read_text())
         return made
 
-    def wait(self) -> None:
-        """Wait until the node is ready for the first time."""
+    def wait(self, wanted: str) -> None:
+        """Wait until it is in a state for the first time."""
         deadline = time.monotonic() + _START_S
         state, log = self.home / "state", self.home / "log"
-        while not state.exists() or not state.read_text().startswith("ready"):
+        while not state.exists() or not state.read_text().startswith(wanted):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"K3s does not start: {log.read_text(errors='replace')[-6000:]}", pytrace=False)
             time.sleep(0.2)
@@ -80,10 +80,23 @@ class Lent:
 @contextlib.contextmanager
 def running_k3s(home: Path) -> Iterator[Lent]:
     """Start one."""
+    with _running(home, [], "ready") as made:
+        yield made
+
+
+@contextlib.contextmanager
+def second_machine(home: Path, server: Lent) -> Iterator[Lent]:
+    """Start a machine that can join a server; K3s does not run on it yet."""
+    with _running(home, [str(server.home)], "stopped") as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _running(home: Path, more: Sequence[str], state: str) -> Iterator[Lent]:
     _require_all()
     with (home / "log").open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.k3s", str(home), str(os.getpid())],
+            [sys.executable, "-m", "tests.support.k3s", str(home), str(os.getpid()), *more],
             cwd=components.ROOT,
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -91,7 +104,7 @@ def running_k3s(home: Path) -> Iterator[Lent]:
         )
     try:
         made = Lent(home, process)
-        made.wait()
+        made.wait(state)
         yield made
     finally:
         process.terminate()

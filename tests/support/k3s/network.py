@@ -14,7 +14,8 @@ from tests import components
 SERVICES = "10.43.0.0/16"
 """Addresses of services, as K3s has them."""
 PODS = "10.42.0.0/24"
-"""Addresses of the node's pods, as K3s has them."""
+"""Addresses of the server's pods, as K3s has them."""
+PODS_OF_AGENT = "10.42.1.0/24"
 API_SERVICE = "10.43.0.1"
 _CNI_BIN = Path("/usr/lib/cni")
 
@@ -44,6 +45,27 @@ def entering(name: str) -> tuple[str, ...]:
     return (str(components.require("nsenter")), f"--net=/run/netns/{name}", "--")
 
 
+def named(name: str) -> Network:
+    """Return the network whose namespace has this name."""
+    third = int(name.rpartition("-")[2])
+    return Network(name, f"10.213.{third}.2", f"10.213.{third}.1")
+
+
+def link(agent: Network, server: Network) -> None:
+    """Let two nodes reach each other, and the agent what the server reaches: the API's service and this machine.
+
+    The link goes with the namespace of either.
+    """
+    ends = [(agent, server, "to-server"), (server, agent, f"to-{agent.name}"[:15])]
+    (here, _, mine), (there, _, theirs) = ends
+    _ip("-n", here.name, "link", "add", mine, "type", "veth", "peer", "name", theirs, "netns", there.name)
+    for one, other, device in ends:
+        _ip("-n", one.name, "link", "set", device, "up")
+        _ip("-n", one.name, "route", "add", f"{other.node}/32", "dev", device, "src", one.node)
+    _ip("-n", agent.name, "route", "add", f"{API_SERVICE}/32", "dev", "to-server", "src", agent.node)
+    _ip("-n", agent.name, "route", "add", f"{server.outside}/32", "via", agent.outside)
+
+
 def _ip(*arguments: str) -> None:
     command = [str(components.require("ip")), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -62,7 +84,7 @@ def network() -> Iterator[Network]:
     The address of the API's service is the node's own, which is what kube-proxy is needed for otherwise.
     """
     third = next(number for number in iter(lambda: secrets.randbelow(256), -1) if _free(number))
-    made = Network(f"airlift-{third}", f"10.213.{third}.2", f"10.213.{third}.1")
+    made = named(f"airlift-{third}")
     _ip("netns", "add", made.name)
     try:
         _ip("link", "add", made.name, "type", "veth", "peer", "name", "eth0", "netns", made.name)
@@ -80,7 +102,7 @@ def network() -> Iterator[Network]:
         _ip("netns", "delete", made.name)
 
 
-def write_cni(folder: Path) -> Sequence[str]:
+def write_cni(folder: Path, pods: str = PODS) -> Sequence[str]:
     """Write how pods get an address, and return containerd's words for it."""
     components.require(str(_CNI_BIN / "bridge"))
     folder.mkdir()
@@ -93,7 +115,7 @@ def write_cni(folder: Path) -> Sequence[str]:
       "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
       "ipam": {{
         "type": "host-local",
-        "ranges": [[{{"subnet": "{PODS}"}}]],
+        "ranges": [[{{"subnet": "{pods}"}}]],
         "routes": [{{"dst": "0.0.0.0/0"}}],
         "dataDir": "{folder.parent}/cni-addresses"
       }}

@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests import components
@@ -41,7 +41,6 @@ class Part:
     name: str
     command: Sequence[str]
     logs: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,7 +54,6 @@ class Part:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                env={**os.environ, **self.environment},
             )
 
     def ended(self) -> bool:
@@ -74,6 +72,73 @@ class Part:
         self.process = None
 
 
+def part(home: Path, network: Network, name: str, *arguments: str) -> Part:
+    """Return a part that runs in a network, with its log in a home."""
+    logs = home / "logs"
+    logs.mkdir(exist_ok=True)
+    return Part(name, [*network.enter, *arguments], logs)
+
+
+def kubelet(
+    home: Path,
+    network: Network,
+    cgroup: str,
+    socket: Path,
+    name: str,
+    ca: Path,
+    serving: tuple[Path, Path],
+    kubeconfig: Path,
+) -> Part:
+    """The kubelet of a node, which talks to the containerd of a socket."""
+    root = home / "kubelet"
+    value = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": network.node,
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": str(ca)},
+        },
+        "authorization": {"mode": "Webhook"},
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{cgroup}",
+        # Root of a sandbox may not make the trees of cgroups that kubelet keeps pods of a class in.
+        "cgroupsPerQOS": False,
+        "enforceNodeAllocatable": [],
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "makeIPTablesUtilChains": False,
+        "localStorageCapacityIsolation": False,
+        "imageGCHighThresholdPercent": 100,
+        "evictionHard": {"imagefs.available": "0%", "nodefs.available": "0%", "memory.available": "1Mi"},
+        "containerRuntimeEndpoint": f"unix://{socket}",
+        "clusterDomain": "cluster.local",
+        "clusterDNS": ["10.43.0.10"],
+        "resolvConf": "",
+        "podLogsDir": str(home / "pods"),
+        "tlsCertFile": str(serving[0]),
+        "tlsPrivateKeyFile": str(serving[1]),
+        "volumePluginDir": str(root / "plugins"),
+        "healthzPort": 10248,
+        "featureGates": {"KubeletInUserNamespace": True},
+        "nodeStatusUpdateFrequency": "2s",
+    }
+    config = home / "kubelet.json"
+    config.write_text(json.dumps(value))
+    return part(
+        home,
+        network,
+        "kubelet",
+        program("kubelet"),
+        f"--config={config}",
+        f"--kubeconfig={kubeconfig}",
+        f"--root-dir={root}",
+        f"--hostname-override={name}",
+        f"--node-ip={network.node}",
+    )
+
+
 @dataclass(frozen=True)
 class Maker:
     """Makes the parts of one cluster."""
@@ -85,10 +150,8 @@ class Maker:
     cgroup: str
     server: Path
 
-    def _part(self, name: str, *arguments: str, **environment: str) -> Part:
-        logs = self.home / "logs"
-        logs.mkdir(exist_ok=True)
-        return Part(name, [*self.network.enter, *arguments], logs, environment)
+    def _part(self, name: str, *arguments: str) -> Part:
+        return part(self.home, self.network, name, *arguments)
 
     def kine(self) -> Part:
         """K3s's own datastore: SQLite that talks as etcd does."""
@@ -154,51 +217,7 @@ class Maker:
 
     def kubelet(self) -> Part:
         known = self.identities
-        root = self.home / "kubelet"
-        value = {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "address": self.network.node,
-            "authentication": {
-                "anonymous": {"enabled": False},
-                "webhook": {"enabled": True},
-                "x509": {"clientCAFile": str(known.ca)},
-            },
-            "authorization": {"mode": "Webhook"},
-            "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{self.cgroup}",
-            # Root of a sandbox may not make the trees of cgroups that kubelet keeps pods of a class in.
-            "cgroupsPerQOS": False,
-            "enforceNodeAllocatable": [],
-            "failCgroupV1": False,
-            "failSwapOn": False,
-            "makeIPTablesUtilChains": False,
-            "localStorageCapacityIsolation": False,
-            "imageGCHighThresholdPercent": 100,
-            "evictionHard": {"imagefs.available": "0%", "nodefs.available": "0%", "memory.available": "1Mi"},
-            "containerRuntimeEndpoint": f"unix://{self.socket}",
-            "clusterDomain": "cluster.local",
-            "clusterDNS": ["10.43.0.10"],
-            "resolvConf": "",
-            "podLogsDir": str(self.home / "pods"),
-            "tlsCertFile": str(known.serving[0]),
-            "tlsPrivateKeyFile": str(known.serving[1]),
-            "volumePluginDir": str(root / "plugins"),
-            "healthzPort": 10248,
-            "featureGates": {"KubeletInUserNamespace": True},
-            "nodeStatusUpdateFrequency": "2s",
-        }
-        config = self.home / "kubelet.json"
-        config.write_text(json.dumps(value))
-        return self._part(
-            "kubelet",
-            program("kubelet"),
-            f"--config={config}",
-            f"--kubeconfig={known.inside}",
-            f"--root-dir={root}",
-            f"--hostname-override={NODE}",
-            f"--node-ip={self.network.node}",
-        )
+        return kubelet(self.home, self.network, self.cgroup, self.socket, NODE, known.ca, known.serving, known.inside)
 
     def helm_controller(self) -> Part:
         return self._part(

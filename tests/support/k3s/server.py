@@ -1,7 +1,7 @@
 """K3s put together from its parts: Kubernetes, kine, helm-controller and containerd are real, what binds them is ours.
 
-What K3s has and this has not: flannel, kube-proxy, CoreDNS, the packaged AddOns, several nodes. See `network`, `agent`,
-`addons` and `airgap` for what stands in for the rest.
+What K3s has and this has not: flannel, kube-proxy, CoreDNS, the packaged AddOns, several servers. See `network`, `agent`,
+`addons`, `airgap` and `joining` for what stands in for the rest.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def k3s(home: Path) -> Iterator[Server]:
         known = make_identities(home / "identities", NODE, names, inside, outside)
         (root / "etc/rancher/k3s").mkdir(parents=True)
         shutil.copy(known.outside, root / "etc/rancher/k3s/k3s.yaml")
-        (root / SERVER / "token").write_text("a token of K3s\n")
+        for name in ("token", "node-token"):
+            (root / SERVER / name).write_text("K10a::server:of-this-K3s\n")
         maker = Maker(home, net, known, runtime.socket, cgroup, root / SERVER)
         deployer = Deployer(Manifests(root), known.inside, net.enter)
         server = Server(maker, Agent(root, runtime), deployer)
@@ -125,7 +126,7 @@ def k3s(home: Path) -> Iterator[Server]:
             server.stop()
             _remove_pods(server)
             unmount_below(home)
-            _remove_links(home)
+            remove_links(home)
 
 
 def _remove_pods(server: Server) -> None:
@@ -133,7 +134,7 @@ def _remove_pods(server: Server) -> None:
         cri.remove_all()
 
 
-def _remove_links(home: Path) -> None:
+def remove_links(home: Path) -> None:
     """Remove what kubelet has at a place of its own for those who collect logs."""
     for link in Path("/var/log/containers").glob("*.log"):
         if link.is_symlink() and link.readlink().is_relative_to(home):

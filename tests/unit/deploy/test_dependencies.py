@@ -107,12 +107,107 @@ def test_what_the_chart_itself_has_of_its_dependencies_and_defaults_is_compared(
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("more", "change", "said"),
     [
-        {"charts/sub/values.yaml": "r: 1\ns: {t: 1, u: 3}\n"},
-        {"charts/sub/templates/x.yaml": "kind: ConfigMap\napiVersion: v1\n# more\n"},
-        {"values.yaml": VALUES.replace("r: 3", "r: 3, more: 1")},
+        (
+            "",
+            {"charts/sub/values.yaml": SUB["charts/sub/values.yaml"].replace("u: 2", "u: 3")},
+            ["values.yaml: sub.s.u"],
+        ),
+        ("", {"charts/sub/values.yaml": "r: 1\ns: {t: 1, u: 2}\n"}, ["values.yaml: sub.exports"]),
+        ("", {"values.yaml": VALUES.replace("r: 3", "r: 3, more: 1")}, ["values.yaml: sub.more"]),
+        (
+            ", alias: other",
+            {"charts/sub/values.yaml": SUB["charts/sub/values.yaml"].replace("r: 1", "r: 2")},
+            ["values.yaml: other.r"],
+        ),
+        (
+            ", import-values: [out, {child: s, parent: b}]",
+            {
+                "charts/sub/values.yaml": SUB["charts/sub/values.yaml"]
+                .replace("u: 2", "u: 3")
+                .replace("brought: 1", "brought: 2")
+            },
+            [
+                "values.yaml: b.u",
+                "values.yaml: brought",
+                "values.yaml: sub.exports.out.brought",
+                "values.yaml: sub.s.u",
+            ],
+        ),
+        (", import-values: [out]", {"values.yaml": VALUES.replace("a: 1", "a: 2")}, ["values.yaml: a"]),
+        (", import-values: [out]", {"values.yaml": f"{VALUES}brought: 5\n"}, ["values.yaml: brought"]),
     ],
 )
-def test_what_helms_record_does_not_have_is_not_compared(change: Mapping[str, str]) -> None:
+def test_defaults_of_charts_inside_and_what_is_imported_are_compared(
+    more: str, change: Mapping[str, str], said: list[str]
+) -> None:
+    assert differing(depending(more=more), depending(more=more, **change)) == said
+    # What somebody switches or sets when it is installed changes nothing about that.
+    assert differing(depending(more=more), depending(more=more, **change), "sub: {r: 9}\nother: {r: 9}\na: 8\n") == said
+
+
+def packed(**change: str) -> bytes:
+    """The chart inside as an archive, with one of its own in a folder; values can switch that off."""
+    deep = {
+        "charts/deep/Chart.yaml": "apiVersion: v2\nname: deep\nversion: 0.1.0\n",
+        "charts/deep/values.yaml": "x: 1\nexports: {up: {risen: 1}}\n",
+        "charts/deep/templates/cm.yaml": "kind: ConfigMap\napiVersion: v1\nmetadata: {name: deep}\n",
+    }
+    named = "dependencies: [{name: deep, version: 0.1.0, repository: '', condition: deep.enabled}]\n"
+    inner = chart("sub", files={**deep, "values.yaml": "r: 1\ns: {u: 2}\ndeep: {own: 1}\n", **change}, more=named)
+    lock = "dependencies: [{name: sub, version: 1.0.0, repository: ''}]\ndigest: 'sha256:0'\n"
+    files = {"charts/sub-1.0.0.tgz": inner, "Chart.lock": lock, "values.yaml": "a: 1\nsub: {r: 3}\n"}
+    more = "dependencies: [{name: sub, version: 1.0.0, repository: '', import-values: [{child: s, parent: t}]}]\n"
+    return chart("app", files=files, more=more)
+
+
+@pytest.mark.parametrize(
+    "values", ["", "sub: {deep: {enabled: false}}\n", "sub: {deep: {enabled: true, z: 1}, s: {u: 9}}\n"]
+)
+def test_a_chart_packed_inside_is_compared_whatever_is_switched_deeper_inside(values: str) -> None:
+    one = packed()
+
+    assert differing(one, one, values) == []
+    assert differing(one, packed(**{"values.yaml": "r: 1\ns: {u: 7}\ndeep: {own: 1}\n"}), values) == [
+        "values.yaml: sub.s.u",
+        "values.yaml: t.u",
+    ]
+    assert differing(one, packed(**{"values.yaml": "r: 1\ns: {u: 2}\ndeep: {own: 2}\n"}), values) == [
+        "values.yaml: sub.deep.own"
+    ]
+
+
+def test_what_chart_lock_pins_is_compared() -> None:
+    pinned = "dependencies: [{name: sub, version: 1.0.0, repository: ''}]\ndigest: 'sha256:0'\n"
+    one, same, other = (
+        depending(version="^1", **({} if lock is None else {"Chart.lock": lock}))
+        for lock in (pinned, f"{pinned}generated: '2026-01-01T00:00:00Z'\n", pinned.replace("1.0.0", "1.0.1"))
+    )
+
+    assert differing(one, same) == []
+    assert differing(one, other) == ["Chart.lock: sub"]
+    assert differing(one, depending(version="^1")) == ["Chart.lock: sub"]
+
+
+def test_a_release_with_all_dependencies_off_keeps_the_defaults_of_the_chart_alone() -> None:
+    inner = {
+        "charts/more/Chart.yaml": "apiVersion: v2\nname: more\nversion: 1.0.0\n",
+        "charts/more/values.yaml": "m: 1\n",
+        "templates/cm.yaml": "kind: ConfigMap\napiVersion: v1\nmetadata: {name: own}\n",
+    }
+    one = depending(more=", condition: sub.enabled", **inner)
+
+    assert differing(one, one, "sub: {enabled: false}\n") == []
+    assert differing(one, one, "sub: {enabled: true}\n") == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"charts/sub/templates/x.yaml": "kind: ConfigMap\napiVersion: v1\n# more\n"},
+        {"charts/sub/values.yaml": SUB["charts/sub/values.yaml"].replace("global: {deep: 1}", "global: {deep: 2}")},
+    ],
+)
+def test_what_helms_record_does_not_have_or_mixes_beyond_telling_is_not_compared(change: Mapping[str, str]) -> None:
     assert differing(depending(), depending(**change)) == []
