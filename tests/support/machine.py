@@ -35,7 +35,11 @@ INSTALL = """\
 #!/bin/sh
 echo "install exec=$INSTALL_K3S_EXEC skip=$INSTALL_K3S_SKIP_DOWNLOAD force=$INSTALL_K3S_FORCE_RESTART" >> "$ROOT/calls"
 unit=k3s
-test "$INSTALL_K3S_EXEC" = server || unit=k3s-agent
+agent="$ROOT/var/lib/rancher/k3s/agent"
+if test "$INSTALL_K3S_EXEC" = agent; then
+    unit=k3s-agent
+    test -e "$ROOT/not-taken" || { mkdir -p "$agent"; : > "$agent/kubelet.kubeconfig"; }
+fi
 : > "$ROOT/run/active-$unit"
 if test $unit = k3s && ! test -d "$ROOT/var/lib/rancher/k3s/server/db/etcd"; then
     mkdir -p "$ROOT/var/lib/rancher/k3s/server/db"

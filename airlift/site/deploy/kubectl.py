@@ -12,7 +12,7 @@ import shutil
 import subprocess  # noqa: TID251 - this file drives kubectl
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -23,7 +23,8 @@ from airlift.site.deploy.program import BINARY
 
 K3S_KUBECONFIG: Final = Path("/etc/rancher/k3s/k3s.yaml")
 _ON_NODE: Final = (f"/{BINARY}", "kubectl")
-_OF_AGENT: Final = "--kubeconfig=/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
+OF_AGENT: Final = PurePosixPath("var/lib/rancher/k3s/agent/kubelet.kubeconfig")
+"""What K3s writes on an agent once a server has taken it."""
 _TIMEOUT_S: Final = 60
 _OUTPUT: Final = 256 * limits.MIB
 # What kubectl says while an API server starts, is busy or cannot be reached.
@@ -125,7 +126,7 @@ def ask_for_node(name: str, *, is_agent: bool) -> tuple[str, ...]:
 
 def ask(path: str, *, is_agent: bool) -> tuple[str, ...]:
     """Return the command that asks the cluster from a node; an agent may ask about itself and for versions only."""
-    return (*_ON_NODE, *((_OF_AGENT,) if is_agent else ()), "get", "--raw", path)
+    return (*_ON_NODE, *((f"--kubeconfig=/{OF_AGENT}",) if is_agent else ()), "get", "--raw", path)
 
 
 def delete(namespace: str, kind: str, name: str) -> tuple[str, ...]:

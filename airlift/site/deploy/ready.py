@@ -9,6 +9,7 @@ from typing import Final
 from airlift.errors import DeployError
 from airlift.progress import Progress
 from airlift.site.deploy import kubectl, node_name
+from airlift.site.deploy.files import locate
 from airlift.site.deploy.machine import LateError, Machine
 from airlift.site.deploy.prechecks import Role
 from airlift.site.deploy.settings import Wish
@@ -61,6 +62,8 @@ def wait(
 
 
 def _ask(machine: Machine, wish: Wish, name: str) -> tuple[bool, str]:
+    if wish.role is Role.AGENT and not locate(machine.root, kubectl.OF_AGENT).is_file():
+        return False, f"{wish.server} has not taken it; it may be out of reach, or the token is another"
     try:
         done = machine.run(kubectl.ask_for_node(name, is_agent=wish.role is Role.AGENT), {}, timeout=_ASK_S)
     except LateError as error:

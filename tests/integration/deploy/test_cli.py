@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import trustme
 import yaml
 
 from airlift import oci
@@ -26,6 +27,7 @@ from tests.support.deployable import activate, make_site
 from tests.support.drops import Drops
 from tests.support.folders import SharedFolder
 from tests.support.registry import Registry, running_registry
+from tests.support.servers import free_port
 from tests.unit.deploy.conftest import tree
 
 REDIS = "docker.io/library/redis:7.4"
@@ -349,3 +351,67 @@ def test_a_registry_that_does_not_let_the_site_in_is_said_to_refuse(registry: Re
 
     assert "hint: give the registry's username and password_file in site.yaml, or mend them" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_an_account_that_may_not_pull_is_refused_before_the_first_write(
+    registry: Registry, tmp_path: Path, capsys
+) -> None:
+    other = make_site(tmp_path / "other", registry=with_pull(registry, tmp_path, "wrong"))
+    here = Drops(other.store)
+    here.image(REDIS, b"redis")
+    activate(other, here, listed=False)
+
+    assert deploy(other, tmp_path / "a") == 18
+
+    said = capsys.readouterr().err
+    assert f"airlift: error: {registry.host}: nodes cannot pull {REDIS} as alice (pull in site.yaml): " in said
+    assert "answered 401 Unauthorized" in said
+    assert "airlift: hint: mend `pull` of registry in site.yaml" in said
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_authority_that_did_not_sign_the_registrys_certificate_is_refused_before_the_first_write(
+    registry: Registry, tmp_path: Path, capsys
+) -> None:
+    config = with_pull(registry, tmp_path, "s3cret")
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "stranger.pem"))
+    other = make_site(tmp_path / "other", registry=config.model_copy(update={"ca": str(tmp_path / "stranger.pem")}))
+    here = Drops(other.store)
+    here.image(REDIS, b"redis")
+    activate(other, here, listed=False)
+
+    assert deploy(other, tmp_path / "a") == 18
+
+    said = capsys.readouterr().err
+    assert f"airlift: error: {registry.host}: nodes cannot pull {REDIS} as alice (pull in site.yaml): " in said
+    assert "the certificate is not trusted" in said
+    assert "name its certificate in ca of registry in site.yaml" in said
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_registry_that_is_away_is_noted_and_keeps_nobody_from_deploying(tmp_path: Path, capsys) -> None:
+    other = make_site(tmp_path / "other", registry=RegistryConfig(url=f"http://127.0.0.1:{free_port()}"))
+    here = Drops(other.store)
+    here.image(REDIS, b"redis")
+    activate(other, here, listed=False)
+
+    assert deploy(other, tmp_path / "a") == 0
+
+    said = capsys.readouterr()
+    assert "was not asked whether nodes may pull: " in said.out + said.err
+    assert (tmp_path / "a/etc/rancher/k3s/registries.yaml").is_file()
+
+
+def with_pull(registry: Registry, folder: Path, password: str) -> RegistryConfig:
+    """The registry with an account of the import that is right, and one of the nodes."""
+    (folder / "password").write_text("s3cret\n")
+    (folder / "pull").write_text(f"{password}\n")
+    return RegistryConfig.model_validate(
+        {
+            "url": registry.url,
+            "ca": str(registry.ca),
+            "username": registry.username,
+            "password_file": str(folder / "password"),
+            "pull": {"username": registry.username, "password_file": str(folder / "pull")},
+        }
+    )

@@ -21,6 +21,7 @@ from airlift.site.config import Site
 from airlift.site.deploy import kubectl
 from airlift.site.deploy import status as releases
 from airlift.site.deploy.cluster import Cluster
+from airlift.site.site_yaml import RegistryConfig
 from tests import components
 from tests.support.charts import chart
 from tests.support.cli import environment
@@ -377,6 +378,35 @@ def test_it_waits_for_pods_and_says_what_for(
     said = capsys.readouterr().err
     assert "vision/web: rolling; Deployment vision/web: 0 of 1 pods are ready; vision/web-5d-abc: app has not" in said
     assert drops.artifacts
+
+
+def test_a_pod_that_cannot_pull_says_why_and_where_and_as_whom(
+    tmp_path: Path, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = {
+        "url": "https://harbor.example.com/mirror",
+        "username": "importer",
+        "password_file": "nobody-may-read-it",
+        "pull": {"username": "robot$pull", "password_file": "nor-this"},
+    }
+    site = make_site(tmp_path / "with", registry=RegistryConfig.model_validate(registry))
+    drops = Drops(site.store)
+    drops.image(APP, b"app")
+    drops.chart("site", "1.2.0", [APP], archive=site_chart("1.2.0"))
+    drops.release("site", namespace="vision", release="web", v=VALUES.encode())
+    activate(site, drops)
+    deployed(api, "", ready=False)
+    waiting = {"reason": "ImagePullBackOff", "message": "Back-off pulling image: 401\n  Unauthorized"}
+    api.change_pod("web", lambda pod: pod["status"]["containerStatuses"][0].update(state={"waiting": waiting}))
+
+    assert status(site, api) == 18
+
+    said = capsys.readouterr().err
+    why = "vision/web-5d-abc: app has not started: ImagePullBackOff: Back-off pulling image: 401 Unauthorized"
+    asked = f"{APP} is asked for at https://harbor.example.com/v2/mirror/docker.io as robot$pull"
+    assert f"airlift:   vision/web is rolling: Deployment vision/web: 0 of 1 pods are ready; {why}\n" in said
+    assert f"airlift:     {asked}\n" in said
+    assert "airlift: hint: a node knows account and certificates from registries.yaml as K3s read it" in said
 
 
 def test_a_release_that_is_not_ready_says_which_images_keep_it(

@@ -120,6 +120,19 @@ def test_an_agent_joins_with_its_token_and_has_no_releases(
     assert not [name for name in found if "/server/" in name]
 
 
+def test_an_agent_that_no_server_takes_is_said_to_be_so(whole: Drops, machine: DirectoryMachine, make: Maker) -> None:
+    (machine.root / "not-taken").touch()
+
+    with pytest.raises(DeployError) as caught:
+        apply(make(whole, Wish(Role.AGENT, "https://10.0.0.2:6443", "K10secret")), machine)
+
+    assert caught.value.message == (
+        "node node1 is not ready after 0 s: https://10.0.0.2:6443 has not taken it; it may be out of reach, or the token "
+        "is another"
+    )
+    assert str(caught.value.hint).startswith("journalctl -u k3s-agent says why")
+
+
 def test_registries_that_change_restart_k3s_and_images_alone_do_not(
     whole: Drops, machine: DirectoryMachine, make: Maker
 ) -> None:
