@@ -163,7 +163,7 @@ def test_a_missing_image_ends_with_18_before_the_first_write(tmp_path: Path, cap
     said = capsys.readouterr().err
     assert "airlift: error: images that are to run are not in the drop" in said
     assert "airlift:   docker.io/library/redis:7.4 (charts/site:1.0.0, Deployment/web: " in said
-    assert "airlift: hint: add them under `images:`" in said
+    assert "airlift: hint: the release engineer has to add them under `images:`" in said
     assert not (tmp_path / "root").exists()
 
 
