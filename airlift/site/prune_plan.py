@@ -16,6 +16,8 @@ from airlift.site.elsewhere import Doomed, read_doomed
 
 PLAN: Final = "airlift.prune/v1"
 _RELEASE: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{64,128}")
+_SEGMENT: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_REPOSITORY: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def read_plan(path: Path) -> Plan:
         if value["format"] != PLAN:
             raise UsageError(f"{path}: plan of format {value['format']!r}, expected {PLAN!r}")
         blobs = tuple((parse_digest(item["digest"]), int(item["size"])) for item in value["blobs"])
-        manifests = tuple(read_doomed(item) for item in value.get("registry", []))
+        manifests = tuple(map(_doomed, value.get("registry", [])))
         given_up = tuple(map(_release, value.get("given_up", [])))
         return Plan(tuple(map(_release, value["releases"])), blobs, manifests, given_up=given_up)
     except (BundleError, IntegrityError) as error:
@@ -93,3 +95,11 @@ def _release(text: object) -> str:
     if not isinstance(text, str) or _RELEASE.fullmatch(text) is None:
         raise ValueError(f"{text!r:.100} is no release")
     return text
+
+
+def _doomed(value: JsonObject) -> Doomed:
+    """Return what goes in the registry; its repository stands in an address, and nothing may lead out of that."""
+    item = read_doomed(value)
+    if _REPOSITORY.fullmatch(item.repository) is None:
+        raise ValueError(f"{item.repository!r:.100} is no repository")
+    return item

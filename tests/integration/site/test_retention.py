@@ -206,6 +206,17 @@ def test_a_plan_leads_nowhere_but_to_drops(site: Site, tmp_path: Path, key: str,
     assert len(list(site.drops_dir.iterdir())) == 3
 
 
+@pytest.mark.parametrize(
+    "name", ["../../api/v2.0/projects", "mirror/../other", "mirror/app?x=", "/app", "mirror//app", ""]
+)
+def test_a_plan_leads_nowhere_but_to_repositories(site: Site, tmp_path: Path, name: str) -> None:
+    plan = tmp_path / "plan.json"
+    doomed = {"repository": name, "digest": f"sha256:{'0' * 64}", "tags": []}
+    plan.write_bytes(canonical.encode({"format": prune_plan.PLAN, "blobs": [], "releases": [], "registry": [doomed]}))
+    ran = airlift("drops", "prune", "--execute", plan, "--site", site.root, home=tmp_path)
+    assert (ran.code, "is no repository" in ran.err) == (2, True), ran.err
+
+
 def fill(path: Path) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT)
     try:
