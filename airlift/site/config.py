@@ -21,7 +21,7 @@ from typing import Final
 import yaml
 
 from airlift import fs, limits, yamldoc
-from airlift.errors import StoreError, TrustError, UsageError
+from airlift.errors import ManifestError, StoreError, TrustError, UsageError
 from airlift.progress import Progress
 from airlift.site.journal import Journal
 from airlift.site.listing import Service
@@ -216,17 +216,38 @@ def load_site(root: Path, *, believing: Trust | None = None) -> Site:
     with fs.guarded("reading"):
         is_there = path.is_file()
     if not is_there:
-        raise UsageError(f"{root} is no site: there is no site.yaml", hint="make one with: airlift site init DIR")
+        raise UsageError(
+            f"{root} is no site: there is no site.yaml",
+            hint=_without_config(root) or "make one with: airlift site init DIR",
+        )
     config = yamldoc.validate(SiteConfig, yamldoc.load(path))
     if believing is not None:
         return Site(root, config, believing)
-    site = Site(root, config, load_trust(root / "trust.json"))
+    site = Site(root, config, _pinned_file(root / "trust.json"))
     pinned = None
     # Of a journal that is lost or cannot be read hears who needs it; the way back from that begins here too.
     with contextlib.suppress(StoreError), site.journal() as journal:
         pinned = journal.pinned()
     site.refuse_other_pin(pinned)
     return site
+
+
+def _pinned_file(path: Path) -> Trust:
+    with fs.guarded("reading"):
+        is_there = path.exists()
+    if not is_there:
+        raise ManifestError(
+            f"{path}: no such file",
+            hint="put the pinned file back from a backup, or pin it again with airlift site trust",
+        )
+    return load_trust(path)
+
+
+def _without_config(root: Path) -> str | None:
+    """Say what to do about a directory that was a site, and has no site.yaml any more."""
+    if not (root / "state.db").exists():
+        return None
+    return "state.db is there: put site.yaml back from a backup, or write it again; airlift schema site says how"
 
 
 def init_site(root: Path, trust_file: Path, config: SiteConfig, *, now: datetime | None = None) -> Site:
@@ -268,9 +289,10 @@ def _clear_unmade(root: Path) -> None:
 
 
 def _taken(root: Path) -> UsageError:
+    lost = None if (root / "site.yaml").exists() else _without_config(root)
     return UsageError(
         f"{root} exists and is not empty",
-        hint="a site is never overwritten; choose another directory, or edit its site.yaml",
+        hint=lost or "a site is never overwritten; choose another directory, or edit its site.yaml",
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airlift.errors import UsageError
+from airlift.errors import ManifestError, UsageError
 from airlift.site.config import init_site, load_site
 from airlift.site.site_yaml import SiteConfig
 from airlift.trust.roots import dump_trust
@@ -63,6 +63,24 @@ def test_a_site_that_was_killed_while_it_was_made_is_made_by_the_same_command(wo
         (".airlift-making",),
         (".airlift-making", "drops", "state.db", "store"),
     }
+
+
+def test_a_site_that_lost_a_file_says_how_it_comes_back(work: Path) -> None:
+    root = init_site(work / "site", work / "trust.json", SiteConfig(url=URL)).root
+    (root / "trust.json").rename(work / "away.json")
+    with pytest.raises(ManifestError, match=r"site/trust\.json: no such file$") as trustless:
+        load_site(root)
+    assert trustless.value.hint == "put the pinned file back from a backup, or pin it again with airlift site trust"
+
+    (root / "site.yaml").unlink()
+    lost = "state.db is there: put site.yaml back from a backup, or write it again; airlift schema site says how"
+    for work_on in (load_site, lambda there: init_site(there, work / "trust.json", SiteConfig(url=URL))):
+        with pytest.raises(UsageError) as caught:
+            work_on(root)
+        assert caught.value.hint == lost
+    with pytest.raises(UsageError) as caught:
+        load_site(work)
+    assert caught.value.hint == "make one with: airlift site init DIR"
 
 
 def test_what_is_no_unmade_site_is_left_alone(work: Path) -> None:
