@@ -16,7 +16,7 @@ from typing import BinaryIO
 from airlift import digest as digests
 from airlift import fs, limits, oci
 from airlift.digest import Counter, Digest, Verifier
-from airlift.errors import StoreError
+from airlift.errors import IntegrityError, StoreError
 
 _INGEST = "ingest"
 _BLOB = re.compile(r"[0-9a-f]{64}")
@@ -87,9 +87,16 @@ class Store:
         blobs: where the blobs are in it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, remedy: str | None = None) -> None:
+        """Name the directory; it need not be there.
+
+        Args:
+            root: of the image layout.
+            remedy: what to do about a blob that is damaged, or missing where others are.
+        """
         self.root = root
         self.blobs = root / "blobs" / "sha256"
+        self._remedy = remedy
 
     def create(self) -> Store:
         """Make the directories and the layout file where they are missing; return itself.
@@ -140,7 +147,7 @@ class Store:
         Raises:
             StoreError: it is not here.
         """
-        with fs.guarded("opening"):
+        with self._mendable(), fs.guarded("opening"):
             return self.path(digest).open("rb")
 
     def read(self, digest: Digest, *, limit: int = limits.SMALL_BLOB) -> bytes:
@@ -150,7 +157,8 @@ class Store:
             StoreError: it is not here or larger than `limit`.
             IntegrityError: the disk returns other bytes than were put.
         """
-        return digests.check(fs.read_bounded(self.path(digest), limit), digest)
+        with self._mendable():
+            return digests.check(fs.read_bounded(self.path(digest), limit), digest)
 
     def chunks(self, digest: Digest, size: int, *, start: int = 0) -> Iterator[bytes]:
         """Yield a blob from `start`, checked at its end when read from the beginning.
@@ -160,13 +168,26 @@ class Store:
             IntegrityError: the disk returns other bytes than were put.
         """
         verifier = Verifier(digest, size, subject=f"{digest} in {self.root}")
-        with self.open(digest) as stream, fs.guarded(f"reading {digest}"):
+        with self._mendable(), self.open(digest) as stream, fs.guarded(f"reading {digest}"):
             stream.seek(start)
             while chunk := stream.read(limits.CHUNK):
                 verifier.update(chunk)
                 yield chunk
-        if start == 0:
-            verifier.finish()
+            if start == 0:
+                verifier.finish()
+
+    @contextlib.contextmanager
+    def _mendable(self) -> Iterator[None]:
+        """Let out what damaged and missing blobs lead to with the remedy."""
+        try:
+            yield
+        except IntegrityError as error:
+            error.hint = error.hint or self._remedy
+            raise
+        except StoreError as error:
+            if self._remedy and isinstance(error.__cause__, FileNotFoundError) and self.is_there:
+                error.hint = self._remedy
+            raise
 
     def writer(self, digest: Digest, size: int) -> BlobWriter:
         """Begin to take a blob from a stream that compares the digest itself, before it gives out its last bytes.

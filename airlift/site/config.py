@@ -32,6 +32,7 @@ from airlift.transport.settings import HttpSettings
 from airlift.trust.roots import Trust, load_trust
 
 _MAKING: Final = ".airlift-making"
+_MENDING: Final = "airlift check --site DIR says what is damaged, and --repair BUNDLE mends it from the drop's bundle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Site:
     @property
     def store(self) -> Store:
         """The store of all embedded mirrors."""
-        return Store(self.root / "store")
+        return Store(self.root / "store", remedy=_MENDING)
 
     @property
     def drops_dir(self) -> Path:

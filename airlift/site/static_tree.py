@@ -251,7 +251,7 @@ def _put(file: Path, item: Item, store: Store) -> None:
     if source.lstat().st_size != item.size:
         raise StoreError(
             f"exporting {item.digest}: expected {item.size} bytes, got {source.lstat().st_size}",
-            hint="mend the store with: airlift check --repair",
+            hint="airlift check says what is damaged, and --repair BUNDLE mends it from the drop's bundle",
         )
     try:
         os.link(source, file, follow_symlinks=False)

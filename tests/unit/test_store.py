@@ -102,6 +102,25 @@ def test_a_damaged_blob_is_noticed_when_it_is_read(store: Store) -> None:
     assert caught.value.subject == f"{DIGEST} in {store.root}"
 
 
+def test_a_damaged_or_missing_blob_is_told_with_the_remedy_of_its_store(store: Store, tmp_path: Path) -> None:
+    mended = Store(store.root, remedy="mend it")
+    store.put_bytes(DATA)
+    store.path(DIGEST).write_bytes(DATA[::-1])
+    for act in (mended.read, mended.verify):
+        with pytest.raises(IntegrityError) as damaged:
+            act(DIGEST)
+        assert damaged.value.hint == "mend it"
+    store.delete(DIGEST)
+    for act in (mended.read, mended.open):
+        with pytest.raises(StoreError) as missing:
+            act(DIGEST)
+        assert missing.value.hint == "mend it"
+    # Where no blob is, the disk may not be mounted.
+    with pytest.raises(StoreError) as away:
+        Store(tmp_path / "away", remedy="mend it").read(DIGEST)
+    assert away.value.hint == "see whether the path is right and its disk is mounted"
+
+
 def test_reading_a_small_blob_is_bounded(store: Store) -> None:
     store.put_bytes(DATA)
     with pytest.raises(StoreError, match=r"larger than 5 bytes$"):

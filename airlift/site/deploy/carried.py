@@ -7,7 +7,7 @@ from pathlib import Path
 
 from airlift import fs, oci
 from airlift.artifact import Artifact, DropConfig, Kind
-from airlift.errors import DeployError
+from airlift.errors import DeployError, IntegrityError
 from airlift.kinds import files
 from airlift.kinds.files import NamedFile
 from airlift.site.deploy.files import Measure, Sink
@@ -57,8 +57,12 @@ def copy(file: NamedFile, store: Store, sink: Sink) -> None:
         IntegrityError: it is not what was shipped.
         StoreError: it cannot be read.
     """
-    for chunk in store.chunks(file.digest, file.size):
-        sink.write(chunk)
+    try:
+        for chunk in store.chunks(file.digest, file.size):
+            sink.write(chunk)
+    except IntegrityError as error:
+        subject = f"the drop's file {file.name}, {error.subject}"
+        raise IntegrityError(subject, expected=error.expected, actual=error.actual, hint=error.hint) from None
 
 
 def place(file: NamedFile, store: Store, path: Path) -> None:
