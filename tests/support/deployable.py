@@ -6,10 +6,10 @@ from pathlib import Path
 
 from airlift import digest
 from airlift.artifact import Artifact, Kind
-from airlift.oci import Descriptor
 from airlift.site.config import Site, init_site
 from airlift.site.journal import STAGING, Drop, Journal
 from airlift.site.listing import Listing
+from airlift.site.mirror import place_of
 from airlift.site.mirrors import models
 from airlift.site.oci_listing import oci_listing
 from airlift.site.site_yaml import RegistryConfig, SiteConfig
@@ -28,14 +28,14 @@ def make_site(folder: Path, *, url: str = "http://10.0.0.1:8080", registry: Regi
 
 
 def activate(site: Site, drops: Drops, *, sequence: int = 1, channel: str = "stable", listed: bool = True) -> Drop:
-    """Make a drop the active one; with `listed` its images and models, which are in the site's store, are served."""
+    """Make a drop the active one; with `listed` its images, charts and models, which are in the site's store, are served."""
     config = drops.config(channel=channel)
     own = site.store.put_bytes(config.encode())
     release = digest.of(f"{channel} {sequence}".encode())
     drop = Drop(
         release, channel, sequence, STAGING, own, config.name, own, len(config.artifacts), "2026-11-25T12:00:00Z", False
     )
-    shown = [item for item in config.artifacts if item.kind in (Kind.IMAGE, Kind.MODEL) and listed]
+    shown = [item for item in config.artifacts if item.kind in (Kind.IMAGE, Kind.CHART, Kind.MODEL) and listed]
     listings = [_listing(item, site) for item in shown]
     with Journal(site.journal_path) as journal:
         journal.stage(drop)
@@ -51,7 +51,5 @@ def activate(site: Site, drops: Drops, *, sequence: int = 1, channel: str = "sta
 def _listing(artifact: Artifact, site: Site) -> Listing:
     if artifact.kind is Kind.MODEL:
         return models.listing(artifact, site.store)
-    repository, _, tag = artifact.name.rpartition(":")
-    registry, _, path = repository.partition("/")
-    root: Descriptor = artifact.root
-    return oci_listing(f"{registry.replace(':', '_')}/{path}", tag, root, site.store)
+    path, tag = place_of(artifact)
+    return oci_listing(path, tag, artifact.root, site.store)

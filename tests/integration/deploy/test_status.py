@@ -386,9 +386,10 @@ def test_a_pod_that_cannot_pull_says_why_and_where_and_as_whom(
     registry = {
         "url": "https://harbor.example.com/mirror",
         "username": "importer",
-        "password_file": "nobody-may-read-it",
-        "pull": {"username": "robot$pull", "password_file": "nor-this"},
+        "password_file": str(tmp_path / "password"),
+        "pull": {"username": "robot$pull", "password_file": "which nobody may read here"},
     }
+    (tmp_path / "password").write_text("s3cret\n")
     site = make_site(tmp_path / "with", registry=RegistryConfig.model_validate(registry))
     drops = Drops(site.store)
     drops.image(APP, b"app")
@@ -406,7 +407,7 @@ def test_a_pod_that_cannot_pull_says_why_and_where_and_as_whom(
     asked = f"{APP} is asked for at https://harbor.example.com/v2/mirror/docker.io as robot$pull"
     assert f"airlift:   vision/web is rolling: Deployment vision/web: 0 of 1 pods are ready; {why}\n" in said
     assert f"airlift:     {asked}\n" in said
-    assert "airlift: hint: a node knows account and certificates from registries.yaml as K3s read it" in said
+    assert "airlift: a node knows account and certificates from registries.yaml as K3s read it" in said
 
 
 def test_a_release_that_is_not_ready_says_which_images_keep_it(
