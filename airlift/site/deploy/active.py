@@ -54,12 +54,13 @@ def plan_for_site(
         progress: listener.
         environment: the process's, where a helm may be found; None looks in the drop alone.
         architecture: of the machine that this runs on, where it is not the node's.
-        drops: what is to be deployed; None is what is active.
+        drops: what is gone back to; None is what is active.
 
     Raises:
         DeployError: no drop is active, nodes may not pull, or see `k3s.make_plan`.
         IntegrityError, StoreError, DeliveryError: as there.
     """
+    is_going_back = drops is not None
     drops = drops or required_drops(site)
     source = blobs(site, http, progress)
     registry = endpoint(site)
@@ -74,7 +75,12 @@ def plan_for_site(
             shown=None if helm is None else Renderer(helm, source, site.store.read),
         )
     # After it: what the site itself cannot read is said in its own words.
-    unasked = pulling.check(site, registry, drops, http, progress)
+    try:
+        unasked = pulling.check(site, registry, drops, http, progress)
+    except DeployError as error:
+        if not is_going_back:
+            raise
+        unasked = error.message  # what ran before may be on the nodes still, and who goes back has trouble enough
     joined = None if site.config.registry is None else _joined(site.config.registry, drops)
     return replace(plan, notes=(*plan.notes, *filter(None, (joined, unasked))))
 

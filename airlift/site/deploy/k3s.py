@@ -166,13 +166,19 @@ def make_plan(
 
 
 def _preloaded(drops: Sequence[DropConfig]) -> tuple[Wanted, ...]:
-    found = []
-    for drop in drops:
-        names = drop.k3s.get("preload", [])
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise DeployError(f"{drop.name}: k3s.preload is malformed")
-        found += [Wanted(_full(name), f"{drop.name}, k3s.preload", ()) for name in names]
-    return tuple(found)
+    return tuple(Wanted(name, f"{drop.name}, k3s.preload", ()) for drop in drops for name in preloaded(drop))
+
+
+def preloaded(drop: DropConfig) -> tuple[str, ...]:
+    """Return the full names of the images that a drop puts onto nodes as tarballs.
+
+    Raises:
+        DeployError: the list is malformed.
+    """
+    names = drop.k3s.get("preload", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DeployError(f"{drop.name}: k3s.preload is malformed")
+    return tuple(map(_full, names))
 
 
 def _full(name: str) -> str:

@@ -10,6 +10,7 @@ from airlift.artifact import Artifact, DropConfig, Kind
 from airlift.errors import DeployError, FetchError
 from airlift.progress import Progress
 from airlift.site.config import Site
+from airlift.site.deploy.k3s import preloaded
 from airlift.site.deploy.registries import Endpoint
 from airlift.site.mirror import place_of
 from airlift.site.site_yaml import RegistryConfig
@@ -27,7 +28,7 @@ _MEND: Final = (
 def check(
     site: Site, endpoint: Endpoint, drops: Sequence[DropConfig], http: HttpSettings, progress: Progress
 ) -> str | None:
-    """Ask the registry for an image of each source registry, with the account and certificates that nodes get.
+    """Ask for an image of each source registry that no tarball brings, with the account and certificates of nodes.
 
     Args:
         site: the site.
@@ -64,7 +65,8 @@ def check(
 
 
 def _one_of_each(drops: Sequence[DropConfig]) -> Mapping[str, Artifact]:
-    images = [item for drop in drops for item in drop.artifacts if item.kind is Kind.IMAGE]
+    brought = {name for drop in drops for name in preloaded(drop)}
+    images = [item for drop in drops for item in drop.artifacts if item.kind is Kind.IMAGE and item.name not in brought]
     return {place_of(item)[0].partition("/")[0]: item for item in images}
 
 

@@ -370,6 +370,31 @@ def test_an_account_that_may_not_pull_is_refused_before_the_first_write(
     assert not (tmp_path / "a").exists()
 
 
+def test_images_that_come_in_tarballs_need_no_account(registry: Registry, tmp_path: Path, capsys) -> None:
+    other = make_site(tmp_path / "other", registry=with_pull(registry, tmp_path, "wrong"))
+    here = Drops(other.store)
+    here.image(REDIS, b"redis")
+    here.preload = ["redis:7.4"]
+    activate(other, here, listed=False)
+
+    assert deploy(other, tmp_path / "a") == 0, capsys.readouterr()
+
+
+def test_an_account_that_may_not_pull_keeps_nobody_from_going_back(registry: Registry, tmp_path: Path, capsys) -> None:
+    other = make_site(tmp_path / "other", registry=with_pull(registry, tmp_path, "wrong"))
+    for sequence in (1, 2):
+        here = Drops(other.store)
+        here.image(REDIS, b"redis %d" % sequence)
+        activate(other, here, sequence=sequence, listed=False)
+    where = ["--site", str(other.root), "--root", str(tmp_path / "a"), "--platform", "linux/amd64"]
+
+    assert run(["deploy", "rollback", *where, "--dry-run"]) == 0
+
+    said = capsys.readouterr()
+    assert "would go from stable/2 back to stable/1" in said.out
+    assert f"note: {registry.host}: nodes cannot pull {REDIS} as alice (pull in site.yaml): " in said.out + said.err
+
+
 def test_an_authority_that_did_not_sign_the_registrys_certificate_is_refused_before_the_first_write(
     registry: Registry, tmp_path: Path, capsys
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from airlift.errors import StoreError
 from airlift.oci import Platform
 from airlift.site.deploy import active, datastore, k3s, node, program
 from airlift.site.deploy.blobs import StoreBlobs
+from airlift.site.deploy.machine import Ran
 from airlift.site.deploy.node import NodePlan
 from airlift.site.deploy.registries import site_endpoint
 from airlift.site.deploy.settings import Wish
@@ -174,6 +175,27 @@ def test_snapshots_of_etcd_are_removed_by_k3s_itself(drops: Drops, machine: Dire
         f"k3s etcd-snapshot delete {names[0]}",
         f"k3s etcd-snapshot delete {names[1]}",
     ]
+
+
+def test_a_snapshot_that_k3s_does_not_remove_is_no_failure(drops: Drops, machine: DirectoryMachine) -> None:
+    drops.image(REDIS, b"redis")
+    drops.preload = [REDIS]
+    (machine.root / datastore.FOLDER / "etcd").mkdir(parents=True)
+    upgrade(drops, 1)
+    apply(planned(drops, machine), machine)
+    copies(machine.root, [datastore.name(item) for item in K3S[:3]], folder=datastore.FOLDER / "snapshots")
+    upgrade(drops, 2)
+    made = planned(drops, machine)
+    assert len(made.forgets) == 1
+    real = machine.run
+
+    def run(command: Sequence[str], environment: Mapping[str, str], *, timeout: float) -> Ran:
+        return Ran(1, b"", "not found") if "delete" in command else real(command, environment, timeout=timeout)
+
+    machine.run = run  # type: ignore[method-assign]  # K3s refuses one command
+    apply(made, machine)
+
+    assert not planned(drops, machine).is_changed
 
 
 def test_the_k3s_of_every_drop_of_a_site_is_known(tmp_path: Path) -> None:
