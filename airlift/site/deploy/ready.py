@@ -42,12 +42,12 @@ def wait(
         StoreError: a file cannot be read.
     """
     end = clock() + timeout
-    told = ""
+    told: str | None = ""
     while True:
         # Not before: K3s draws a part of it when it is started for the first time, where it is told to.
         name = node_name.find(machine.root)
         if name != told:
-            told = name or told
+            told = name
             progress.note(f"waiting for node {name or '(K3s gives it a name)'} to be ready")
         is_ready, said = (False, "") if name is None else _ask(machine, wish, name)
         if is_ready:

@@ -220,6 +220,7 @@ _PARTS: Final = (
 )
 _STARTED: Final = frozenset({"Running", *_ENDED})
 _ON_ITS_WAY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
+_PULL_FAILED: Final = "ErrImagePull: "
 _WORDS: Final = 1000
 
 
@@ -249,7 +250,9 @@ def _waits(status: object) -> str:
     reason, message = (str(at(status, "state", "waiting", key) or "") for key in ("reason", "message"))
     if reason in _ON_ITS_WAY:
         return ""
-    return f"{reason}: {' '.join(message.split())}"[:_WORDS].removesuffix(": ")
+    text = f"{reason}: {' '.join(message.split())}".removesuffix(": ")
+    # A kubelet that tries again says every other time that it waits, and then what for: one text is enough.
+    return text[max(0, text.find(_PULL_FAILED)) :][:_WORDS]
 
 
 def _volume(image: str, reported: object, *, has_started: bool) -> tuple[str, bool]:

@@ -17,6 +17,16 @@ SETTINGS = "etc/rancher/k3s/config.yaml.d"
 READY = '{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}'
 
 
+class Notes(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> DirectoryMachine:
     """One whose K3s knows the nodes that lie below api/ alone."""
@@ -54,10 +64,21 @@ def test_an_id_that_k3s_draws_when_it_starts_for_the_first_time_is_waited_for(ma
     machine.put(f"{SETTINGS}/name.yaml", "with-node-id: true\n")
     machine.put("api/api/v1/nodes/node1-0a1b2c3d.json", READY)
 
-    def draw(_: float) -> None:
-        machine.put("etc/rancher/node/id", "0a1b2c3d\n")
+    slept = []
 
-    ready.wait(machine, Wish(), timeout=1, clock=lambda: 0.0, sleep=draw, progress=Silent())
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            machine.put("etc/rancher/node/id", "0a1b2c3d\n")
+
+    notes = Notes()
+    ready.wait(machine, Wish(), timeout=1, clock=lambda: 0.0, sleep=sleep, progress=notes)
+
+    assert notes.said == [
+        "waiting for node (K3s gives it a name) to be ready",
+        "waiting for node node1-0a1b2c3d to be ready",
+        "node node1-0a1b2c3d is ready",
+    ]
 
 
 def test_a_node_whose_id_never_comes_is_said_to_have_no_name(machine: DirectoryMachine) -> None:

@@ -44,6 +44,30 @@ def test_pods_are_found_through_their_owners_with_their_init_containers() -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    ("waiting", "said"),
+    [
+        ({"reason": "ErrImagePull", "message": "failed:\n 401"}, "ErrImagePull: failed: 401"),
+        # The kubelet says by turns that it failed and that it waits before it tries again.
+        (
+            {"reason": "ImagePullBackOff", "message": 'Back-off "a": ErrImagePull: failed: 401'},
+            "ErrImagePull: failed: 401",
+        ),
+        ({"reason": "ImagePullBackOff", "message": "Back-off"}, "ImagePullBackOff: Back-off"),
+        ({"reason": "CreateContainerConfigError"}, "CreateContainerConfigError"),
+        ({"reason": "ContainerCreating", "message": "soon"}, ""),
+        ({"reason": "ErrImagePull", "message": "x" * 5000}, "ErrImagePull: " + "x" * 986),
+        ("odd", ""),
+    ],
+)
+def test_a_container_says_why_it_has_not_started(waiting: Any, said: str) -> None:
+    made = pod("a", ("ReplicaSet", "web-1"), "Pending")
+    made["status"]["containerStatuses"] = [{"name": "c", "imageID": "", "state": {"waiting": waiting}}]
+    objects = Objects({"ReplicaSet": [thing("web-1", ("Deployment", "web"))], "Pod": [made]})
+
+    assert [item.waits for item in objects.containers([WEB])] == ["", said]
+
+
 def test_pods_that_go_away_or_ended_long_ago_do_not_count() -> None:
     cron, job = Workload("CronJob", "v", "nightly"), Workload("Job", "v", "once")
     objects = Objects(
