@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import pwd
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ from airlift.transport.settings import HttpSettings
 from airlift.trust.roots import Trust, load_trust
 
 _MAKING: Final = ".airlift-making"
+"""The name that site.yaml has until the site is whole."""
+_UNMADE: Final = re.compile(r"\.airlift-making|drops|state\.db(-\w+)?|store|trust\.json|\..+\.part")
 _MENDING: Final = "airlift check --site DIR says what is damaged, and --repair BUNDLE mends it from the drop's bundle"
 
 
@@ -254,7 +257,7 @@ def _without_config(root: Path) -> str | None:
 def init_site(root: Path, trust_file: Path, config: SiteConfig, *, now: datetime | None = None) -> Site:
     """Make a site: pin the trust file, write site.yaml, make an empty journal and store. `now` is for its history.
 
-    The file `_MAKING` is there meanwhile: what a killed run left of a site is made anew.
+    Its site.yaml has another name until it is whole: what a killed run left of a site is made anew.
 
     Raises:
         UsageError: the directory is not empty.
@@ -282,9 +285,13 @@ def init_site(root: Path, trust_file: Path, config: SiteConfig, *, now: datetime
 
 
 def _clear_unmade(root: Path) -> None:
-    """Leave an empty directory: take away what a run left that was killed before site.yaml had its name."""
+    """Leave an empty directory: take away what a run left that was killed before site.yaml had its name.
+
+    Raises:
+        UsageError: there is something else.
+    """
     names = {path.name for path in root.iterdir()}
-    if names and (_MAKING not in names or "site.yaml" in names):
+    if names and (_MAKING not in names or not all(map(_UNMADE.fullmatch, names))):
         raise _taken(root)
     _clear(root)
 
@@ -316,9 +323,10 @@ def _make(site: Site, trust: bytes, now: datetime | None) -> None:
         journal.history.now = now
         journal.pin(site.trust.fingerprint)
     fs.write(site.root / "trust.json", trust)
-    fs.write(site.root / "site.yaml", _document(site.config))
+    fs.write(mark, _document(site.config))
     with fs.guarded("creating"):
-        mark.unlink()
+        mark.rename(site.root / "site.yaml")
+        fs.sync_directory(site.root)
 
 
 def _document(config: SiteConfig) -> bytes:

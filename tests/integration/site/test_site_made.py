@@ -55,8 +55,9 @@ def test_a_site_that_was_killed_while_it_was_made_is_made_by_the_same_command(wo
     assert len(killed) > 20
     assert {ended for ended, _, _, _ in killed} == {-9}
     assert {again for _, _, again, _ in killed} == {0}
-    # With site.yaml it is whole: the mark says nothing any more, and SQLite takes its files away when it is opened.
-    extra = {".airlift-making", "state.db-shm", "state.db-wal"}
+    # No mark is beside a site.yaml: where that is moved away once, nothing may take the site for an unmade one.
+    # SQLite takes its files away when it is opened.
+    extra = {"state.db-shm", "state.db-wal"}
     assert {tuple(name for name in after if name not in extra) for _, _, _, after in killed} == {tuple(WHOLE)}
     # Kills left anything from the mark alone to all but site.yaml.
     assert {tuple(left) for _, left, _, _ in killed} >= {
@@ -97,6 +98,19 @@ def test_what_is_no_unmade_site_is_left_alone(work: Path) -> None:
     (work / "lost.yaml").rename(made.root / "site.yaml")
     assert load_site(made.root).config == made.config
     assert (work / "file").read_text() == (work / "folder" / "mine").read_text() == "mine"
+
+
+def test_what_somebody_laid_into_an_unmade_site_stays(work: Path) -> None:
+    root = work / "site"
+    root.mkdir()
+    for name in (".airlift-making", "trust.json", "release.airlift"):
+        (root / name).touch()
+    with pytest.raises(UsageError, match="exists and is not empty"):
+        init_site(root, work / "trust.json", SiteConfig(url=URL))
+    assert (root / "release.airlift").exists()
+
+    (root / "release.airlift").unlink()
+    assert init_site(root, work / "trust.json", SiteConfig(url=URL)).config.url == URL
 
 
 def test_an_empty_directory_becomes_a_site(work: Path) -> None:
