@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -36,12 +37,17 @@ class Medium:
             largest: the most bytes that are asked of `once`.
 
         Raises:
+            BundleError: it is a pipe or a device.
             StoreError: it cannot be read.
         """
         self.path = path
         self._room = largest + 2 * _ALIGNMENT
         self._free: list[memoryview] = []
         with guarded("reading"):
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise BundleError(
+                    f"{path} is no regular file", hint="a bundle is read out of its order; copy it into a file first"
+                )
             self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self.size = os.fstat(self._handle).st_size
         self._direct = self._open_direct()

@@ -129,3 +129,12 @@ def test_closing_twice_does_no_harm(path: Path) -> None:
     medium.close()
     with pytest.raises(StoreError, match="Bad file descriptor"):
         medium.read(0, 1)
+
+
+def test_a_pipe_or_a_device_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(BundleError) as caught:
+            Medium(path, largest=LARGEST)
+        assert caught.value.message == f"{path} is no regular file"
+        assert caught.value.hint == "a bundle is read out of its order; copy it into a file first"
