@@ -49,6 +49,24 @@ def by_nobody(site: Site, *verb: str) -> Ran:
     return airlift(*verb, "--site", str(site.root), home=site.root.parent, prefix=NOBODY)
 
 
+def test_the_owner_goes_back_on_a_full_disk_where_root_made_the_reserve(site: Site) -> None:
+    components.require("unshare")
+    # Where nobody gets to, unlike the tests' own directory.
+    disk = site.root.with_name("disk")
+    disk.mkdir()
+    full = (
+        'mount -t tmpfs -o size=24m,mode=755 none "$2" && cp -a "$1"/. "$2" && chown -R nobody "$2"'
+        ' && chown root "$2/reserve" && chmod 644 "$2/reserve" && { cat /dev/zero > "$2/filler" 2> /dev/null || true; }'
+        ' && shift 2 && exec "$@"'
+    )
+    prefix = ["unshare", "-m", "sh", "-c", full, "sh", str(site.root), str(disk), *NOBODY]
+
+    ran = airlift("drops", "rollback", "--site", str(disk), home=site.root.parent, prefix=prefix)
+
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("* stable/1 ")
+
+
 def content(site: Site) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in site.root.rglob("*") if path.is_file()}
 
