@@ -63,7 +63,7 @@ class Node(Protocol):
         """Delete the pods, so that new ones are made."""
 
     def output(self, deployment: str, container: str) -> str:
-        """Return what a container of a deployment printed."""
+        """Return what a container of a deployment printed so far; nothing while nobody can say."""
 
 
 @dataclass

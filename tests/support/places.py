@@ -6,7 +6,7 @@ import contextlib
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,13 @@ class Places:
             code, release, said = self.status(capsys)
             if release["phase"] == phase or time.monotonic() > deadline:
                 return code, release, said
+
+    def prints(self, deployment: str, container: str, holds: Callable[[list[str]], bool]) -> None:
+        """Wait until a container of a deployment has printed what is expected: one that is ready has just been started."""
+        deadline = time.monotonic() + 240
+        while not holds(said := self.node.output(deployment, container).splitlines()):
+            assert time.monotonic() < deadline, said
+            time.sleep(0.2)
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:

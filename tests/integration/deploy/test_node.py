@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,8 @@ def test_a_drop_runs_and_its_digests_are_those_that_were_shipped(
     pins = {name: made["images"][f"{places.image(name)}:1"] for name in ("app", "side")}
     assert {item["container"]: item["running"] for item in release["containers"]} == pins
     for name in pins:
-        assert places.node.output("app", name).splitlines() == [f"{name} 1 of {places.node.namespace}"]
+        says = [f"{name} 1 of {places.node.namespace}"]
+        places.prints("app", name, says.__eq__)
 
 
 @pytest.mark.usefixtures("_served")
@@ -87,7 +87,7 @@ def test_the_next_drop_is_an_upgrade_and_a_rollback_takes_it_back(
     places.deploy(capsys)
     code, release, said = places.status(capsys)
     assert (code, release["version"]) == (0, "1.1.0"), said
-    assert places.node.output("app", "side").splitlines() == [f"side 2 of {places.node.namespace}"]
+    places.prints("app", "side", [f"side 2 of {places.node.namespace}"].__eq__)
 
     places.deploy(capsys, "rollback")
     code, release, said = places.status(capsys)
@@ -232,10 +232,7 @@ def test_a_model_reaches_a_pod_by_the_hub_of_the_site(places: Places, capsys: py
     release = deploy_example(places, drops, "hf-endpoint", values, capsys)
 
     snapshot = f"/models/hub/models--acme--fraud/snapshots/{'a' * 40}"
-    deadline = time.monotonic() + 120
-    while snapshot not in (said := places.node.output(release["release"], "inference")).splitlines():
-        assert time.monotonic() < deadline, said
-        time.sleep(0.5)
+    places.prints(release["release"], "inference", lambda said: snapshot in said)
 
 
 @pytest.mark.usefixtures("_served")
@@ -249,8 +246,8 @@ def test_a_model_reaches_a_pod_by_an_init_container(places: Places, capsys: pyte
     release = deploy_example(places, drops, "init-container", values, capsys)
 
     assert {item["container"] for item in release["containers"]} == {"model", "inference"}
-    assert "weights" in places.node.output(release["release"], "inference")
-    assert places.node.output(release["release"], "model").splitlines() == [f"{path}: OK" for path in MODEL]
+    places.prints(release["release"], "model", [f"{path}: OK" for path in MODEL].__eq__)
+    places.prints(release["release"], "inference", lambda said: "weights" in " ".join(said))
 
 
 @pytest.mark.usefixtures("_served")
@@ -267,7 +264,7 @@ def test_a_model_reaches_a_pod_by_an_image_that_is_its_volume(
 
     running = {item["container"]: item["running"] for item in release["containers"]}
     assert running["volume models"] == model.root.digest
-    assert "part.safetensors" in places.node.output(release["release"], "inference")
+    places.prints(release["release"], "inference", lambda said: "part.safetensors" in " ".join(said))
 
 
 def deploy_example(
