@@ -11,7 +11,8 @@ import click
 from airlift.cli import console, environment, options
 from airlift.cli import exit as exits
 from airlift.site.config import load_site
-from airlift.site.preflight import Finding, Flight, Severity, gravest
+from airlift.site.preflight import Flight
+from airlift.site.preflight_findings import Finding, Severity, gravest
 
 
 @click.command()

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from airlift import fs, limits
 from airlift.bundle.reader import BundleReader, Opened
 from airlift.digest import Digest
-from airlift.errors import AirliftError, BundleError, DeliveryError, StoreError, TrustError, UsageError
+from airlift.errors import AirliftError, BundleError, DeliveryError, StoreError, TrustError
 from airlift.progress import Progress
-from airlift.site import clock, contents, kept, pace
+from airlift.site import certificates, clock, contents, kept, pace
 from airlift.site.clashes import listing_of
 from airlift.site.completeness import is_whole
 from airlift.site.config import Site
 from airlift.site.contents import Contents, Payload
-from airlift.site.journal import READY
+from airlift.site.journal import READY, Drop, Journal
 from airlift.site.mirrors import images, wheels
-from airlift.site.server import tls
+from airlift.site.preflight_findings import Finding, Severity, failed, ok
 from airlift.transport.settings import HttpSettings
 from airlift.trust.fields import format_time
 from airlift.trust.gate import CLOCK_HINT, GAP_HINT, Gate
@@ -38,44 +35,6 @@ from airlift.trust.roots import Channel, Trust
 
 MARGIN: Final = 64 * limits.MIB
 """What the journal and the file system may need beside the blobs; an import does not ask for it."""
-_SOON: Final = timedelta(days=30)
-_REHASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
-
-
-class Severity(StrEnum):
-    """How much a finding matters."""
-
-    OK = "ok"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that was looked at.
-
-    Attributes:
-        check: what.
-        severity: how much it matters.
-        message: what was found.
-        remedy: what to do, or empty.
-        error: what the import would raise, None where it would not.
-    """
-
-    check: str
-    severity: Severity
-    message: str
-    remedy: str = ""
-    error: AirliftError | None = None
-
-    def to_json(self) -> dict[str, str]:
-        """Return what ``--json`` says of it."""
-        return {
-            "check": self.check,
-            "severity": self.severity.value,
-            "message": self.message,
-            "remedy": self.remedy,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +79,7 @@ class Flight:
             BundleError: it is no bundle, truncated, or for a newer reader.
         """
         with BundleReader(self.bundle) as reader:
-            found = [_ok("version", "the format is one that this airlift reads, and the file is as long as it says")]
+            found = [ok("version", "the format is one that this airlift reads, and the file is as long as it says")]
             found += self._gate(reader)
             found += self._clock(reader)
             opened, about = self._identity(reader)
@@ -132,9 +91,8 @@ class Flight:
         found += self._lock()
         found += self._registry(cargo)
         found += self._package_index()
-        found += self._certificates()
-        found += self._tls()
-        return [*found, _ok("time", pace.estimate(self.bundle, self.clock))]
+        found += certificates.look(self.site, self.now)
+        return [*found, ok("time", pace.estimate(self.bundle, self.clock))]
 
     def _gate(self, reader: BundleReader) -> Iterator[Finding]:
         """Take the gate's steps one reason at a time, so that two reasons are both told."""
@@ -144,19 +102,18 @@ class Flight:
                 seen = journal.seen()
                 known = journal.drop(reader.release.digest)
                 self.is_late = kept.is_late(self.site, journal, reader.release)
-                is_here = known is not None and known.state == READY
-                is_mendable = known is not None and is_here and not is_whole(self.site, journal, known)
+                here = list(self._here(journal, known))
         except StoreError as error:
             self.is_pinned = False
-            yield _error("journal", error)
+            yield failed("journal", error)
             return
         trust = self.site.trust
         try:
             verified = Gate(_any_sequence(trust), now=None).admit(reader.envelope, reader.roots)
         except (TrustError, BundleError) as error:
-            yield _error("signatures", error)
+            yield failed("signatures", error)
             return
-        yield _ok("signatures", f"signed by {', '.join(verified.signers)}")
+        yield ok("signatures", f"signed by {', '.join(verified.signers)}")
         for key_id in verified.unknown_signers:
             yield Finding(
                 "signatures",
@@ -164,27 +121,37 @@ class Flight:
                 f"a signature by {key_id} counts for nothing: the trust file does not list this key",
             )
         if self.is_late:
-            yield _ok("sequence", "the drop was here and is not complete; its bundle completes it, however old it is")
+            yield ok("sequence", "the drop was here and is not complete; its bundle completes it, however old it is")
             return
         try:
             Gate(_any_sequence(trust), now=self.now).admit(reader.envelope, reader.roots)
-            yield _ok("expiry", "not expired")
+            yield ok("expiry", "not expired")
         except TrustError as error:
-            yield _error("expiry", error)
+            yield failed("expiry", error)
         try:
             verified = Gate(trust, now=None, seen=seen).admit(reader.envelope, reader.roots)
-            yield _ok("sequence", f"{reader.release.channel}/{reader.release.sequence} may be imported")
+            yield ok("sequence", f"{reader.release.channel}/{reader.release.sequence} may be imported")
             if verified.gap:
                 yield Finding("sequence", Severity.WARNING, verified.gap, GAP_HINT)
         except TrustError as error:
-            yield _error("sequence", error)
+            yield failed("sequence", error)
             return
-        if is_mendable:
+        yield from here
+
+    def _here(self, journal: Journal, known: Drop | None) -> Iterator[Finding]:
+        """Yield what an import of a drop that is here has to do."""
+        if known is None or known.state != READY:
+            return
+        if not is_whole(self.site, journal, known):
             remedy = "nothing has to be done: the import brings them again"
             message = "the drop is here already, but something of it is missing or damaged"
             yield Finding("sequence", Severity.WARNING, message, remedy)
-        elif is_here:
-            yield _ok("sequence", "the drop is here already and complete")
+        elif not journal.elsewhere.has_all(known.release, self.site.mirrors):
+            remedy = "airlift check --site DIR --repair fills it, where the import itself does not"
+            message = "the drop is here already, but a registry or index of site.yaml does not have all of it yet"
+            yield Finding("sequence", Severity.WARNING, message, remedy)
+        else:
+            yield ok("sequence", "the drop is here already and complete")
 
     def _clock(self, reader: BundleReader) -> Iterator[Finding]:
         """Compare the clock with what was signed and done: neither is in the future."""
@@ -195,7 +162,7 @@ class Flight:
             yield Finding("clock", Severity.WARNING, said, CLOCK_HINT)
         else:
             message = f"it is {format_time(self.now)} here, later than everything that was signed, or done to the site"
-            yield _ok("clock", message)
+            yield ok("clock", message)
         expires = reader.release.expires
         if expires is not None and self.now < expires < self.now + timedelta(days=1):
             yield Finding("expiry", Severity.WARNING, f"expires at {format_time(expires)}", "import it before")
@@ -211,9 +178,9 @@ class Flight:
             return None, []
         try:
             identity = None if path is None else load_identity(path, self.passphrase)
-            return reader.unlock(verified, identity), [_ok("identity", "the site's identity opens the bundle")]
+            return reader.unlock(verified, identity), [ok("identity", "the site's identity opens the bundle")]
         except AirliftError as error:
-            return None, [_error("identity", error)]
+            return None, [failed("identity", error)]
 
     def _cargo(self, opened: Opened | None) -> tuple[Cargo | None, list[Finding]]:
         """Read the manifests, which stand before the first blob that is content."""
@@ -234,7 +201,7 @@ class Flight:
                     payload.sizes[member.digest] = member.size
             return Cargo(contents.read(index, payload), payload), []
         except AirliftError as error:
-            return None, [_error("payload", error)]
+            return None, [failed("payload", error)]
 
     def _names(self, cargo: Cargo | None) -> Iterator[Finding]:
         """Compare the names with those of other channels."""
@@ -244,10 +211,10 @@ class Flight:
             with self.site.journal() as journal:
                 names = listing_of(self.site, journal, cargo.drop, cargo.payload, is_named=not self.is_late).names
         except AirliftError as error:
-            yield _error("names", error)
+            yield failed("names", error)
         else:
             names_told = f"{len(names)} name{'' if len(names) == 1 else 's'}"
-            yield _ok("names", f"{names_told}, none of which another channel gives to another content")
+            yield ok("names", f"{names_told}, none of which another channel gives to another content")
 
     def _space(self, reader: BundleReader, cargo: Cargo | None) -> Iterator[Finding]:
         needed, note = reader.release.payload_size, "at most, as if nothing of it were here"
@@ -255,12 +222,12 @@ class Flight:
             try:
                 needed, note = self._missing_bytes(cargo), "exactly, by the manifests"
             except AirliftError as error:
-                yield _error("payload", error)
+                yield failed("payload", error)
         try:
             with fs.guarded("asking for the free space of"):
                 disk = os.statvfs(self.site.store.root)
         except StoreError as error:
-            yield _error("space", error)
+            yield failed("space", error)
             return
         free = disk.f_bavail * disk.f_frsize
         room, most, beside = (f"{amount / limits.MIB:.1f} MiB" for amount in (free, needed, MARGIN))
@@ -268,16 +235,16 @@ class Flight:
         where = f"{root}: {room} free, the import needs {most} ({needed} bytes {note}) and {beside} beside"
         if disk.f_flag & os.ST_RDONLY or not os.access(self.site.store.root, os.W_OK):
             message = f"{self.site.store.root} cannot be written"
-            yield _error("space", StoreError(message, hint="mount it writable, and check owner and mode"))
+            yield failed("space", StoreError(message, hint="mount it writable, and check owner and mode"))
         if free >= needed + MARGIN:
-            yield _ok("space", where)
+            yield ok("space", where)
             return
         remedy = "free space there, or let drops go with airlift drops prune"
         if cargo is None or free >= needed:
             # It is a bound: what is here already would not be written again, and an import asks for no margin.
             yield Finding("space", Severity.WARNING, where, remedy)
         else:
-            yield _error("space", StoreError(where, hint=remedy))
+            yield failed("space", StoreError(where, hint=remedy))
 
     def _missing_bytes(self, cargo: Cargo) -> int:
         """Return how much the store does not have yet."""
@@ -299,7 +266,7 @@ class Flight:
             remedy = "nothing has to be done: an import waits until it has ended"
             yield Finding("lock", Severity.WARNING, "another command works on the site", remedy)
         else:
-            yield _ok("lock", "no other command works on the site")
+            yield ok("lock", "no other command works on the site")
 
     def _registry(self, cargo: Cargo | None) -> Iterator[Finding]:
         """Ask the registry as an import does before its first byte."""
@@ -317,11 +284,11 @@ class Flight:
                 target.expect(filling, cargo.payload, is_named=not self.is_late)
                 if registry.kind == "harbor":
                     room = "names, quotas and tags have room for the drop, as far as the account may see them"
-            yield _ok("registry", f"{registry.url} answers and lets us in; {room}")
+            yield ok("registry", f"{registry.url} answers and lets us in; {room}")
         except (StoreError, DeliveryError) as error:
-            yield _error("registry", error)
+            yield failed("registry", error)
         except AirliftError as error:
-            yield _error("payload", error)
+            yield failed("payload", error)
 
     def _package_index(self) -> Iterator[Finding]:
         python = self.site.config.python
@@ -329,65 +296,9 @@ class Flight:
             return
         try:
             wheels.IndexTarget(wheels.connect(self.site, self.http, self.progress)).check()
-            yield _ok("python", f"{python.index} answers; whether {python.upload} takes the login shows at the upload")
+            yield ok("python", f"{python.index} answers; whether {python.upload} takes the login shows at the upload")
         except (StoreError, DeliveryError) as error:
-            yield _error("python", error)
-
-    def _certificates(self) -> Iterator[Finding]:
-        """Compare the dates of the external mirrors' authorities with the clock."""
-        configs = (self.site.config.registry, self.site.config.python)
-        for path in dict.fromkeys(self.site.at(config.ca) for config in configs if config is not None):
-            if path is not None:
-                yield from self._authorities(path)
-
-    def _authorities(self, path: Path) -> Iterator[Finding]:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        try:
-            with fs.guarded("reading"):
-                # Of a directory OpenSSL reads what openssl rehash made, and nothing else.
-                files = [f for f in sorted(path.iterdir()) if _REHASHED.fullmatch(f.name)] if path.is_dir() else [path]
-            texts = [fs.read_bounded(file, limits.DOCUMENT).decode("ascii", "replace") for file in files]
-            context.load_verify_locations(cadata="\n".join(texts))
-        except StoreError as error:
-            yield _error("certificates", error)
-            return
-        except (ssl.SSLError, ValueError) as error:
-            message = f"{path}: no certificates: {error}"
-            yield _error("certificates", DeliveryError(message, hint="give a PEM file in site.yaml"))
-            return
-        for one in context.get_ca_certs():
-            ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(one["notAfter"])), UTC)
-            when = f"{path}: the certificate with serial {one['serialNumber']} is good until {format_time(ends)}"
-            if ends <= self.now:
-                remedy = "get the present authority from the administrator of that server"
-                yield _error("certificates", DeliveryError(when, hint=remedy))
-            elif ends <= self.now + _SOON:
-                yield Finding("certificates", Severity.WARNING, when, "ask for its successor now")
-            else:
-                yield _ok("certificates", when)
-
-    def _tls(self) -> Iterator[Finding]:
-        """Load what `airlift serve` answers with; an import does without, so what is wrong with it is a warning."""
-        try:
-            certificate = tls.of_site(self.site)
-        except (StoreError, UsageError) as error:
-            yield Finding("tls", Severity.WARNING, error.message, error.hint or "")
-            return
-        if certificate is not None:
-            yield _ok("tls", "certificate and key of tls in site.yaml can be read and belong together")
-
-
-def gravest(findings: list[Finding]) -> AirliftError | None:
-    """Return what the import would raise first, or None."""
-    return next((item.error for item in findings if item.error is not None), None)
-
-
-def _ok(check: str, message: str) -> Finding:
-    return Finding(check, Severity.OK, message)
-
-
-def _error(check: str, error: AirliftError) -> Finding:
-    return Finding(check, Severity.ERROR, error.message, error.hint or "", error)
+            yield failed("python", error)
 
 
 def _any_sequence(trust: Trust) -> Trust:

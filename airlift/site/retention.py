@@ -127,7 +127,7 @@ def execute(
         client = None
         if site.config.registry is not None and wanted.manifests and not waits_for:
             client = images.connect(site, http or HttpSettings(), progress)
-            # Once the journal has forgotten the drops, only this plan knows what is left in the registry.
+            # Before the journal forgets the drops: a registry that refuses now ends this with nothing changed.
             images.RegistryTarget(client, site.config.registry.repository).check()
         left = _say_wheels(site, _only_here(site, journal, drops.values(), wanted.releases), progress, http)
         mirrors_left = _mirrors_left(site, journal, wanted.releases)

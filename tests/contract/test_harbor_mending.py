@@ -16,7 +16,8 @@ from airlift.progress import Silent
 from airlift.site import drops, recovery, repair
 from airlift.site.config import Site
 from airlift.site.inspection import Finding
-from airlift.site.preflight import Flight, Severity
+from airlift.site.preflight import Flight
+from airlift.site.preflight_findings import Severity
 from tests.support.bundles import NOW
 from tests.support.harbor import ROBOT, Harbor, immutable
 from tests.support.harbor_sites import APP, ONCE, bundle, client_of, import_once, writes

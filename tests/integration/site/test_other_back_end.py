@@ -14,6 +14,7 @@ from airlift.progress import Silent
 from airlift.site import drops, repair
 from airlift.site.config import Site
 from airlift.site.inspection import FROM_STORE, Finding
+from airlift.site.preflight import Flight
 from airlift.site.site_yaml import RegistryConfig
 from airlift.transport.settings import HttpSettings
 from tests.support.bundles import NOW
@@ -58,6 +59,13 @@ def check(site: Site) -> list[Finding]:
 
 def mend(site: Site) -> list[Finding]:
     return repair.repair(site, check(site), None, now=NOW, passphrase=b"", progress=Silent(), http=HttpSettings())
+
+
+def foreseen(site: Site, bundle: Path) -> str:
+    """What preflight says last of a bundle's sequence."""
+    ticks = iter(range(1000))
+    found = Flight(site, bundle, NOW, b"", HttpSettings(), Silent(), lambda: next(ticks)).run()
+    return [item.message for item in found if item.check == "sequence"][-1]
 
 
 def read(url: str) -> bytes:
@@ -118,7 +126,9 @@ def test_no_drop_counts_as_shown_in_a_registry_that_was_added_and_does_not_have_
     for again in (lambda: drops.activate(filling, "stable/1"), lambda: take(filling, bundle)):
         with pytest.raises(DeliveryError, match="does not have 2 of 2 manifests that tags are to point at"):
             again()
+    assert foreseen(filling, bundle).startswith("the drop is here already, but a registry or index of site.yaml")
     assert mend(filling) == []
+    assert foreseen(filling, bundle) == "the drop is here already and complete"
     asked = Listener()
     drops.activate(filling, "stable/1", progress=asked)
     assert take(filling, bundle).was_here

@@ -18,7 +18,7 @@ from airlift.progress import Silent
 from airlift.site import clients, drops, preflight, repair
 from airlift.site.config import Site, load_site
 from airlift.site.inspection import Finding, Place
-from airlift.site.preflight import Severity
+from airlift.site.preflight_findings import Severity
 from airlift.site.site_yaml import IndexConfig
 from airlift.transport.package_index import form_fields
 from airlift.transport.settings import HttpSettings

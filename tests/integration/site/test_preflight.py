@@ -19,7 +19,7 @@ from airlift.progress import Silent
 from airlift.site import preflight
 from airlift.site.config import Site
 from airlift.site.importer import import_bundle
-from airlift.site.preflight import Finding, Severity
+from airlift.site.preflight_findings import Finding, Severity, gravest
 from airlift.site.site_yaml import IndexConfig, RegistryConfig
 from airlift.transport.settings import HttpSettings
 from airlift.trust.gate import CLOCK_HINT
@@ -51,7 +51,7 @@ def of(findings: list[Finding], check: str) -> list[tuple[Severity, str]]:
 
 
 def code(findings: list[Finding]) -> int:
-    worst = preflight.gravest(findings)
+    worst = gravest(findings)
     return 0 if worst is None else code_of(worst)
 
 
