@@ -11,6 +11,7 @@ from airlift.errors import DeliveryError
 from airlift.site.config import Site
 from tests.support.harbor import ROBOT, Harbor
 from tests.support.harbor_sites import APP, BIG, bundle, when, writes
+from tests.support.harbor_state import Project
 from tests.support.harbor_web import nginx_page
 from tests.support.registry import Fault, FrontHandler, refuse
 from tests.support.site_bundles import Cargo, ship, take
@@ -18,12 +19,18 @@ from tests.support.site_bundles import Cargo, ship, take
 SMALL = 20_000
 
 
+def nearly_full(harbor: Harbor, site: Site, folder: Path) -> Project:
+    """A project that has a drop, and room for little else."""
+    take(site, bundle(folder))
+    project = harbor.projects["docker.io"]
+    project.hard = project.used + SMALL
+    return project
+
+
 def test_a_layer_that_another_repository_of_the_drop_has_needs_no_room(
     harbor: Harbor, site: Site, tmp_path: Path
 ) -> None:
-    take(site, bundle(tmp_path))
-    project = harbor.projects["docker.io"]
-    project.hard = project.used + SMALL
+    nearly_full(harbor, site, tmp_path)
     made = Cargo()
     # The new repository comes first.
     made.image("docker.io/library/aaa:1", BIG)
@@ -34,9 +41,7 @@ def test_a_layer_that_another_repository_of_the_drop_has_needs_no_room(
 def test_a_layer_that_a_repository_of_an_earlier_drop_has_is_counted_already(
     harbor: Harbor, site: Site, tmp_path: Path
 ) -> None:
-    take(site, bundle(tmp_path))
-    project = harbor.projects["docker.io"]
-    project.hard = project.used + SMALL
+    project = nearly_full(harbor, site, tmp_path)
     made = Cargo()
     made.image("docker.io/library/aaa:1", BIG)
     assert take(site, ship(made, tmp_path / "second", sequence=2)).drop.active
@@ -135,9 +140,7 @@ def test_a_robot_of_one_project_finds_its_quota_before_the_first_byte(
 def test_of_what_a_full_project_has_no_more_is_asked_than_what_makes_room(
     harbor: Harbor, site: Site, tmp_path: Path
 ) -> None:
-    take(site, bundle(tmp_path))
-    project = harbor.projects["docker.io"]
-    project.hard = project.used + SMALL
+    project = nearly_full(harbor, site, tmp_path)
     made = Cargo()
     for number in range(40):
         made.image(f"{APP}:{number}", BIG, b"small of %d" % number)

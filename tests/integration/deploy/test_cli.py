@@ -57,6 +57,13 @@ def site(tmp_path: Path) -> Site:
     return made
 
 
+def show_redis(site: Site) -> None:
+    """Activate a drop with an image that nodes pull."""
+    drops = Drops(site.store)
+    drops.image(REDIS, b"redis")
+    activate(site, drops, listed=False)
+
+
 def deploy(site: Site, root: Path, *more: str) -> int:
     return run(["deploy", "k3s", "--site", str(site.root), "--root", str(root), "--platform", "linux/amd64", *more])
 
@@ -309,9 +316,7 @@ def test_an_image_whose_name_is_joined_in_the_registry_is_said_to_be_out_of_reac
         depth=1,
     )
     other = make_site(tmp_path / "other", registry=config)
-    here = Drops(other.store)
-    here.image(REDIS, b"redis")
-    activate(other, here, listed=False)
+    show_redis(other)
 
     assert deploy(other, tmp_path / "a") == 0
 
@@ -357,9 +362,7 @@ def test_an_account_that_may_not_pull_is_refused_before_the_first_write(
     registry: Registry, tmp_path: Path, capsys
 ) -> None:
     other = make_site(tmp_path / "other", registry=with_pull(registry, tmp_path, "wrong"))
-    here = Drops(other.store)
-    here.image(REDIS, b"redis")
-    activate(other, here, listed=False)
+    show_redis(other)
 
     assert deploy(other, tmp_path / "a") == 18
 
@@ -401,9 +404,7 @@ def test_an_authority_that_did_not_sign_the_registrys_certificate_is_refused_bef
     config = with_pull(registry, tmp_path, "s3cret")
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "stranger.pem"))
     other = make_site(tmp_path / "other", registry=config.model_copy(update={"ca": str(tmp_path / "stranger.pem")}))
-    here = Drops(other.store)
-    here.image(REDIS, b"redis")
-    activate(other, here, listed=False)
+    show_redis(other)
 
     assert deploy(other, tmp_path / "a") == 18
 
@@ -416,9 +417,7 @@ def test_an_authority_that_did_not_sign_the_registrys_certificate_is_refused_bef
 
 def test_a_registry_that_is_away_is_noted_and_keeps_nobody_from_deploying(tmp_path: Path, capsys) -> None:
     other = make_site(tmp_path / "other", registry=RegistryConfig(url=f"http://127.0.0.1:{free_port()}"))
-    here = Drops(other.store)
-    here.image(REDIS, b"redis")
-    activate(other, here, listed=False)
+    show_redis(other)
 
     assert deploy(other, tmp_path / "a") == 0
 

@@ -14,16 +14,12 @@ from airlift.digest import Digest
 from airlift.digest import of as digest_of
 from airlift.errors import StoreError
 from airlift.oci import Platform
-from airlift.site.deploy import active, datastore, k3s, node, program
-from airlift.site.deploy.blobs import StoreBlobs
+from airlift.site.deploy import active, datastore
 from airlift.site.deploy.machine import Ran
-from airlift.site.deploy.node import NodePlan
-from airlift.site.deploy.registries import site_endpoint
-from airlift.site.deploy.settings import Wish
 from tests.support.deployable import activate, make_site
 from tests.support.drops import AMD64, Drops
 from tests.support.machine import DirectoryMachine, add_k3s, machine_at
-from tests.unit.deploy.test_node import NOW, REDIS, apply
+from tests.unit.deploy.test_node import REDIS, apply, planned
 
 K3S = [digest_of(b"k3s %d" % number) for number in range(9)]
 
@@ -80,20 +76,6 @@ def machine(tmp_path: Path) -> DirectoryMachine:
     return machine_at(tmp_path / "machine")
 
 
-def planned(drops: Drops, machine: DirectoryMachine, needed: Sequence[Digest] = ()) -> NodePlan:
-    config = drops.config()
-    files = k3s.make_plan(
-        [config],
-        root=machine.root,
-        endpoint=site_endpoint("http://10.0.0.1"),
-        platform=AMD64,
-        blobs=StoreBlobs(drops.store),
-        values=drops.store.read,
-    )
-    own = program.plan(machine.root, [config], AMD64, drops.store)
-    return node.make_plan(machine, files, own, Wish(), now=NOW, not_before=NOW, kept=needed)
-
-
 def upgrade(drops: Drops, number: int) -> None:
     drops.artifacts = [item for item in drops.artifacts if item.kind.value != "file"]
     add_k3s(drops, str(number))
@@ -105,7 +87,7 @@ def test_upgrades_leave_a_bounded_number_of_copies(drops: Drops, machine: Direct
     binaries = []
     for number in range(7):
         upgrade(drops, number)
-        made = planned(drops, machine, binaries[1:2])
+        made = planned(drops, machine, kept=binaries[1:2])
         binaries.append(made.program.binary.digest)
         lines = node_lines(made, dry_run=True)
         before = kept(machine.root)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from airlift.cli.deploy_node import node_lines
+from airlift.digest import Digest
 from airlift.digest import of as digest_of
 from airlift.errors import DeployError, IntegrityError, StoreError, UsageError
 from airlift.progress import Silent
@@ -45,20 +46,32 @@ def whole(drops: Drops) -> Drops:
     return drops
 
 
+def planned(
+    drops: Drops,
+    machine: DirectoryMachine,
+    wish: Wish | None = None,
+    *,
+    now: datetime = NOW,
+    kept: Sequence[Digest] = (),
+    prune: bool = False,
+) -> NodePlan:
+    config = drops.config()
+    files = k3s.make_plan(
+        [config],
+        root=machine.root,
+        endpoint=site_endpoint("http://10.0.0.1"),
+        platform=AMD64,
+        blobs=StoreBlobs(drops.store),
+        values=drops.store.read,
+    )
+    own = program.plan(machine.root, [config], AMD64, drops.store)
+    return node.make_plan(machine, files, own, wish or Wish(), now=now, not_before=NOW, kept=kept, prune=prune)
+
+
 @pytest.fixture
 def make(machine: DirectoryMachine) -> Maker:
     def plan(drops: Drops, wish: Wish | None = None, *, now: datetime = NOW, prune: bool = False) -> NodePlan:
-        config = drops.config()
-        files = k3s.make_plan(
-            [config],
-            root=machine.root,
-            endpoint=site_endpoint("http://10.0.0.1"),
-            platform=AMD64,
-            blobs=StoreBlobs(drops.store),
-            values=drops.store.read,
-        )
-        own = program.plan(machine.root, [config], AMD64, drops.store)
-        return node.make_plan(machine, files, own, wish or Wish(), now=now, not_before=NOW, prune=prune)
+        return planned(drops, machine, wish, now=now, prune=prune)
 
     return plan
 
